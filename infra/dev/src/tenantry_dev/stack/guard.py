@@ -1,8 +1,9 @@
 """Replaces itself by a command that receives a signal when its parent dies.
 
-    python -I -S guard.py SIGNAL PARENT USER COMMAND...
+    python -I -S guard.py LAUNCH
 
-PARENT is the expected parent's process id, or 0 for "whoever started me". USER is an account to become first, or "-".
+LAUNCH is a JSON object, or the path of a file that holds one: {"command": [...], "signal": number, "parent": process
+id or 0 for "whoever started me", "account": name or null, "environment": {added variables}}.
 A separate program and no `preexec_fn`: parents run threads and event loops, and a supervisor can start it as well.
 It uses the standard library alone, so that it starts within a few hundredths of a second.
 """
@@ -10,9 +11,11 @@ It uses the standard library alone, so that it starts within a few hundredths of
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import pwd
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -37,15 +40,16 @@ def die_with_parent(signal_number: int, parent: int) -> None:
         sys.exit(1)
 
 
-def main(arguments: list[str]) -> None:
-    signal_number, parent, user, *command = arguments
-    expected = int(parent) or os.getppid()
-    if user != "-":
-        become(user)
+def main(argument: str) -> None:
+    launch = json.loads(argument if argument.startswith("{") else Path(argument).read_text(encoding="utf-8"))
+    parent = launch["parent"] or os.getppid()
+    if launch["account"] is not None:
+        become(launch["account"])
     # After become(): the kernel forgets the death signal when credentials change.
-    die_with_parent(int(signal_number), expected)
-    os.execvp(command[0], command)  # noqa: S606 - the whole purpose
+    die_with_parent(launch["signal"], parent)
+    os.environ.update(launch["environment"])
+    os.execvp(launch["command"][0], launch["command"])  # noqa: S606 - the whole purpose
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

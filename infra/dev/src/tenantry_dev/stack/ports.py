@@ -29,7 +29,8 @@ def any_free_port() -> int:
     """A port of the system's choice: for throw-away servers, where nobody needs to know it beforehand."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def choose_port(variable: str, default: int, *, previous: int | None = None, taken: Collection[int] = ()) -> int:

@@ -21,15 +21,31 @@ _LOG_TAIL_BYTES = 8_000
 _LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 
-def guarded(
-    command: Sequence[str | Path], *, account: str | None = None, parent: int = 0, death_signal: int = signal.SIGTERM
-) -> list[str]:
-    """The command line that runs `command` as `account` and signals it when the parent dies.
+def launch(
+    command: Sequence[str | Path],
+    *,
+    account: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    parent: int = 0,
+    death_signal: int = signal.SIGTERM,
+) -> str:
+    """What guard.py is told: the command, whom to become first, and what to be sent when the parent dies.
 
     `parent` 0 means whoever starts it (a supervisor), else the process id that must be the parent.
     """
-    prefix = [sys.executable, "-I", "-S", guard.__file__, str(int(death_signal)), str(parent), account or "-"]
-    return [*prefix, *map(str, command)]
+    document = {
+        "command": [str(word) for word in command],
+        "signal": int(death_signal),
+        "parent": parent,
+        "account": account,
+        "environment": dict(environment or {}),
+    }
+    return json.dumps(document)
+
+
+def guarded(launched: str | Path) -> list[str]:
+    """The command line that carries out launch(), given its text or a file that holds it."""
+    return [sys.executable, "-I", "-S", guard.__file__, str(launched)]
 
 
 def start(
@@ -38,7 +54,6 @@ def start(
     log: Path,
     directory: Path,
     account: str | None = None,
-    environment: Mapping[str, str] | None = None,
     death_signal: int = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
     """Starts a server in its own session (Ctrl-C does not reach it), output appended to `log`.
@@ -47,12 +62,11 @@ def start(
     """
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own arguments
-            guarded(command, account=account, parent=os.getpid(), death_signal=death_signal),
+            guarded(launch(command, account=account, parent=os.getpid(), death_signal=death_signal)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
-            env=None if environment is None else dict(environment),
             start_new_session=True,
         )
 

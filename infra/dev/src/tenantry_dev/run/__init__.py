@@ -1,0 +1,1 @@
+"""Running the whole system from one command: processes, their supervision, and their settings."""
