@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Collection
@@ -44,7 +45,7 @@ def choose_port(variable: str, default: int, *, previous: int | None = None, tak
         if not is_free(int(fixed)):
             raise StackError(f"{variable}={fixed}: the port is in use{_by_whom(int(fixed))}. Free it or name another.")
         return int(fixed)
-    for port in (previous or default, *range(default, default + _ATTEMPTS)):
+    for port in itertools.chain((previous or default,), range(default, default + _ATTEMPTS)):
         if port not in taken and is_free(port):
             return port
     raise StackError(f"No free port in {default} to {default + _ATTEMPTS}. Set {variable} to one that is free.")

@@ -1,0 +1,1 @@
+"""The sample run: traces become events, twelve tenants, two plans, invoices."""

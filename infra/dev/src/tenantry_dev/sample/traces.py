@@ -1,0 +1,197 @@
+"""Traces: an access log in combined format, or a CSV of requests to a language model, plain or gzip, read as events.
+
+Data lines are counted from 0. The identity of an event is the file and the number of its line, so that reading the
+same file again gives the same events and identical lines stay apart. A line that cannot be read is skipped, with its
+reason; its number is not given to another.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import IO, Literal
+
+TENANTS = 12
+
+_LOG_LINE = re.compile(
+    r"(?P<address>\S+) \S+ .*?"
+    r"\[(?P<day>[0-9]{2})/(?P<month>[A-Z][a-z]{2})/(?P<year>[0-9]{4}):(?P<clock>[0-9]{2}:[0-9]{2}:[0-9]{2})"
+    r' (?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2})\] "(?P<request>(?:[^"\\]|\\.)*)"'
+    r" (?P<status>[0-9]{3}) (?P<size>[0-9]{1,18}|-)(?: |$)"
+)
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: n for n, name in enumerate(_MONTH_NAMES, start=1)}
+_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(Z|[+-][0-9:]+)?")
+_COUNT = re.compile(r"[0-9]{1,18}")
+_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+
+
+class TraceError(ValueError):
+    """The file as a whole cannot be used; the text says why."""
+
+
+class UnreadableLineError(ValueError):
+    """One line cannot be read; the text says which part."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One data line. `time` is in UTC, `tenant` a number below TENANTS."""
+
+    line: int
+    id: str
+    source: str
+    type: str
+    tenant: int
+    time: datetime
+    data: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace file that has been read through once. `digest` is the SHA-256 of the file as it lies on disk."""
+
+    path: Path
+    kind: Literal["log", "llm"]
+    digest: str
+    events_total: int
+    skipped: tuple[Skipped, ...]
+    first: datetime
+    last: datetime
+
+    @property
+    def source(self) -> str:
+        return f"replay/{self.kind}"
+
+    def events(self) -> Iterator[TraceEvent]:
+        """The events in file order; reads the file anew at every call."""
+        return (event for event in _read(self.path, self.kind, self.digest) if isinstance(event, TraceEvent))
+
+
+def open_trace(path: Path, kind: Literal["log", "llm"]) -> Trace:
+    """Reads the file through. Raises TraceError when it is missing, of another kind, or holds no readable line."""
+    try:
+        digest = _sha256(path)
+        skipped: list[Skipped] = []
+        count, first, last = 0, datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
+        for item in _read(path, kind, digest):
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                continue
+            count, first, last = count + 1, min(first, item.time), max(last, item.time)
+    except (OSError, EOFError, csv.Error, zlib.error) as error:
+        raise TraceError(f"{path} cannot be read: {error}") from error
+    if count == 0:
+        what = "access log in combined format" if kind == "log" else f"CSV with the columns {', '.join(_COLUMNS)}"
+        raise TraceError(f"{path} holds no line that can be read as an {what}.")
+    return Trace(path, kind, digest, count, tuple(skipped), first, last)
+
+
+def _read(path: Path, kind: Literal["log", "llm"], digest: str) -> Iterator[TraceEvent | Skipped]:
+    read: Callable[[IO[str], str], Iterator[TraceEvent | Skipped]] = _read_log if kind == "log" else _read_csv
+    with path.open("rb") as probe:
+        packed = probe.read(2) == b"\x1f\x8b"
+    # csv wants line ends untouched; in a log only \n ends a line, whatever a client smuggled into a field.
+    newline = "" if kind == "llm" else "\n"
+    with (
+        gzip.open(path) if packed else path.open("rb") as raw,
+        io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline=newline) as file,
+    ):
+        yield from read(file, digest[:16])
+
+
+def _read_log(file: IO[str], prefix: str) -> Iterator[TraceEvent | Skipped]:
+    for number, line in enumerate(file):
+        try:
+            address, time, data = _log_line(line.rstrip("\r\n"))
+        except UnreadableLineError as error:
+            yield Skipped(number, str(error))
+            continue
+        tenant = int(hashlib.sha256(address.encode()).hexdigest(), 16) % TENANTS
+        yield TraceEvent(number, f"{prefix}:{number}", "replay/log", "http.request", tenant, time, data)
+
+
+def _log_line(line: str) -> tuple[str, datetime, dict[str, str | int]]:
+    matched = _LOG_LINE.match(line)
+    if matched is None:
+        raise UnreadableLineError("request, status or size cannot be read")
+    words = matched["request"].split()
+    if len(words) < 2 or "\0" in matched["request"]:
+        raise UnreadableLineError("the request has no method and path")
+    size = 0 if matched["size"] == "-" else int(matched["size"])
+    data: dict[str, str | int] = {
+        "method": words[0],
+        "path": words[1],
+        "status": int(matched["status"]),
+        "bytes": size,
+    }
+    return matched["address"], _log_time(matched), data
+
+
+def _log_time(matched: re.Match[str]) -> datetime:
+    offset = timedelta(hours=int(matched["hours"]), minutes=int(matched["minutes"]))
+    zone = timezone(-offset if matched["sign"] == "-" else offset)
+    hour, minute, second = map(int, matched["clock"].split(":"))
+    try:
+        local = datetime(
+            int(matched["year"]), _MONTHS[matched["month"]], int(matched["day"]), hour, minute, second, tzinfo=zone
+        )
+        return local.astimezone(UTC)
+    except (ValueError, KeyError, OverflowError):
+        raise UnreadableLineError("the time cannot be read") from None
+
+
+def _read_csv(file: IO[str], prefix: str) -> Iterator[TraceEvent | Skipped]:
+    rows = csv.reader(file)
+    head = [name.strip().removeprefix("\ufeff") for name in next(rows, [])]
+    if any(column not in head for column in _COLUMNS):
+        raise TraceError(f"The file has no columns {', '.join(_COLUMNS)} in its first line.")
+    places = [head.index(column) for column in _COLUMNS]
+    for number, row in enumerate(rows):
+        try:
+            stamp, context, generated = (row[place].strip() for place in places)
+            time = _timestamp(stamp)
+            data: dict[str, str | int] = {"input_tokens": _count(context), "output_tokens": _count(generated)}
+        except IndexError:
+            yield Skipped(number, "columns are missing")
+        except UnreadableLineError as error:
+            yield Skipped(number, str(error))
+        else:
+            yield TraceEvent(number, f"{prefix}:{number}", "replay/llm", "llm.request", number % TENANTS, time, data)
+
+
+def _timestamp(text: str) -> datetime:
+    """UTC unless it names an offset; digits past microseconds are cut, not rounded."""
+    matched = _TIMESTAMP.fullmatch(text)
+    if matched is None:
+        raise UnreadableLineError("the time cannot be read")
+    day, clock, fraction, zone = matched.groups()
+    try:
+        return datetime.fromisoformat(f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or 'Z'}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UnreadableLineError("the time cannot be read") from None
+
+
+def _count(text: str) -> int:
+    if not _COUNT.fullmatch(text):
+        raise UnreadableLineError("a number of tokens cannot be read")
+    return int(text)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
