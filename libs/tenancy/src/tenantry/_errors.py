@@ -24,6 +24,8 @@
     │   └── TenantMoving       503 tenant-moving
     └── TenantAlreadyBound     500 tenant-already-bound   a defect of the caller, never of the request
 
+`StartupRefused` stands apart: it ends a process, not a request.
+
 A service's own errors derive from these and stand beside the rule that raises them.
 """
 
@@ -56,6 +58,10 @@ class TenantryError(Exception):
         self.detail = detail or self.title
         self.headers = dict(headers or {})
         self.errors = list(errors)
+
+
+class StartupRefused(Exception):
+    """The process must not run as it is configured. The message says what to change."""
 
 
 class TenantAlreadyBound(TenantryError):
