@@ -1,0 +1,54 @@
+"""Events over Kafka: topics, the CloudEvents envelope, the outbox and its relay, consumers and local state.
+
+Needs the extra `tenantry[kafka]`.
+"""
+
+from tenantry.events._batches import Handle, Record
+from tenantry.events._consumer import TransactionalConsumer
+from tenantry.events._dead_letters import TooManyInvalidRecords
+from tenantry.events._directory import KafkaDirectory
+from tenantry.events._envelope import Event, InvalidRecord, InvalidRecords, decode, encode, encode_data, format_time
+from tenantry.events._offsets import Fenced
+from tenantry.events._outbox import LANES, append_outbox, lane_of
+from tenantry.events._relay import OutboxRelay
+from tenantry.events._requests import Ack, Handler, Request, RequestResponder
+from tenantry.events._settings import KafkaSettings
+from tenantry.events._state import StateReader
+from tenantry.events._topics import Topic, create_topics, dead_letter_topic, load_topics
+from tenantry.events._usage import USAGE_HEADERS, UsageEvent, encode_usage_event, partition_key
+from tenantry.events._usage_producer import UsageProducer
+
+__all__ = [
+    "LANES",
+    "USAGE_HEADERS",
+    "Ack",
+    "Event",
+    "Fenced",
+    "Handle",
+    "Handler",
+    "InvalidRecord",
+    "InvalidRecords",
+    "KafkaDirectory",
+    "KafkaSettings",
+    "OutboxRelay",
+    "Record",
+    "Request",
+    "RequestResponder",
+    "StateReader",
+    "TooManyInvalidRecords",
+    "Topic",
+    "TransactionalConsumer",
+    "UsageEvent",
+    "UsageProducer",
+    "append_outbox",
+    "create_topics",
+    "dead_letter_topic",
+    "decode",
+    "encode",
+    "encode_data",
+    "encode_usage_event",
+    "format_time",
+    "lane_of",
+    "load_topics",
+    "partition_key",
+]

@@ -1,0 +1,194 @@
+"""Publishes a service's outbox.
+
+Order per key is the order of versions, never the order of ids: a transaction that started first may commit last, so
+"id greater than the last one" would skip its rows for ever. The relay reads whatever is visible in (key, version)
+order and deletes by id what Kafka has.
+
+Each lane is held by one relay. The holder has a session lock on a connection of its own, and everything it reads and
+deletes goes through that connection, so that losing the lock and losing the outbox are the same event. A holder that
+has lost it without noticing is fenced by Kafka: the next one starts a producer with the same transactional id before
+it reads a row. Without that, a late publication of a stale document would outlive the newer one in a compacted topic,
+because compaction keeps the last offset, not the highest version.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tenantry.events._envelope import Event, encode
+from tenantry.events._outbox import CHANNEL, LANES
+from tenantry.events._settings import KafkaSettings
+from tenantry.events._waiting import Backoff, is_away, stop_client
+
+log = structlog.get_logger(__name__)
+
+PUBLISHED = Counter("outbox_published_total", "Events published from the outbox", ["service"])
+OLDEST = Gauge("outbox_oldest_seconds", "Age of the oldest row that is not published", ["service", "lane"])
+HELD = Gauge("outbox_lane_held", "1 where this process holds the lane", ["service", "lane"])
+
+# First half of the advisory lock's key ("outb"); the second is the lane. Locks are per database, so per service.
+_LOCK_CLASS: Final = 0x6F757462
+_BATCH: Final = 500
+_POLL_SECONDS: Final = 0.25
+# How long a loser waits before it asks for the lane again.
+_CONTEND_SECONDS: Final = 1.0
+
+_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:lock_class, :lane)")
+_READ: Final = text(
+    """
+    SELECT id, topic, key, version, tenant_id, type, headers::text AS headers, payload, created_at,
+           EXTRACT(EPOCH FROM clock_timestamp() - created_at)::float8 AS age
+      FROM system.outbox WHERE lane = :lane ORDER BY key, version, id LIMIT :batch
+    """
+)
+_DELETE: Final = text("DELETE FROM system.outbox WHERE id = ANY(:ids)")
+
+_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class OutboxRelay:
+    """Publishes the outbox rows of one service until cancelled; any number of processes may run one."""
+
+    def __init__(
+        self, service: str, system_engine: AsyncEngine, kafka: KafkaSettings, lanes: int | Iterable[int] = LANES
+    ) -> None:
+        """`lanes`: which of the service's lanes to contend for, a count or their numbers; by default all."""
+        self._service = service
+        self._engine = system_engine
+        self._kafka = kafka
+        self._lanes = list(range(lanes) if isinstance(lanes, int) else lanes)
+        self._wakes = {lane: asyncio.Event() for lane in self._lanes}
+
+    async def run(self) -> None:
+        """Publishes for ever; waits with back-off while PostgreSQL or Kafka is away. Cancel it to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            for lane in self._lanes:
+                tasks.create_task(self._contend(lane))
+
+    async def _listen(self) -> None:
+        """Wakes the lanes that a writer notified, and all of them every 250 ms for what a notification missed."""
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    await self._wake_on_notifications(connection)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _wake_on_notifications(self, connection: AsyncConnection) -> None:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        closed = asyncio.get_running_loop().create_future()
+
+        def notified(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+            wake = self._wakes.get(int(str(payload)))
+            if wake is not None:
+                wake.set()
+
+        def terminated(_connection: object) -> None:
+            if not closed.done():
+                closed.set_result(None)
+
+        driver.add_termination_listener(terminated)
+        await driver.add_listener(CHANNEL, notified)
+        try:
+            while not closed.done():
+                for wake in self._wakes.values():
+                    wake.set()
+                await asyncio.wait([closed], timeout=_POLL_SECONDS)
+        finally:
+            driver.remove_termination_listener(terminated)
+            if not driver.is_closed():
+                with contextlib.suppress(OSError):
+                    await driver.remove_listener(CHANNEL, notified)
+
+    async def _contend(self, lane: int) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    try:
+                        while not await self._lock(connection, lane):
+                            await asyncio.sleep(_CONTEND_SECONDS)
+                        await self._hold(connection, lane, backoff)
+                    finally:
+                        # A pooled connection would carry the session lock on to its next user.
+                        await connection.invalidate()
+            except (ProducerFenced, InvalidProducerEpoch):
+                log.warning("outbox_lane_fenced", service=self._service, lane=lane)
+            except Exception as error:  # noqa: BLE001 - a lane is retried for ever; the log says why it stands
+                level = log.warning if is_away(error) else log.exception
+                level("outbox_lane_failed", service=self._service, lane=lane, error=repr(error))
+            await backoff.wait()
+
+    async def _lock(self, connection: AsyncConnection, lane: int) -> bool:
+        return bool(await connection.scalar(_TRY_LOCK, {"lock_class": _LOCK_CLASS, "lane": lane}))
+
+    async def _hold(self, connection: AsyncConnection, lane: int, backoff: Backoff) -> None:
+        producer = AIOKafkaProducer(
+            **self._kafka.client_options(),
+            transactional_id=f"{self._kafka.topic_prefix}{self._service}-outbox-{lane}",
+            client_id=f"{self._service}-outbox-{lane}",
+        )
+        held = HELD.labels(self._service, str(lane))
+        try:
+            # Fences every earlier holder, so it comes before the first row is read.
+            await producer.start()
+            held.set(1)
+            log.info("outbox_lane_held", service=self._service, lane=lane)
+            while True:
+                self._wakes[lane].clear()
+                while await self._publish(connection, producer, lane) == _BATCH:
+                    pass
+                backoff.reset()
+                await self._wakes[lane].wait()
+        finally:
+            held.set(0)
+            await stop_client(producer)
+
+    async def _publish(self, connection: AsyncConnection, producer: AIOKafkaProducer, lane: int) -> int:
+        rows = (await connection.execute(_READ, {"lane": lane, "batch": _BATCH})).all()
+        OLDEST.labels(self._service, str(lane)).set(max((row.age for row in rows), default=0.0))
+        if not rows:
+            return 0
+        await self._send(producer, rows)
+        # Killed here, the next holder publishes the rows again: consumers drop a version that is not newer.
+        await connection.execute(_DELETE, {"ids": [row.id for row in rows]})
+        PUBLISHED.labels(self._service).inc(len(rows))
+        return len(rows)
+
+    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Row[Any]]) -> None:
+        async with producer.transaction():
+            acknowledgements = []
+            for row in rows:
+                key, _, headers = encode(self._event(row))
+                acknowledgements.append(
+                    await producer.send(self._kafka.topic(row.topic), key=key, value=row.payload, headers=headers)
+                )
+            # The commit does not ask whether the records arrived, so it must wait for them.
+            await asyncio.gather(*acknowledgements)
+
+    def _event(self, row: Row[Any]) -> Event:
+        return Event(
+            id=row.id,
+            type=row.type,
+            source=self._service,
+            key=row.key,
+            tenant_id=row.tenant_id,
+            time=row.created_at,
+            data=None,
+            version=row.version,
+            headers=_decode_headers(row.headers),
+        )

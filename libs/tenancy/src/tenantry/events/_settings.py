@@ -1,0 +1,49 @@
+"""Where Kafka is and how to log in to it."""
+
+import ssl
+from typing import Any, Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KafkaSettings(BaseSettings):
+    """Connection and naming, from the environment (`TENANTRY_KAFKA_BOOTSTRAP`, `TENANTRY_TOPIC_PREFIX`, …).
+
+    The prefix stands before every topic, consumer group and transactional id, so that several installations can share
+    a cluster and prefixed ACLs can keep them apart.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TENANTRY_", frozen=True)
+
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_ca_file: str | None = None
+    topic_prefix: str = ""
+
+    def topic(self, name: str) -> str:
+        """The topic's name on the cluster."""
+        return self.topic_prefix + name
+
+    def group(self, name: str) -> str:
+        """The consumer group's name on the cluster, which is also its name in `consumer_offset`."""
+        return self.topic_prefix + name
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments that every aiokafka client takes."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.kafka_bootstrap,
+            "security_protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_security_protocol.startswith("SASL"):
+            options["sasl_mechanism"] = self.kafka_sasl_mechanism
+            options["sasl_plain_username"] = self.kafka_sasl_username
+            options["sasl_plain_password"] = (
+                self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else None
+            )
+        if self.kafka_security_protocol.endswith("SSL"):
+            options["ssl_context"] = ssl.create_default_context(cafile=self.kafka_ssl_ca_file)
+        return options

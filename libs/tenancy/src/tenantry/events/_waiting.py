@@ -1,0 +1,80 @@
+"""Waiting for servers that are away, and letting go of clients whose server is."""
+
+import asyncio
+import contextlib
+from typing import Final, Protocol
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+log = structlog.get_logger(__name__)
+
+_FIRST_SECONDS: Final = 0.1
+_LONGEST_SECONDS: Final = 5.0
+
+
+class Backoff:
+    """Pauses that double from 0.1 to 5 seconds until `reset`."""
+
+    def __init__(self, first: float = _FIRST_SECONDS, longest: float = _LONGEST_SECONDS) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def reset(self) -> None:
+        self._next = self._first
+
+    async def wait(self) -> None:
+        pause, self._next = self._next, min(self._next * 2, self._longest)
+        await asyncio.sleep(pause)
+
+
+class Stoppable(Protocol):
+    async def stop(self) -> None: ...
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the error says that a server cannot be reached now: waiting helps, another record does not."""
+    if isinstance(error, DBAPIError):
+        return (
+            error.connection_invalidated
+            or isinstance(error, (InterfaceError, OperationalError))
+            or (error.orig is not None and is_away(error.orig))
+            or (error.orig is not None and error.orig.__cause__ is not None and is_away(error.orig.__cause__))
+        )
+    return isinstance(
+        error,
+        (
+            OSError,
+            KafkaError,
+            PoolTimeoutError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+            asyncpg.OperatorInterventionError,
+            asyncpg.InsufficientResourcesError,
+            asyncpg.TransactionRollbackError,
+        ),
+    )
+
+
+async def stop_client(client: Stoppable, *, within: float = 2.0) -> None:
+    """Stops an aiokafka client that may be unable to say good-bye; never raises, takes `within` seconds at most.
+
+    An idempotent producer retries for ever and its `stop` waits for that, so with the broker away it is cut off.
+    """
+    try:
+        async with asyncio.timeout(within):
+            await client.stop()
+    except (TimeoutError, KafkaError, OSError, AssertionError) as error:
+        log.info("kafka_client_cut_off", client=type(client).__name__, error=repr(error))
+        if isinstance(client, AIOKafkaProducer):
+            sender = client._sender.sender_task  # noqa: SLF001 - no public way to give up what cannot be sent
+            if sender is not None:
+                sender.cancel()
+                await asyncio.wait([sender], timeout=within)
+            with contextlib.suppress(KafkaError, OSError):
+                await client.client.close()
