@@ -1,0 +1,57 @@
+"""Who makes a request, once a credential has been verified."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+
+class PrincipalKind(StrEnum):
+    """What stands behind a credential."""
+
+    USER = "user"
+    SERVICE = "service"
+    OPERATOR = "operator"
+    API_KEY = "api_key"
+    SESSION = "session"
+
+
+class Scope(StrEnum):
+    """What a credential allows. `PLATFORM` and `SERVICE` act for any tenant, the others for their own only."""
+
+    PLATFORM = "platform"
+    SERVICE = "service"
+    TENANT_ADMIN = "tenant:admin"
+    TENANT_WRITE = "tenant:write"
+    TENANT_READ = "tenant:read"
+
+
+_ANY_TENANT: Final = frozenset({Scope.PLATFORM, Scope.SERVICE})
+_IMPLIED: Final = {
+    Scope.TENANT_ADMIN: frozenset({Scope.TENANT_WRITE, Scope.TENANT_READ}),
+    Scope.TENANT_WRITE: frozenset({Scope.TENANT_READ}),
+}
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified caller. `credential_id` names the token, key or session, never its secret."""
+
+    subject: str
+    kind: PrincipalKind
+    tenant_id: UUID | None = None
+    scopes: frozenset[str] = frozenset()
+    credential_id: str
+    expires_at: datetime | None = None
+
+    @property
+    def acts_for_any_tenant(self) -> bool:
+        """Whether a selector of the request decides the tenant. Never for a credential that is bound to one."""
+        return self.tenant_id is None and not _ANY_TENANT.isdisjoint(self.scopes)
+
+    def has_any(self, *scopes: str) -> bool:
+        """Whether one of `scopes` is granted, or implied: admin holds write, write holds read."""
+        return not self.scopes.isdisjoint(scopes) or any(
+            not _IMPLIED.get(Scope(held), frozenset()).isdisjoint(scopes) for held in self.scopes if held in _IMPLIED
+        )
