@@ -1,0 +1,1 @@
+"""Plans: immutable versions under a code, and previews of prices."""

@@ -1,0 +1,56 @@
+"""Which periods a run bills: those that have ended, with their grace, on the tenants' own clocks."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing_service.catalog.repository import plan_versions
+from billing_service.domain.periods import due_periods
+from billing_service.invoicing.models import PERIOD_INVOICE, Item, Run
+from billing_service.subscriptions import repository as subscriptions
+from tenantry import Clock, TenantDirectory
+
+PAGE = 1_000
+_FIRST = UUID(int=0)
+
+
+async def plan_items(session: AsyncSession, run: Run, directory: TenantDirectory, clock: Clock) -> list[Item]:
+    """The periods of `run` in the order of their subscriptions and time.
+
+    To be decided before the cut is taken: a tenant whose grace passes between the two would be billed for a period
+    of which the cut has not seen the end. Tenants that the directory does not know are left to a later run.
+    """
+    items: list[Item] = []
+    chosen = None if run.tenants is None else set(run.tenants)
+    after = _FIRST
+    while page := await subscriptions.page(session, None, after, PAGE):
+        after = page[-1].id
+        wanted = page if chosen is None else [each for each in page if each.tenant_id in chosen]
+        if not wanted:
+            continue
+        plans = await plan_versions(session, ((each.plan_code, each.plan_version) for each in wanted))
+        billed = await subscriptions.billed_starts(session, wanted, PERIOD_INVOICE)
+        for subscription in wanted:
+            tenant = directory.get(subscription.tenant_id)
+            if tenant is None:
+                continue
+            now = tenant.now(clock)
+            due = due_periods(
+                subscription.schedule(plans[subscription.plan_code, subscription.plan_version].interval),
+                now=now,
+                as_of=run.as_of,
+                grace=timedelta(seconds=run.grace_seconds),
+                billed=billed.get(subscription.id, frozenset()),
+            )
+            items.extend(
+                Item(
+                    n=len(items) + n,
+                    tenant_id=subscription.tenant_id,
+                    subscription_id=subscription.id,
+                    period=period,
+                    billed_at=now,
+                )
+                for n, period in enumerate(due, start=1)
+            )
+    return items

@@ -1,0 +1,1 @@
+"""Who is billed for which plan, and from when."""

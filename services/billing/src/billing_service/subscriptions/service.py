@@ -1,0 +1,115 @@
+"""Use cases of subscriptions. Each takes the caller's transaction and does not commit."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from billing_service.catalog.service import get_plan
+from billing_service.domain.errors import BillingRuleError, UnsupportedPriceError
+from billing_service.domain.periods import Anchor
+from billing_service.domain.plans import Plan
+from billing_service.subscriptions import repository
+from billing_service.subscriptions.models import Subscription
+from tenantry import Clock, Conflict, NotFound, Tenant, uuid7
+from tenantry.events import append_outbox
+
+STATE_TOPIC = "billing.state.v1"
+DEFAULT_SELLER = "default"
+
+
+async def subscribe(
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    plan_code: str,
+    plan_version: int | None,
+    currency: str | None,
+    quantities: Mapping[str, Decimal],
+    account: str | None,
+    time_zone: str,
+    anchor: Anchor,
+    start_at: datetime | None,
+    ends_at: datetime | None,
+    clock: Clock,
+) -> Subscription:
+    """Subscribe `tenant` to a version of a plan (the latest by default), from now on its own clock by default.
+
+    Publishes the tenant's standing. Raises NotFound for an unknown plan and BillingRuleError for what the plan does
+    not allow. Not repeatable by itself: a second call is a second subscription.
+    """
+    pinned = await get_plan(session, plan_code, plan_version)
+    plan = pinned.plan
+    chosen = currency or plan.currencies[0]
+    if chosen not in plan.currencies:
+        raise UnsupportedPriceError(f"plan {plan_code!r} has no prices in {chosen}")
+    known = {charge.quantity for charge in plan.charges if charge.quantity is not None}
+    if unknown := sorted(set(quantities) - known):
+        raise BillingRuleError(f"plan {plan_code!r} charges for no quantity {unknown[0]!r}")
+    now = tenant.now(clock)
+    subscription = Subscription(
+        tenant_id=tenant.id,
+        id=uuid7(),
+        account=account or tenant.slug,
+        seller_code=DEFAULT_SELLER,
+        plan_code=pinned.code,
+        plan_version=pinned.version,
+        currency=chosen,
+        quantities=dict(quantities),
+        time_zone=time_zone,
+        anchor=anchor,
+        start_at=start_at or now,
+        ends_at=ends_at,
+        version=1,
+        created_at=now,
+    )
+    subscription.schedule(plan.interval).validated()
+    await repository.insert(session, subscription)
+    await _publish_standing(session, subscription, plan)
+    return subscription
+
+
+async def cancel(session: AsyncSession, subscription_id: UUID, at: datetime) -> Subscription:
+    """End a subscription at `at`, whose local day is still billed. The same `at` again changes nothing.
+
+    Raises NotFound, and Conflict where `at` lies after its present end or before the end of what has been billed.
+    """
+    subscription = await repository.find(session, subscription_id, lock=True)
+    if subscription is None:
+        raise NotFound("no such subscription")
+    if subscription.ends_at == at:
+        return subscription
+    if subscription.ends_at is not None and at > subscription.ends_at:
+        raise Conflict("the subscription ends earlier; a new one can follow it")
+    interval = (await get_plan(session, subscription.plan_code, subscription.plan_version)).plan.interval
+    ended = replace(subscription, ends_at=at, version=subscription.version + 1)
+    ended.schedule(interval).validated()
+    billed = (await repository.billed_starts(session, [subscription], "period")).get(subscription.id, frozenset())
+    current = subscription.schedule(interval).period_at(at)
+    if any(start >= at or (current is not None and start == current.start < at) for start in billed):
+        raise Conflict("a period that reaches beyond that instant has been billed already")
+    await repository.end(session, subscription, at)
+    return ended
+
+
+async def _publish_standing(session: AsyncSession, subscription: Subscription, plan: Plan) -> None:
+    version = await repository.bump_standing(session, subscription.tenant_id)
+    await append_outbox(
+        session,
+        topic=STATE_TOPIC,
+        key=str(subscription.tenant_id),
+        type="billing.state.v1",
+        tenant_id=subscription.tenant_id,
+        version=version,
+        data={
+            "tenant_id": str(subscription.tenant_id),
+            "plan": subscription.plan_code,
+            "plan_version": subscription.plan_version,
+            "entitlements": plan.entitlements,
+            "standing": "good",
+            "version": version,
+        },
+    )

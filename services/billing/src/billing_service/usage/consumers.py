@@ -1,0 +1,46 @@
+"""`usage.rollups.v1` into billing's own copy, exactly once: the offsets are rows of the same transaction."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing_service.usage.records import Cut, Rollup, decode_record
+from billing_service.usage.repository import record_cut, replace_rollups
+
+GROUP = "billing-rollups"
+TOPIC = "usage.rollups.v1"
+
+
+class RollupConsumer:
+    """Handles batches of rollup records. `is_purged` tells which tenants' usage must never come back."""
+
+    def __init__(self, is_purged: Callable[[UUID], bool]) -> None:
+        self._is_purged = is_purged
+
+    async def handle(self, connection: AsyncConnection, records: Sequence["ConsumerRecord[bytes, bytes]"]) -> None:
+        """Apply `records` in their order in each partition; the caller commits. Raises InvalidRecord."""
+        by_partition = sorted(records, key=lambda record: record.partition)  # stable: offsets stay in order
+        for partition, group in groupby(by_partition, key=lambda record: record.partition):
+            await self._apply(connection, partition, list(group))
+
+    async def _apply(
+        self, connection: AsyncConnection, partition: int, records: list["ConsumerRecord[bytes, bytes]"]
+    ) -> None:
+        """A cut divides the batch: what comes before it must be stored before the copy starts to keep its past."""
+        newest: dict[object, Rollup] = {}
+        for decoded in map(decode_record, records):
+            match decoded:
+                case Rollup() if not self._is_purged(decoded.tenant_id):
+                    known = newest.get(decoded.key)
+                    if known is None or known.version < decoded.version:
+                        newest[decoded.key] = decoded
+                case Cut():
+                    await replace_rollups(connection, partition, list(newest.values()))
+                    newest.clear()
+                    await record_cut(connection, partition, decoded)
+                case _:
+                    pass
+        await replace_rollups(connection, partition, list(newest.values()))
