@@ -1,7 +1,7 @@
 """Applying a batch when some of its records cannot be applied."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenantry.events._envelope import InvalidRecord, InvalidRecords
 
-Record = ConsumerRecord[bytes, bytes]
+Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 Handle = Callable[[AsyncConnection, Sequence[Record]], Awaitable[None]]
 
 # What a record causes, in contrast to a server that is away or a mistake of ours: alone it would fail again.

@@ -221,10 +221,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         expected, first, last = self._positions[partition], records[0].offset, records[-1].offset
         if partition in self.stopped:
             return False
-        if self._contiguous:
-            follows = first == expected and last - first == len(records) - 1
-        else:
-            follows = first >= expected
+        whole = not self._contiguous or (first == expected and last - first == len(records) - 1)
+        follows = bool(whole and first >= expected)
         if not follows:
             self._stop_partition(partition, f"expected offset {expected}, got {len(records)} from {first} to {last}")
         return follows

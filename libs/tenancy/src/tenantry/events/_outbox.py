@@ -20,15 +20,15 @@ CHANNEL: Final = "outbox"
 # Below the broker's default max.message.bytes with headers: a row that Kafka refuses would block its lane.
 MAX_PAYLOAD_BYTES: Final = 900_000
 
+# No RETURNING: the service role may write the outbox and not read it.
 _INSERT: Final = text(
     """
     WITH inserted AS (
         INSERT INTO system.outbox (id, lane, topic, key, version, tenant_id, type, headers, payload, created_at)
         VALUES (:id, :lane, :topic, :key, :version, :tenant_id, :type, CAST(:headers AS jsonb), :payload,
                 clock_timestamp())
-        RETURNING lane
     )
-    SELECT pg_notify('outbox', lane::text) FROM inserted
+    SELECT pg_notify('outbox', :wake)
     """
 )
 
@@ -71,6 +71,7 @@ async def append_outbox(
             "type": type,
             "headers": encode_data(headers or {}).decode(),
             "payload": payload,
+            "wake": str(lane_of(key)),
         },
     )
     return event_id

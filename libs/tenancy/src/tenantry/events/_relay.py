@@ -118,10 +118,9 @@ class OutboxRelay:
         while True:
             try:
                 async with self._engine.connect() as connection:
-                    connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
                     try:
-                        while not await self._lock(connection, lane):
-                            await asyncio.sleep(_CONTEND_SECONDS)
+                        await self._acquire(connection, lane)
                         await self._hold(connection, lane, backoff)
                     finally:
                         # A pooled connection would carry the session lock on to its next user.
@@ -133,8 +132,10 @@ class OutboxRelay:
                 level("outbox_lane_failed", service=self._service, lane=lane, error=repr(error))
             await backoff.wait()
 
-    async def _lock(self, connection: AsyncConnection, lane: int) -> bool:
-        return bool(await connection.scalar(_TRY_LOCK, {"lock_class": _LOCK_CLASS, "lane": lane}))
+    async def _acquire(self, connection: AsyncConnection, lane: int) -> None:
+        # Asked again and again: waiting inside PostgreSQL would go on after this process was cancelled.
+        while not await connection.scalar(_TRY_LOCK, {"lock_class": _LOCK_CLASS, "lane": lane}):  # noqa: ASYNC110
+            await asyncio.sleep(_CONTEND_SECONDS)
 
     async def _hold(self, connection: AsyncConnection, lane: int, backoff: Backoff) -> None:
         producer = AIOKafkaProducer(

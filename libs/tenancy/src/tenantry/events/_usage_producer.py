@@ -121,11 +121,11 @@ class UsageProducer:
         """Gives pending events a last moment to be acknowledged, then closes; lists still open get `Unavailable`."""
         if self._task is None:
             return
-        if self._producer is not None and self._pending:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._delivery_seconds):
-                    while self._pending:
-                        await asyncio.sleep(0.01)
+        waiting = [
+            batch.lists[-1].acknowledged for partition in self._partitions for batch in partition.batches if batch.lists
+        ]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._delivery_seconds)
         self._task.cancel()
         await asyncio.wait([self._task])
         self._task = None

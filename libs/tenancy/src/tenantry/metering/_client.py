@@ -1,0 +1,33 @@
+"""What an application calls to meter: builds the finished event and spools it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tenantry import Clock, SystemClock, Tenant, uuid7
+from tenantry.events import UsageEvent, encode_usage_event, partition_key
+from tenantry.metering._spool import Spool
+
+
+class MeteringClient:
+    """Meters on behalf of one source, such as a service's name."""
+
+    def __init__(self, spool: Spool, source: str, clock: Clock | None = None) -> None:
+        self._spool = spool
+        self._source = source
+        self._clock = clock or SystemClock()
+
+    def record(self, tenant: Tenant, type: str, data: Mapping[str, Any]) -> bool:  # noqa: A002 - the CloudEvents attribute
+        """Spools one event of the tenant, stamped with the tenant's time; True unless a full spool dropped it.
+
+        One write to a file, no waiting: it may be called in a request. Its id is made here, so however often it is
+        shipped it counts once. Raises `SpoolFull` (503) where the spool is set to refuse.
+        """
+        event = UsageEvent(
+            id=str(uuid7()),
+            source=self._source,
+            type=type,
+            subject=str(tenant.id),
+            time=tenant.now(self._clock),
+            data=data,
+        )
+        return self._spool.append(partition_key(tenant.id), encode_usage_event(event))
