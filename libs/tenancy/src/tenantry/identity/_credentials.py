@@ -5,8 +5,7 @@ import hmac
 import re
 import secrets
 from datetime import datetime
-from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -23,32 +22,18 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 _SECRET: Final = re.compile(r"(tk|ts)_[A-Za-z0-9_-]{43}", re.ASCII)
 
 
-class CredentialKind(StrEnum):
-    """The two kinds of secrets; each is accepted in its own place only."""
-
-    API_KEY = "api_key"
-    SESSION = "session"
-
-
-class CredentialStatus(StrEnum):
-    """Revocation is final."""
-
-    ACTIVE = "active"
-    REVOKED = "revoked"
-
-
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a record of `tenant.credentials.v1`; its key is `id`, its secret is known to the holder alone."""
 
-    id: UUID
-    kind: CredentialKind
+    id: str
+    kind: Literal["api_key", "session"]
     hash: str
     """Lower-case hex SHA-256 of the secret: 256 random bits need no slow hash."""
     tenant_id: UUID | None = None
     subject: str
     scopes: frozenset[str] = frozenset()
     expires_at: datetime | None = None
-    status: CredentialStatus = CredentialStatus.ACTIVE
+    status: Literal["active", "revoked"] = "active"
 
 
 def new_api_key() -> str:
@@ -77,7 +62,7 @@ class CredentialStore:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._principals: dict[str, Principal] = {}
-        self._hashes: dict[UUID, str] = {}
+        self._hashes: dict[str, str] = {}
         self.version = 0
 
     def __len__(self) -> int:
@@ -86,19 +71,19 @@ class CredentialStore:
     def upsert(self, credential: Credential) -> None:
         """Take in the latest state of a credential; one that is not active is forgotten. May be repeated."""
         self._forget(credential.id)
-        if credential.status is CredentialStatus.ACTIVE:
+        if credential.status == "active":
             self._hashes[credential.id] = credential.hash
             self._principals[credential.hash] = Principal(
                 subject=credential.subject,
                 kind=PrincipalKind(credential.kind),
                 tenant_id=credential.tenant_id,
                 scopes=credential.scopes,
-                credential_id=str(credential.id),
+                credential_id=credential.id,
                 expires_at=credential.expires_at,
             )
         self.version += 1
 
-    def remove(self, credential_id: UUID) -> None:
+    def remove(self, credential_id: str) -> None:
         """Forget a credential after its tombstone. May be repeated."""
         self._forget(credential_id)
         self.version += 1
@@ -115,7 +100,7 @@ class CredentialStore:
             return None
         return principal
 
-    def _forget(self, credential_id: UUID) -> None:
+    def _forget(self, credential_id: str) -> None:
         known = self._hashes.pop(credential_id, None)
         if known is not None:
             self._principals.pop(known, None)
