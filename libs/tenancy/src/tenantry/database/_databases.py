@@ -1,0 +1,150 @@
+"""The databases of one service: engines by role, sessions by tenant."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, overload
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tenantry.database._engines import TenantEngines
+from tenantry.database._errors import UnknownStore
+from tenantry.database._names import RoleNames
+from tenantry.database._placement import TenantLike, locate
+from tenantry.database._retry import retry_first_statement
+from tenantry.database._session import ReadSession, SystemSession, WriteSession, open_tenant_session
+from tenantry.database._settings import DatabaseSettings
+from tenantry.database._url import sqlalchemy_url, with_database
+from tenantry.database._verify import verify_service_role, verify_system_role
+
+
+class Databases:
+    """Engines and sessions of ``service``, for one process and one event loop.
+
+    ``follow_placement`` says whether the service keeps a tenant where its placement says (a product service, which
+    answers provisioning requests), or all tenants in the pool of its own database (the services of the backbone).
+    Nothing connects before it is used. Call :meth:`dispose` at the end.
+    """
+
+    def __init__(self, service: str, settings: DatabaseSettings, *, follow_placement: bool = True) -> None:
+        self._service = service
+        self._settings = settings
+        self._follow = follow_placement
+        self._roles = RoleNames(service)
+        self._stores: dict[str, AsyncEngine] = {}
+        self._system: AsyncEngine | None = None
+        self._tenants = TenantEngines(
+            self._create_tenant_engine,
+            engines=settings.tenant_engines,
+            connections=settings.tenant_connections,
+            pool_size=settings.tenant_pool_size,
+            idle=settings.tenant_engine_idle_seconds,
+            timeout=settings.pool_timeout_seconds,
+        )
+
+    @property
+    def system(self) -> AsyncEngine:
+        """The engine of the system role, whose policies see every tenant. Raises UnknownStore without its URL."""
+        if self._system is None:
+            if self._settings.system_database_url is None:
+                msg = f"{self._service.upper()}_SYSTEM_DATABASE_URL is not set"
+                raise UnknownStore(msg)
+            self._system = self._create_engine(
+                self._settings.system_database_url, size=self._settings.system_pool_size, overflow=0
+            )
+        return self._system
+
+    async def verify_roles(self) -> None:
+        """Raises UnsafeRole if a role of this process could bypass row level security. To be called at the start."""
+        async with self._store_engine(None).connect() as connection:
+            await verify_service_role(connection, self._roles)
+        if self._settings.system_database_url is not None:
+            async with self.system.connect() as connection:
+                await verify_system_role(connection, self._roles)
+
+    @asynccontextmanager
+    async def engine_for(self, tenant: TenantLike) -> AsyncIterator[AsyncEngine]:
+        """The service role's engine for the database that holds ``tenant``, kept open until the block ends.
+
+        Its connections are not bound: without a tenant they see no rows. One block stands for one connection.
+        """
+        location = locate(self._service, tenant, follow=self._follow)
+        if location.database is None:
+            yield self._store_engine(location.store)
+        else:
+            async with self._tenants.lease(with_database(self._store_url(location.store), location.database)) as engine:
+                yield engine
+
+    @overload
+    def tenant_session(
+        self, tenant: TenantLike, read_only: Literal[False] = False
+    ) -> AbstractAsyncContextManager[WriteSession]: ...
+    @overload
+    def tenant_session(
+        self, tenant: TenantLike, read_only: Literal[True]
+    ) -> AbstractAsyncContextManager[ReadSession]: ...
+    @overload
+    def tenant_session(self, tenant: TenantLike, read_only: bool) -> AbstractAsyncContextManager[ReadSession]: ...
+    def tenant_session(self, tenant: TenantLike, read_only: bool = False) -> AbstractAsyncContextManager[ReadSession]:
+        """A session of one transaction that is bound to ``tenant``; it commits when the block ends without an error.
+
+        ``read_only`` makes the server refuse every write. Raises UnknownStore for a placement this process does not
+        serve and ConnectionsExhausted under overload.
+        """
+        return self._tenant_session(tenant, read_only=read_only)
+
+    @asynccontextmanager
+    async def _tenant_session(self, tenant: TenantLike, *, read_only: bool) -> AsyncIterator[ReadSession]:
+        schema = locate(self._service, tenant, follow=self._follow).schema
+        async with (
+            self.engine_for(tenant) as engine,
+            open_tenant_session(engine, tenant.id, schema, read_only=read_only) as session,
+        ):
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def system_session(self) -> AsyncIterator[SystemSession]:
+        """A session of one transaction of the system role; it commits when the block ends without an error."""
+        async with SystemSession(self.system, expire_on_commit=False) as session:
+            yield session
+            await session.commit()
+
+    async def dispose(self) -> None:
+        """Closes every connection. Sessions must have ended."""
+        await self._tenants.dispose()
+        for engine in (*self._stores.values(), *([self._system] if self._system else [])):
+            await engine.dispose()
+        self._stores.clear()
+        self._system = None
+
+    def _store_url(self, store: str | None) -> str:
+        # A deployment of one store needs no list: whatever the store is called, it is the service's own.
+        if store is None or not self._settings.stores:
+            return self._settings.database_url
+        try:
+            return self._settings.stores[store]
+        except KeyError:
+            msg = f"{self._service.upper()}_STORES has no store {store!r}"
+            raise UnknownStore(msg) from None
+
+    def _store_engine(self, store: str | None) -> AsyncEngine:
+        url = self._store_url(store)
+        engine = self._stores.get(url)
+        if engine is None:
+            engine = self._stores[url] = self._create_engine(
+                url, size=self._settings.pool_size, overflow=self._settings.pool_overflow
+            )
+        return engine
+
+    def _create_tenant_engine(self, url: str) -> AsyncEngine:
+        return self._create_engine(url, size=self._settings.tenant_pool_size, overflow=0)
+
+    def _create_engine(self, url: str, *, size: int, overflow: int) -> AsyncEngine:
+        engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=size,
+            max_overflow=overflow,
+            pool_timeout=self._settings.pool_timeout_seconds,
+        )
+        retry_first_statement(engine.sync_engine)
+        return engine
