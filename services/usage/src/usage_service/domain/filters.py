@@ -1,0 +1,85 @@
+"""Filters over an event's data or a rollup's group: `{place: {operator: operand}}`, all of which must hold.
+
+Numbers compare as numbers wherever both sides are numeric, else texts compare as texts. One value, one interpretation:
+rollups and raw events are both filtered here, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+from usage_service.domain.errors import InvalidDefinition, InvalidQuantity
+from usage_service.domain.quantities import quantity_of
+
+Predicate = Callable[[object], bool]
+OPERATORS = ("eq", "ne", "in", "exists", "gt", "gte", "lt", "lte", "like")
+
+
+def predicate(operator: str, operand: object, *, loc: str) -> Predicate:
+    """The test that one operator makes of a value. Raises InvalidDefinition for an unknown operator or a bad operand."""
+    if operator == "exists":
+        if not isinstance(operand, bool):
+            raise InvalidDefinition(loc, "exists takes true or false")
+        return lambda value: (value is not None) is operand
+    if operator == "in":
+        if not isinstance(operand, list):
+            raise InvalidDefinition(loc, "in takes a list")
+        return lambda value: any(_equal(value, member) for member in operand)
+    if operator == "eq":
+        return lambda value: _equal(value, operand)
+    if operator == "ne":
+        return lambda value: not _equal(value, operand)
+    if operator == "like":
+        if not isinstance(operand, str):
+            raise InvalidDefinition(loc, "like takes a text with % and _")
+        pattern = re.compile("".join({"%": ".*", "_": "."}.get(char, re.escape(char)) for char in operand), re.DOTALL)
+        return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+    if operator in {"gt", "gte", "lt", "lte"}:
+        return _ordering(operator, operand, loc)
+    raise InvalidDefinition(loc, f"the operators are {', '.join(OPERATORS)}")
+
+
+def predicates(conditions: Mapping[str, object], *, loc: str) -> list[tuple[str, Predicate]]:
+    """The tests of a whole filter, by place. Raises InvalidDefinition."""
+    found: list[tuple[str, Predicate]] = []
+    for place, condition in conditions.items():
+        if not isinstance(condition, dict) or not condition:
+            raise InvalidDefinition(loc, f"the filter of {place!r} is an object {{operator: operand}}")
+        found += [(place, predicate(operator, operand, loc=loc)) for operator, operand in condition.items()]
+    return found
+
+
+def _number(value: object) -> int | Decimal | None:
+    try:
+        return quantity_of(value)
+    except InvalidQuantity:
+        return None
+
+
+def _equal(value: object, operand: object) -> bool:
+    if isinstance(value, str) and isinstance(operand, str):
+        return value == operand
+    if isinstance(value, bool) or isinstance(operand, bool):
+        return value is operand
+    left, right = _number(value), _number(operand)
+    return value == operand if left is None or right is None else left == right
+
+
+def _ordering(operator: str, operand: object, loc: str) -> Predicate:
+    bound = _number(operand)
+    if bound is None:
+        raise InvalidDefinition(loc, f"{operator} takes a number")
+
+    def test(value: object) -> bool:
+        number = _number(value)
+        if number is None:
+            return False
+        if operator == "gt":
+            return number > bound
+        if operator == "gte":
+            return number >= bound
+        return number < bound if operator == "lt" else number <= bound
+
+    return test

@@ -1,0 +1,130 @@
+"""Windows of a query: half-open, in an IANA zone, cut by the range that was asked for.
+
+All of it happens here, in Python, against the pinned `tzdata`; the database only compares instants. A day or month is a
+local one: on the days of a change of clocks it has 23 or 25 hours and is still one window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from usage_service.domain.errors import InvalidWindow
+
+MAX_WINDOWS = 10_000
+MAX_MINUTES = 1_500  # of minute windows, which are answered from raw events: the longest day there is
+
+
+class Granularity(StrEnum):
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[start, end): the whole window as the calendar has it; [first, last) is the part inside the asked range."""
+
+    start: datetime
+    end: datetime
+    first: datetime
+    last: datetime
+
+
+def zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidWindow("timezone", f"{name[:60]!r} is not an IANA time zone") from None
+
+
+def windows(start: datetime, end: datetime, granularity: Granularity, tz: ZoneInfo) -> list[Window]:
+    """All windows that overlap [start, end), in order. Raises InvalidWindow when there would be too many."""
+    if end <= start:
+        return []
+    if granularity is Granularity.NONE:
+        return [Window(start, end, start, end)]
+    limit = MAX_MINUTES if granularity is Granularity.MINUTE else MAX_WINDOWS
+    found: list[Window] = []
+    opening = _floor(start, granularity, tz)
+    while opening < end:
+        if len(found) == limit:
+            raise InvalidWindow("window", f"more than {limit:,} windows of a {granularity}; ask for a shorter range")
+        closing = _next(opening, granularity, tz)
+        found.append(Window(opening, closing, max(opening, start), min(closing, end)))
+        opening = closing
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A part of a window by where its answer comes from: whole UTC hours from rollups, the rest from raw events."""
+
+    hours: tuple[datetime, datetime] | None
+    raw: tuple[tuple[datetime, datetime], ...]
+
+
+def pieces(first: datetime, last: datetime) -> Pieces:
+    """Splits [first, last) into whole UTC hours and ragged ends."""
+    opening, closing = _hour_up(first), _hour_down(last)
+    if opening >= closing:
+        return Pieces(None, ((first, last),) if first < last else ())
+    ragged = ((first, opening), (closing, last))
+    return Pieces((opening, closing), tuple(edge for edge in ragged if edge[0] < edge[1]))
+
+
+def _hour_down(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_up(moment: datetime) -> datetime:
+    floor = _hour_down(moment)
+    return floor if floor == moment else floor + timedelta(hours=1)
+
+
+def _floor(moment: datetime, granularity: Granularity, tz: ZoneInfo) -> datetime:
+    local = moment.astimezone(tz)
+    if granularity in {Granularity.MINUTE, Granularity.HOUR}:
+        # Clocks change by whole minutes in use today and by parts of an hour in some zones, so the distance to the last
+        # full local minute or hour is subtracted from the instant: a repeated local hour stays two windows.
+        into = timedelta(seconds=local.second, microseconds=local.microsecond)
+        if granularity is Granularity.HOUR:
+            into += timedelta(minutes=local.minute)
+        return moment.astimezone(UTC) - into
+    day = local.date()
+    if granularity is Granularity.WEEK:
+        day -= timedelta(days=day.weekday())
+    elif granularity is Granularity.MONTH:
+        day = day.replace(day=1)
+    return _midnight(day, tz)
+
+
+def _next(opening: datetime, granularity: Granularity, tz: ZoneInfo) -> datetime:
+    if granularity is Granularity.MINUTE:
+        return opening + timedelta(minutes=1)
+    if granularity is Granularity.HOUR:
+        # Near a change of clocks by half an hour the next full local hour is not 60 minutes away.
+        following = _floor(opening + timedelta(hours=1), granularity, tz)
+        return following if following > opening else opening + timedelta(hours=1)
+    day = opening.astimezone(tz).date()
+    if granularity is Granularity.DAY:
+        day += timedelta(days=1)
+    elif granularity is Granularity.WEEK:
+        day += timedelta(days=7 - day.weekday())
+    else:
+        day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    closing = _midnight(day, tz)
+    # A day that a zone skipped (crossing the date line) has no midnight of its own and gives no window.
+    return closing if closing > opening else _midnight(day + timedelta(days=1), tz)
+
+
+def _midnight(day: date, tz: ZoneInfo) -> datetime:
+    """The first instant of a local day, in UTC: midnight, or the end of the gap where clocks jump over midnight."""
+    naive = datetime.combine(day, time(), tzinfo=tz)
+    # fold=0 in a gap reads the offset before the jump, which is the instant of the jump itself.
+    return naive.astimezone(UTC)

@@ -1,0 +1,88 @@
+"""Dead letters: rows that keep what could not be counted, with the reason, for at least 13 months."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from tenantry import uuid7
+from usage_service.domain.instants import instant
+from usage_service.metering.rows import EventRow, Position
+
+NO_TENANT: Final = UUID(int=0)
+
+_INSERT = """
+INSERT INTO pool.dead_letter (tenant_id, id, kind, reason, meter_id, type, source, event_id, kafka_partition,
+                              kafka_offset, received_at, payload, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """`kind`: undecodable, unknown-tenant, invalid-value (for the meter named) or conflict."""
+
+    tenant_id: UUID
+    kind: str
+    reason: str
+    position: Position
+    payload: bytes
+    meter_id: UUID | None = None
+    type: str | None = None
+    source: str | None = None
+    event_id: str | None = None
+
+    @classmethod
+    def of_row(cls, row: EventRow, *, kind: str, reason: str, meter: UUID | None = None) -> DeadLetter:
+        """Of an event that was read but not, or not wholly, counted."""
+        event = {
+            "specversion": "1.0",
+            "id": row.id,
+            "source": row.source,
+            "type": row.type,
+            "subject": str(UUID(bytes=row.tenant)),
+            "time": instant(row.time),
+            "data": msgspec.Raw(row.text),
+        }
+        return cls(
+            tenant_id=UUID(bytes=row.tenant),
+            kind=kind,
+            reason=reason,
+            position=Position(row.partition, row.offset, row.received),
+            payload=msgspec.json.encode(event),
+            meter_id=meter,
+            type=row.type,
+            source=row.source,
+            event_id=row.id,
+        )
+
+
+async def write_dead_letters(connection: asyncpg.Connection, letters: Sequence[DeadLetter]) -> None:
+    """In the caller's transaction."""
+    if not letters:
+        return
+    await connection.executemany(
+        _INSERT,
+        [
+            (
+                letter.tenant_id,
+                uuid7(),
+                letter.kind,
+                letter.reason[:1000],
+                letter.meter_id,
+                letter.type,
+                letter.source,
+                letter.event_id,
+                letter.position.partition,
+                letter.position.offset,
+                instant(letter.position.received),
+                letter.payload,
+            )
+            for letter in letters
+        ],
+    )

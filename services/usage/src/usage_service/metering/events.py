@@ -1,0 +1,213 @@
+"""Storing events: each identity once inside its window, whichever copy comes first.
+
+Copies inside one batch are decided in memory. Between two copies the one at the lowest (partition, offset) wins, as if
+records were stored one at a time:
+
+- a copy on the same day as the first one is a duplicate, whatever became of the first;
+- a copy on another day is a duplicate if the first was stored and lies within the window; if the first was itself a
+  duplicate of something older, the copy has to be looked up on its own, in a further round.
+
+The window counts days on either side of the event's own day; the row's key catches the own day again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from usage_service.domain.instants import day_of
+from usage_service.metering.filters import IdentityFilters
+from usage_service.metering.rows import EventRow
+from usage_service.metering.staging import EVENT_COLUMNS, copy_into, event_bytes
+
+# LATERAL with LIMIT keeps it one index descent a key and day: as an anti-join the planner may read whole days instead.
+_FIND = """
+SELECT copy.ordinal - 1 AS ordinal, stored.digest
+  FROM unnest($1::uuid[], $2::uuid[], $3::date[]) WITH ORDINALITY AS copy (tenant_id, identity, day, ordinal)
+ CROSS JOIN LATERAL (
+       SELECT event.digest FROM pool.usage_event AS event
+        WHERE event.tenant_id = copy.tenant_id AND event.identity = copy.identity
+          AND event.day BETWEEN copy.day - $4::int AND copy.day + $4::int
+        LIMIT 1) AS stored
+"""
+# Sorted by key: neighbouring rows go to the same index page, and two workers take the same locks in the same order.
+_INSERT = f"""
+INSERT INTO pool.usage_event ({", ".join(EVENT_COLUMNS)}, catalogue_version)
+SELECT {", ".join(EVENT_COLUMNS)}, $1::bigint FROM staged_event ORDER BY day, tenant_id, identity
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 (column names of our own)
+_MISSING = """
+SELECT staged.kafka_partition, staged.kafka_offset, stored.digest
+  FROM staged_event AS staged
+  JOIN pool.usage_event AS stored
+    ON stored.tenant_id = staged.tenant_id AND stored.identity = staged.identity AND stored.day = staged.day
+ WHERE (stored.kafka_partition, stored.kafka_offset) <> (staged.kafka_partition, staged.kafka_offset)
+"""
+_IDENTITIES = """
+SELECT kafka_partition, day, string_agg(uuid_send(tenant_id) || uuid_send(identity), ''::bytea) AS keys
+  FROM pool.usage_event
+ WHERE day = ANY($1::date[]) AND kafka_partition = ANY($2::int[])
+ GROUP BY kafka_partition, day, left(identity::text, 2)
+"""
+_KEY = 32
+
+
+@dataclass(slots=True)
+class Stored:
+    """What became of a batch: rows that are new, and copies that say something else than what is stored."""
+
+    new: list[EventRow] = field(default_factory=list)
+    conflicts: list[EventRow] = field(default_factory=list)
+    staged: bool = False
+
+
+class EventStore:
+    """Stores batches for one consumer member; remembers identities of the partitions that the member owns."""
+
+    def __init__(self, *, window_days: int) -> None:
+        self._window = window_days
+        self._filters = IdentityFilters()
+
+    def own(self, partition: int, epoch: int) -> bool:
+        """To be called for every partition of a batch before `store`; True when the partition is newly owned."""
+        return self._filters.own(partition, epoch)
+
+    async def store(
+        self, connection: asyncpg.Connection, rows: Sequence[EventRow], catalogue_version: int, *, clear: bool
+    ) -> Stored:
+        """Inserts what is new, in the caller's transaction. The days of all rows must have partitions.
+
+        `rows` are in the order of (partition, offset). `clear` says that the stage was used in this transaction before.
+        """
+        stored = Stored(staged=clear)
+        await self._load_filters(connection, rows)
+        remaining: Sequence[EventRow] = rows
+        while remaining:
+            remaining = await self._round(connection, remaining, catalogue_version, stored)
+        self._filters.forget_unused()
+        return stored
+
+    async def _round(
+        self, connection: asyncpg.Connection, rows: Sequence[EventRow], catalogue_version: int, stored: Stored
+    ) -> list[EventRow]:
+        first: dict[bytes, EventRow] = {}
+        copies: list[EventRow] = []
+        for row in rows:
+            key = row.tenant + row.identity
+            if key in first:
+                copies.append(row)
+            else:
+                first[key] = row
+        new = await self._insert(connection, list(first.values()), catalogue_version, stored)
+        fresh = {row.tenant + row.identity for row in new} if copies else set()
+        further: list[EventRow] = []
+        for copy in copies:
+            winner = first[copy.key]
+            near = abs(copy.day - winner.day) <= self._window
+            if copy.day == winner.day or (near and copy.key in fresh):
+                if copy.digest != winner.digest:
+                    stored.conflicts.append(copy)
+            else:
+                further.append(copy)
+        stored.new += new
+        return further
+
+    async def _insert(
+        self, connection: asyncpg.Connection, rows: list[EventRow], catalogue_version: int, stored: Stored
+    ) -> list[EventRow]:
+        duplicates = await self._find_copies(connection, rows, stored)
+        candidates = [row for row in rows if id(row) not in duplicates] if duplicates else rows
+        if not candidates:
+            return []
+        await copy_into(connection, "staged_event", EVENT_COLUMNS, map(event_bytes, candidates), clear=stored.staged)
+        stored.staged = True
+        inserted = int((await connection.execute(_INSERT, catalogue_version)).rpartition(" ")[2])
+        if inserted != len(candidates):
+            candidates = await self._without_conflicts(connection, candidates, stored)
+        self._remember(candidates)
+        return candidates
+
+    async def _find_copies(
+        self, connection: asyncpg.Connection, rows: Sequence[EventRow], stored: Stored
+    ) -> set[int]:
+        """The ids (of objects) of the rows that have a copy in the database."""
+        suspects = self._suspects(rows)
+        if not suspects:
+            return set()
+        found = await connection.fetch(
+            _FIND,
+            [UUID(bytes=row.tenant) for row in suspects],
+            [UUID(bytes=row.identity) for row in suspects],
+            [day_of(row.day) for row in suspects],
+            self._window,
+        )
+        duplicates = set()
+        for ordinal, digest in found:
+            row = suspects[ordinal]
+            duplicates.add(id(row))
+            if digest != row.digest:
+                stored.conflicts.append(row)
+        return duplicates
+
+    def _suspects(self, rows: Iterable[EventRow]) -> list[EventRow]:
+        around = {
+            (partition, day): [
+                each for near in self._near(day) for each in self._filters.get((partition, near)).filters
+            ]
+            for partition, day in {(row.partition, row.day) for row in rows}
+        }
+        suspects = []
+        for row in rows:
+            key = row.tenant + row.identity
+            for each in around[row.partition, row.day]:
+                if key in each:
+                    suspects.append(row)
+                    break
+        return suspects
+
+    async def _without_conflicts(
+        self, connection: asyncpg.Connection, rows: list[EventRow], stored: Stored
+    ) -> list[EventRow]:
+        """The key refused rows that no filter knew: not of this owner's partition. Slow, exact, and not expected."""
+        refused: dict[tuple[int, int], Any] = {
+            (partition, offset): digest for partition, offset, digest in await connection.fetch(_MISSING)
+        }
+        kept = []
+        for row in rows:
+            digest = refused.get((row.partition, row.offset))
+            if digest is None:
+                kept.append(row)
+            elif digest != row.digest:
+                stored.conflicts.append(row)
+        return kept
+
+    def _remember(self, rows: Iterable[EventRow]) -> None:
+        filters = {place: self._filters.get(place) for place in {(row.partition, row.day) for row in rows}}
+        for row in rows:
+            filters[row.partition, row.day].add(row.tenant + row.identity)
+
+    async def _load_filters(self, connection: asyncpg.Connection, rows: Iterable[EventRow]) -> None:
+        days = {(row.partition, row.day) for row in rows}
+        missing = self._filters.missing({(partition, near) for partition, day in days for near in self._near(day)})
+        if not missing:
+            return
+        keys: dict[tuple[int, int], list[bytes]] = {place: [] for place in missing}
+        found = await connection.fetch(
+            _IDENTITIES,
+            [day_of(day) for day in sorted({day for _, day in missing})],
+            sorted({partition for partition, _ in missing}),
+        )
+        number = {day_of(day): day for _, day in missing}
+        for partition, day, joined in found:
+            known = keys.get((partition, number[day]))
+            if known is not None:
+                known += [joined[start : start + _KEY] for start in range(0, len(joined), _KEY)]
+        for place, known in keys.items():
+            self._filters.load(place, known)
+
+    def _near(self, day: int) -> range:
+        return range(day - self._window, day + self._window + 1)

@@ -1,0 +1,250 @@
+"""One batch of `usage.events.v1` in one transaction: events, rollups, queue of changes, dead letters, progress.
+
+The consumer that calls `MeterWorker.handle` commits, together with its offsets. Every statement of a batch:
+
+1.  catalogue version, offsets and owner epochs, parked records of the batch's partitions
+2.  (filters of partitions and days that are new to this member)
+3.  look-up of suspected copies                       4.  COPY of events         5.  INSERT of events
+6.  (groups of windows that are new to this member)   7.  COPY of increments     8.  upsert of rollups
+9.  queue of changed rollups                          10. progress               (11. unmatched, dead letters)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+import structlog
+from aiokafka import ConsumerRecord
+from prometheus_client import Counter
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tenantry import TenantDirectory
+from tenantry.events import InvalidRecord, InvalidRecords
+from usage_service.domain.errors import InvalidEvent
+from usage_service.domain.instants import UNIX_EPOCH_MILLISECONDS, day_of, instant
+from usage_service.domain.meters import Catalogue
+from usage_service.metering.catalogue import load_catalogue
+from usage_service.metering.counting import count_events
+from usage_service.metering.days import Days
+from usage_service.metering.dead_letters import NO_TENANT, DeadLetter, write_dead_letters
+from usage_service.metering.events import EventStore
+from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_parked
+from usage_service.metering.rollups import RollupStore
+from usage_service.metering.rows import EventRow, Position, decode_event, read_rows, row_of
+from usage_service.metering.staging import STAGES
+
+GROUP = "usage-meter"
+TOPIC = "usage.events.v1"
+NUDGE = "nudge"
+"""Header of a record that only wakes the owner of a partition, so that it looks at its parked records."""
+
+EVENTS = Counter("usage_events_total", "Records of usage.events.v1 by what became of them", ["outcome"])
+
+# When at least nine in ten of this many records cannot be read, the worker is wrong and not the records: it hands them
+# to the consumer's guard, which stops before a topic is drained into dead letters.
+_SUSPICIOUS = 50
+_TENANTS_REMEMBERED = 200_000
+
+log = structlog.get_logger(__name__)
+
+_STATE = text(
+    """
+    SELECT catalogue.version, owned.partition, owned.owner_epoch, owned.next_offset,
+           EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = owned.partition) AS parked
+      FROM system.meter_catalogue AS catalogue, system.consumer_offset AS owned
+     WHERE owned.group_id = :group AND owned.topic = :topic AND owned.partition = ANY(CAST(:partitions AS int[]))
+    """
+)
+_PROGRESS = """
+INSERT INTO system.partition_progress AS progress (partition, received_until)
+SELECT * FROM unnest($1::int[], $2::timestamptz[]) ORDER BY 1
+ON CONFLICT (partition) DO UPDATE SET received_until = GREATEST(progress.received_until, excluded.received_until)
+"""
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch while it is read: rows to store, records to park, letters to write."""
+
+    rows: list[EventRow] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    undecodable: list[InvalidRecord] = field(default_factory=list)
+    dropped: int = 0
+
+
+class MeterWorker:
+    """The handler of one consumer member. What it remembers between batches is only ever a saving of look-ups."""
+
+    def __init__(
+        self,
+        *,
+        directory: TenantDirectory,
+        days: Days,
+        window_days: int = 1,
+        group: str = GROUP,
+        topic: str = TOPIC,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`window_days`: days on either side of an event's own in which a copy never counts. `group` and `topic` are the
+        names on the cluster."""
+        self._directory = directory
+        self._days = days
+        self._group = group
+        self._topic = topic
+        self._now = now
+        self._events = EventStore(window_days=window_days)
+        self._rollups = RollupStore()
+        self._catalogue = Catalogue(-1, {})
+        self._tenants: dict[str, bytes] = {}
+        self._tenants_version = -1
+        self._written: dict[int, int] = {}
+        self._transaction: object = None
+
+    async def handle(
+        self, connection: AsyncConnection, records: Sequence[ConsumerRecord[bytes, bytes]]
+    ) -> None:
+        """Counts the records in the transaction of `connection`; the caller commits. May be repeated after a rollback.
+
+        Raises InvalidRecords when so many cannot be read that the worker itself is in doubt.
+        """
+        if not records:
+            return
+        transaction = connection.sync_connection.get_transaction() if connection.sync_connection else None
+        again = transaction is self._transaction
+        self._transaction = transaction
+        driver = await self._driver(connection)
+        parked_partitions = await self._begin(connection, records)
+        batch = self._read(records)
+        if parked_partitions:
+            await self._resume_parked(driver, parked_partitions, batch)
+        await park(driver, batch.parked)
+        await self._days.ensure(day_of(day) for day in {row.day for row in batch.rows})
+        stored = await self._events.store(driver, batch.rows, self._catalogue.version, clear=again)
+        increments = count_events(stored.new, self._catalogue)
+        uncounted = await self._rollups.write(driver, increments, clear=again)
+        conflicts = [
+            DeadLetter.of_row(row, kind="conflict", reason="another event with this source and id says something else")
+            for row in stored.conflicts
+        ]
+        await write_dead_letters(driver, [*batch.letters, *uncounted, *conflicts])
+        await self._finish(driver, records)
+        self._report(batch, stored_rows=len(stored.new), conflicts=len(conflicts))
+
+    async def _driver(self, connection: AsyncConnection) -> asyncpg.Connection:
+        driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        if "usage_stages" not in connection.sync_connection.info:  # type: ignore[union-attr]  # it is open
+            for statement in STAGES:
+                await connection.exec_driver_sql(statement)
+            connection.sync_connection.info["usage_stages"] = True  # type: ignore[union-attr]
+        return driver
+
+    async def _begin(self, connection: AsyncConnection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> list[int]:
+        """Brings what is remembered up to date; returns the partitions that have parked records."""
+        partitions = {record.partition for record in records}
+        state = (
+            await connection.execute(
+                _STATE, {"group": self._group, "topic": self._topic, "partitions": sorted(partitions)}
+            )
+        ).all()
+        for row in state:
+            newly_owned = self._events.own(row.partition, row.owner_epoch)
+            # A batch that was handled but is not committed has left groups in memory that the database does not have.
+            if newly_owned or self._written.get(row.partition, row.next_offset) != row.next_offset:
+                self._rollups.forget()
+        if state and state[0].version != self._catalogue.version:
+            self._catalogue = await load_catalogue(connection)
+        if self._tenants_version != self._directory.version or len(self._tenants) > _TENANTS_REMEMBERED:
+            self._tenants.clear()
+            self._tenants_version = self._directory.version
+        return [row.partition for row in state if row.parked]
+
+    def _read(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Batch:
+        batch = Batch()
+        batch.rows, others = read_rows(records, self._tenants)
+        for record in others:
+            if record.value is None and any(name == NUDGE for name, _ in record.headers):
+                continue
+            received = (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000
+            position = Position(record.partition, record.offset, received)
+            try:
+                self._place(batch, record.value, position, parked_at=None)
+            except InvalidEvent as error:
+                batch.undecodable.append(InvalidRecord(record, str(error)))
+                batch.letters.append(_undecodable(record.value, position, error))
+        if others:
+            batch.rows.sort(key=lambda row: (row.partition, row.offset))
+        if len(batch.undecodable) >= _SUSPICIOUS and len(batch.undecodable) >= 0.9 * len(records):
+            raise InvalidRecords(batch.undecodable)
+        return batch
+
+    def _place(self, batch: Batch, value: bytes | None, position: Position, *, parked_at: datetime | None) -> None:
+        """Reads one event into the batch: to store, to park, or to drop. Raises InvalidEvent."""
+        event = decode_event(value)
+        tenant = self._tenants.get(event.subject)
+        if tenant is None:
+            tenant = self._find_tenant(event.subject)
+        if tenant is not None:
+            batch.rows.append(row_of(event, tenant, position))
+            return
+        tenant_id = _tenant_id(event.subject)
+        if self._directory.is_purged(tenant_id):
+            batch.dropped += 1
+        elif parked_at is None:
+            batch.parked.append(Parked(position, tenant_id, value or b""))
+        elif (self._now() - parked_at).total_seconds() < PARKED_SECONDS:
+            batch.parked.append(Parked(position, tenant_id, value or b"", parked_at))
+        else:
+            reason = f"tenant {tenant_id} is not known {PARKED_SECONDS} seconds after its event"
+            batch.letters.append(DeadLetter(NO_TENANT, "unknown-tenant", reason, position, value or b""))
+
+    def _find_tenant(self, subject: str) -> bytes | None:
+        tenant_id = _tenant_id(subject)
+        if self._directory.get(tenant_id) is None:
+            return None
+        self._tenants[subject] = tenant_id.bytes
+        return tenant_id.bytes
+
+    async def _resume_parked(self, driver: asyncpg.Connection, partitions: Sequence[int], batch: Batch) -> None:
+        """Parked records come before the batch: they were received earlier."""
+        waiting = Batch()
+        for record in await take_parked(driver, partitions):
+            try:
+                self._place(waiting, record.value, record.position, parked_at=record.parked_at)
+            except InvalidEvent as error:
+                waiting.letters.append(_undecodable(record.value, record.position, error))
+        batch.rows[:0] = waiting.rows
+        batch.parked += waiting.parked
+        batch.letters += waiting.letters
+        batch.dropped += waiting.dropped
+
+    async def _finish(self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
+        last = {record.partition: record for record in records}
+        received = [instant((record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000) for record in last.values()]
+        await driver.execute(_PROGRESS, list(last), received)
+        self._written.update({partition: record.offset + 1 for partition, record in last.items()})
+
+    def _report(self, batch: Batch, *, stored_rows: int, conflicts: int) -> None:
+        EVENTS.labels("stored").inc(stored_rows)
+        EVENTS.labels("duplicate").inc(len(batch.rows) - stored_rows)
+        EVENTS.labels("conflict").inc(conflicts)
+        EVENTS.labels("parked").inc(len(batch.parked))
+        EVENTS.labels("dropped").inc(batch.dropped)
+        EVENTS.labels("dead-letter").inc(len(batch.letters))
+
+
+def _tenant_id(subject: str) -> UUID:
+    try:
+        return UUID(subject)
+    except ValueError:
+        raise InvalidEvent("subject", "is not the UUID of a tenant") from None
+
+
+def _undecodable(value: bytes | None, position: Position, error: InvalidEvent) -> DeadLetter:
+    return DeadLetter(NO_TENANT, "undecodable", str(error), position, value or b"")
