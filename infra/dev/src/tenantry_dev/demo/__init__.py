@@ -1,0 +1,1 @@
+"""The sample run without a person: compared with the oracle, measured, stopped."""

@@ -1,0 +1,40 @@
+"""How a command that runs a system behaves towards its terminal and its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from rich.console import Console
+
+from tenantry_dev.sample.traces import TraceError
+from tenantry_dev.stack import StackError, guard
+
+INTERRUPTED = 130
+
+
+def run_guarded(console: Console, work: Callable[[], int]) -> int:
+    """The exit code of `work`; an error meant for people is printed without a trace, Ctrl-C and its like end it well.
+
+    A system that `make` started ends with `make`, however that ends.
+    """
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _as_interrupt)
+    if "MAKELEVEL" in os.environ:
+        guard.die_with_parent(signal.SIGTERM, os.getppid())
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (StackError, TraceError) as error:
+        console.print(f"[bold red]{type(error).__name__.removesuffix('Error')}:[/] ", end="")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 1
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """Leads into the one path that cleans up, whose first half is asyncio's own handling of Ctrl-C."""
+    del number, frame
+    signal.raise_signal(signal.SIGINT)
