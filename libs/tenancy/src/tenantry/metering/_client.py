@@ -1,6 +1,7 @@
 """What an application calls to meter: builds the finished event and spools it."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from tenantry import Clock, SystemClock, Tenant, uuid7
@@ -16,9 +17,17 @@ class MeteringClient:
         self._source = source
         self._clock = clock or SystemClock()
 
-    def record(self, tenant: Tenant, type: str, data: Mapping[str, Any]) -> bool:  # noqa: A002 - the CloudEvents attribute
+    def record(
+        self,
+        tenant: Tenant,
+        type: str,  # noqa: A002 - the CloudEvents attribute
+        data: Mapping[str, Any],
+        *,
+        time: datetime | None = None,
+    ) -> bool:
         """Spools one event of the tenant, stamped with the tenant's time; True unless a full spool dropped it.
 
+        `time` is for a gauge whose changes were ordered elsewhere, such as under the lock of the row that holds it.
         One write to a file, no waiting: it may be called in a request. Its id is made here, so however often it is
         shipped it counts once. Raises `SpoolFull` (503) where the spool is set to refuse.
         """
@@ -27,7 +36,7 @@ class MeteringClient:
             source=self._source,
             type=type,
             subject=str(tenant.id),
-            time=tenant.now(self._clock),
+            time=time or tenant.now(self._clock),
             data=data,
         )
         return self._spool.append(partition_key(tenant.id), encode_usage_event(event))
