@@ -1,0 +1,73 @@
+"""The app does not start with a role that could get around row level security. The real process, as it is deployed."""
+
+import subprocess
+import sys
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from tenantry import uuid7
+
+ROLES = {
+    "superuser": "SUPERUSER",
+    "bypasses row security": "BYPASSRLS",
+    "owner's member": "IN ROLE app_owner",
+    "system role's member": "IN ROLE app_system",
+    "may create roles": "CREATEROLE",
+}
+REASONS = {
+    "superuser": "is a superuser",
+    "bypasses row security": "has BYPASSRLS",
+    "owner's member": "app_owner",
+    "system role's member": "app_system",
+    "may create roles": "may create roles",
+}
+
+
+def with_user(url, user, password):
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port}"))
+
+
+def start(environment, role="app-api"):
+    return subprocess.run(
+        [sys.executable, "-c", "from tenantry.cli import main; main()", "serve", "--role", role],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+async def unsafe_role(admin_url, request):
+    name = f"unsafe_{uuid7().hex}"
+    connection = await asyncpg.connect(admin_url)
+    await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'unsafe' {ROLES[request.param]}")
+    yield request.param, name
+    await connection.execute(f"DROP ROLE {name}")
+    await connection.close()
+
+
+@pytest.mark.parametrize("unsafe_role", ROLES, indirect=True)
+@pytest.mark.parametrize("role", ["app-api", "app-worker"])
+async def test_an_unsafe_role_is_refused(app_environment, app_urls, unsafe_role, role):
+    kind, name = unsafe_role
+    environment = {**app_environment, "APP_DATABASE_URL": with_user(app_urls.service, name, "unsafe")}
+    finished = start(environment, role)
+    assert finished.returncode == 1, finished.stderr
+    said = [line for line in (finished.stdout + finished.stderr).splitlines() if "refusing to start" in line]
+    assert len(said) == 1, finished.stderr
+    assert REASONS[kind] in said[0]
+    assert "Traceback" not in finished.stderr
+    assert "unsafe@" not in finished.stdout + finished.stderr  # no URL, no password
+
+
+async def test_a_missing_setting_is_one_line(app_environment):
+    environment = {name: value for name, value in app_environment.items() if name != "APP_DATABASE_URL"}
+    finished = start(environment)
+    assert finished.returncode == 1
+    assert "database_url" in finished.stderr
+    assert "Traceback" not in finished.stderr
