@@ -1,0 +1,53 @@
+"""A pytest plugin and helpers for testing services that are built on the library."""
+
+from typing import TYPE_CHECKING, Any
+
+from tenantry.testing._plugin import (
+    kafka_bootstrap,
+    kafka_prefix,
+    postgres_url,
+    service_database,
+    service_templates,
+    tenant_a,
+    tenant_b,
+    tenant_factory,
+)
+from tenantry.testing._waiting import eventually
+
+if TYPE_CHECKING:
+    from tenantry.testing._databases import ServiceDatabase
+    from tenantry.testing._routes import RouteOperation, route_operations
+    from tenantry.testing._tenants import TenantFactory
+
+__all__ = [
+    "RouteOperation",
+    "ServiceDatabase",
+    "TenantFactory",
+    "eventually",
+    "kafka_bootstrap",
+    "kafka_prefix",
+    "postgres_url",
+    "route_operations",
+    "service_database",
+    "service_templates",
+    "tenant_a",
+    "tenant_b",
+    "tenant_factory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pytest imports this package in every run; what needs a driver is imported by who uses it.
+    if name == "ServiceDatabase":
+        from tenantry.testing._databases import ServiceDatabase
+
+        return ServiceDatabase
+    if name == "TenantFactory":
+        from tenantry.testing._tenants import TenantFactory
+
+        return TenantFactory
+    if name in {"RouteOperation", "route_operations"}:
+        from tenantry.testing import _routes
+
+        return getattr(_routes, name)
+    raise AttributeError(name)
