@@ -1,10 +1,11 @@
 """Sessions bound to tenants, row level security, migrations and the data catalogue, on PostgreSQL."""
 
 from tenantry.database._backbone import backbone_tables
+from tenantry.database._bulk import copy_rows
 from tenantry.database._catalogue import DataCatalogue, Retention, SharedTable, SystemTable, TenantTable
 from tenantry.database._databases import Databases
 from tenantry.database._environment import run_migrations_env
-from tenantry.database._errors import ConnectionsExhausted, DatabaseError, MigrationError, UnknownStore, UnsafeRole
+from tenantry.database._errors import ConnectionsExhausted, MigrationError, UnknownStore, UnsafeRole
 from tenantry.database._metadata import TenantMixin, metadata
 from tenantry.database._migrations import Migrator, migrate
 from tenantry.database._names import RoleNames, tenant_database, tenant_schema
@@ -16,7 +17,6 @@ from tenantry.database._settings import DatabaseSettings
 __all__ = [
     "ConnectionsExhausted",
     "DataCatalogue",
-    "DatabaseError",
     "DatabaseSettings",
     "Databases",
     "MigrationError",
@@ -34,6 +34,7 @@ __all__ = [
     "UnsafeRole",
     "WriteSession",
     "backbone_tables",
+    "copy_rows",
     "create_service_database",
     "create_tenant_database",
     "immutable_table",

@@ -58,7 +58,9 @@ class DataCatalogue:
             if isinstance(table, TenantTable):
                 self._add(self.tenant_tables, table.name, table)
             else:
-                self._add(self.other_tables, table.name if "." in table.name else f"{SYSTEM_SCHEMA}.{table.name}", table)
+                self._add(
+                    self.other_tables, table.name if "." in table.name else f"{SYSTEM_SCHEMA}.{table.name}", table
+                )
 
     @staticmethod
     def _add(tables: dict[str, _T], name: str, table: _T) -> None:

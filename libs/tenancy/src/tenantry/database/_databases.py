@@ -6,10 +6,11 @@ from typing import Literal, overload
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from tenantry._tenant import Tenant
 from tenantry.database._engines import TenantEngines
 from tenantry.database._errors import UnknownStore
 from tenantry.database._names import RoleNames
-from tenantry.database._placement import TenantLike, locate
+from tenantry.database._placement import locate
 from tenantry.database._retry import retry_first_statement
 from tenantry.database._session import ReadSession, SystemSession, WriteSession, open_tenant_session
 from tenantry.database._settings import DatabaseSettings
@@ -62,7 +63,7 @@ class Databases:
                 await verify_system_role(connection, self._roles)
 
     @asynccontextmanager
-    async def engine_for(self, tenant: TenantLike) -> AsyncIterator[AsyncEngine]:
+    async def engine_for(self, tenant: Tenant) -> AsyncIterator[AsyncEngine]:
         """The service role's engine for the database that holds ``tenant``, kept open until the block ends.
 
         Its connections are not bound: without a tenant they see no rows. One block stands for one connection.
@@ -76,15 +77,13 @@ class Databases:
 
     @overload
     def tenant_session(
-        self, tenant: TenantLike, read_only: Literal[False] = False
+        self, tenant: Tenant, read_only: Literal[False] = False
     ) -> AbstractAsyncContextManager[WriteSession]: ...
     @overload
-    def tenant_session(
-        self, tenant: TenantLike, read_only: Literal[True]
-    ) -> AbstractAsyncContextManager[ReadSession]: ...
+    def tenant_session(self, tenant: Tenant, read_only: Literal[True]) -> AbstractAsyncContextManager[ReadSession]: ...
     @overload
-    def tenant_session(self, tenant: TenantLike, read_only: bool) -> AbstractAsyncContextManager[ReadSession]: ...
-    def tenant_session(self, tenant: TenantLike, read_only: bool = False) -> AbstractAsyncContextManager[ReadSession]:
+    def tenant_session(self, tenant: Tenant, read_only: bool) -> AbstractAsyncContextManager[ReadSession]: ...
+    def tenant_session(self, tenant: Tenant, read_only: bool = False) -> AbstractAsyncContextManager[ReadSession]:
         """A session of one transaction that is bound to ``tenant``; it commits when the block ends without an error.
 
         ``read_only`` makes the server refuse every write. Raises UnknownStore for a placement this process does not
@@ -93,7 +92,7 @@ class Databases:
         return self._tenant_session(tenant, read_only=read_only)
 
     @asynccontextmanager
-    async def _tenant_session(self, tenant: TenantLike, *, read_only: bool) -> AsyncIterator[ReadSession]:
+    async def _tenant_session(self, tenant: Tenant, *, read_only: bool) -> AsyncIterator[ReadSession]:
         schema = locate(self._service, tenant, follow=self._follow).schema
         async with (
             self.engine_for(tenant) as engine,

@@ -1,28 +1,27 @@
-"""What this package raises for reasons of its own; all of them end a process or a request, none is retried.
+"""What this package raises for reasons of its own.
 
-DatabaseError
-├── UnsafeRole          a role could get around row level security
-├── UnknownStore        a placement names a store that this process has no URL for
-├── ConnectionsExhausted  every connection of the tenants' own databases is in use
-└── MigrationError      a migration tree is not what the runner expects
+StartupRefused              ends the process
+├── UnsafeRole              a role could get around row level security
+├── UnknownStore            a store or a role has no URL in this process
+└── MigrationError          a migration tree is not what the runner expects
+Unavailable                 503, may be tried again
+└── ConnectionsExhausted    every connection of the tenants' own databases stayed in use
 """
 
-
-class DatabaseError(Exception):
-    """The root of this package's own errors."""
+from tenantry._errors import StartupRefused, Unavailable
 
 
-class UnsafeRole(DatabaseError):
+class UnsafeRole(StartupRefused):
     """A role could get around row level security. The process must not start."""
 
 
-class UnknownStore(DatabaseError):
-    """A placement names a store that this process has no URL for."""
+class UnknownStore(StartupRefused):
+    """A placement names a store, or the code a role, that this process has no URL for."""
 
 
-class ConnectionsExhausted(DatabaseError):
-    """Every connection that the tenants' own databases may have together stayed in use. May be tried again."""
+class MigrationError(StartupRefused):
+    """A migration tree is not what the runner expects, or the database is newer than the tree."""
 
 
-class MigrationError(DatabaseError):
-    """A migration tree is not what the runner expects."""
+class ConnectionsExhausted(Unavailable):
+    """Every connection that the tenants' own databases may have together stayed in use."""

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
+from tenantry._context import current_tenant_or_none
+from tenantry._errors import TenantAlreadyBound
 from tenantry.database._retry import expect_first_statement
 
 BIND: Final = "SELECT tenantry.bind($1, $2, $3)"
@@ -31,6 +33,7 @@ class SystemSession(AsyncSession):
 class _BoundSession(Session):
     def __init__(self, *, tenant_id: UUID, schema: str, read_only: bool, **options: Any) -> None:
         super().__init__(**options)
+        self.tenant_id = tenant_id
         self._binding = (str(tenant_id), schema, read_only)
 
     @property
@@ -42,6 +45,9 @@ class _BoundSession(Session):
 def _bind(session: _BoundSession, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.nested:
         return
+    current = current_tenant_or_none()
+    if current is not None and current.id != session.tenant_id:
+        raise TenantAlreadyBound("a session of one tenant is used in the scope of another")
     connection.exec_driver_sql(BIND, session.binding)
     expect_first_statement(connection, (BIND, session.binding))
 

@@ -71,7 +71,9 @@ def load_tree(directory: Path) -> MigrationTree:
             chain.append(script)
             previous = script.revision
         if len(chain) != count:
-            msg = f"branch {branch!r} of {directory} is not one chain of revisions from a base with down_revision = None"
+            msg = (
+                f"branch {branch!r} of {directory} is not one chain of revisions from a base with down_revision = None"
+            )
             raise MigrationError(msg)
         branches[branch] = tuple(chain)
     return MigrationTree(scripts, branches)

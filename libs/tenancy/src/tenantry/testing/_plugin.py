@@ -1,0 +1,97 @@
+"""The pytest plugin: fixtures for services that are built on the library.
+
+A project says where its servers are by the fixtures ``postgres_url`` and ``kafka_bootstrap``; without that they come
+from TENANTRY_POSTGRES_URL and TENANTRY_KAFKA_BOOTSTRAP. The server must be the tests' own: they set the roles'
+passwords. Imports are inside the fixtures, because pytest loads a plugin in every run, also where none is used.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+if TYPE_CHECKING:
+    from tenantry import Tenant
+    from tenantry.testing._databases import ServiceDatabase, ServiceTemplates
+    from tenantry.testing._tenants import TenantFactory
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """An administrator's URL of the PostgreSQL server of the tests."""
+    return _required("TENANTRY_POSTGRES_URL")
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> str:
+    """host:port of the Kafka broker of the tests."""
+    return _required("TENANTRY_KAFKA_BOOTSTRAP")
+
+
+@pytest.fixture(scope="session")
+def service_templates(postgres_url: str) -> "Iterator[ServiceTemplates]":
+    """The migrated templates that the databases of the modules are copied from."""
+    from tenantry.testing._databases import ServiceTemplates
+
+    templates = ServiceTemplates(postgres_url)
+    yield templates
+    templates.drop()
+
+
+@pytest.fixture(scope="module")
+def service_database(service_templates: "ServiceTemplates") -> "Iterator[Callable[[str], ServiceDatabase]]":
+    """``service_database("usage")``: the module's own migrated, empty database of that service, dropped at its end.
+
+    The same service gives the same database again.
+    """
+    from tenantry.testing._databases import run_aside
+
+    made: dict[str, ServiceDatabase] = {}
+
+    def get(service: str) -> "ServiceDatabase":
+        if service not in made:
+            made[service] = service_templates.create(service)
+        return made[service]
+
+    yield get
+    for database in made.values():
+        run_aside(database.drop())
+
+
+@pytest.fixture(scope="module")
+def kafka_prefix(kafka_bootstrap: str) -> Iterator[str]:
+    """A prefix that makes topics, groups and transactional ids the module's own; its topics are deleted at the end."""
+    from tenantry.testing._topics import delete_topics
+
+    prefix = f"test-{uuid4().hex[:8]}."
+    yield prefix
+    delete_topics(kafka_bootstrap, prefix)
+
+
+@pytest.fixture
+def tenant_factory() -> "TenantFactory":
+    """Makes tenants."""
+    from tenantry.testing._tenants import TenantFactory
+
+    return TenantFactory()
+
+
+@pytest.fixture
+def tenant_a(tenant_factory: "TenantFactory") -> "Tenant":
+    """A tenant; tests give it the same natural keys as ``tenant_b``."""
+    return tenant_factory(slug="tenant-a")
+
+
+@pytest.fixture
+def tenant_b(tenant_factory: "TenantFactory") -> "Tenant":
+    """The other tenant."""
+    return tenant_factory(slug="tenant-b")
+
+
+def _required(variable: str) -> str:
+    try:
+        return os.environ[variable]
+    except KeyError:
+        pytest.fail(f"{variable} is not set and the project does not say where its server is", pytrace=False)
