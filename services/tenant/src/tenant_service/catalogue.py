@@ -1,0 +1,1 @@
+"""The data catalogue: every table of this service and what it is."""

@@ -1,0 +1,66 @@
+"""What routes ask for: the transaction, the time, who calls, and what they may do."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import Depends, Path, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenant_service.audit import Actor
+from tenant_service.runtime import Runtime
+from tenantry import CurrentPrincipal, NotFound
+from tenantry.http import require_scope
+from tenantry.identity import Principal, Scope
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+CurrentRuntime = Annotated[Runtime, Depends(_runtime)]
+
+
+async def _transaction(runtime: CurrentRuntime) -> AsyncIterator[AsyncSession]:
+    async with runtime.transactions.begin() as session:
+        yield session
+
+
+# Scope "function": the commit happens before the response, so a commit that fails is never a 2xx.
+Transaction = Annotated[AsyncSession, Depends(_transaction, scope="function")]
+
+
+def _now(runtime: CurrentRuntime) -> datetime:
+    return runtime.clock.now()
+
+
+Now = Annotated[datetime, Depends(_now)]
+
+
+def request_id() -> str | None:
+    """The id of the request that is being served, as in the logs."""
+    bound = structlog.contextvars.get_contextvars().get("request_id")
+    return None if bound is None else str(bound)
+
+
+def _actor(principal: CurrentPrincipal) -> Actor:
+    return Actor(principal.subject, principal.kind, principal.credential_id, request_id())
+
+
+CurrentActor = Annotated[Actor, Depends(_actor)]
+
+# Routes of operators.
+Platform = Depends(require_scope(Scope.PLATFORM))
+
+TenantReference = Annotated[
+    str, Path(alias="tenant", min_length=1, max_length=128, description="The tenant's id or external id.")
+]
+
+
+def check_may_read(principal: Principal, tenant_id: UUID) -> None:
+    """A tenant's credential reads its own tenant; to it, every other one does not exist. Raises `NotFound`."""
+    if principal.tenant_id != tenant_id and not principal.acts_for_any_tenant:
+        raise NotFound

@@ -1,0 +1,96 @@
+"""Who may have which token: narrowing of audience and scope, and the claims of a token."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from tenantry import TenantryError
+
+TOKEN_LIFETIME = timedelta(minutes=10)
+
+OPERATOR_SCOPES = frozenset({"platform"})
+SERVICE_SCOPES = frozenset({"service"})
+TENANT_SCOPES = frozenset({"tenant:admin", "tenant:write", "tenant:read"})
+KNOWN_SCOPES = OPERATOR_SCOPES | SERVICE_SCOPES | TENANT_SCOPES
+_IMPLIED = {
+    "tenant:admin": frozenset({"tenant:write", "tenant:read"}),
+    "tenant:write": frozenset({"tenant:read"}),
+}
+
+
+class InvalidScope(TenantryError):
+    """A scope was asked for that this credential does not have (RFC 6749, 5.2)."""
+
+    status = 400
+    type = "invalid-scope"
+    title = "The scope is not granted to this client"
+
+
+class InvalidTarget(TenantryError):
+    """An audience was asked for that this credential may not call (RFC 8707, 2)."""
+
+    status = 400
+    type = "invalid-target"
+    title = "The audience is not granted to this client"
+
+
+def narrow_scopes(granted: Collection[str], requested: str | None) -> tuple[str, ...]:
+    """The scopes of a token, sorted: all that are granted, or the requested ones where each is granted or implied.
+
+    Raises `InvalidScope` where one is not, or where nothing was asked for (an empty string is not "all").
+    """
+    if requested is None:
+        return tuple(sorted(granted))
+    wanted = requested.split()
+    if not wanted:
+        raise InvalidScope("The parameter 'scope' is empty; leave it out to get every scope of the client")
+    refused = sorted(set(wanted).difference(granted, *(_IMPLIED.get(scope, ()) for scope in granted)))
+    if refused:
+        raise InvalidScope(f"Not granted to this client: {' '.join(refused)}")
+    return tuple(sorted(set(wanted)))
+
+
+def narrow_audience(granted: Collection[str], requested: str | None) -> str:
+    """The one audience of a token. It may be left out where exactly one is granted. Raises `InvalidTarget`."""
+    if requested is None:
+        if len(granted) == 1:
+            return next(iter(granted))
+        raise InvalidTarget("Name the service that the token is for in the parameter 'audience'")
+    if requested not in granted:
+        raise InvalidTarget("The client may not call this audience")
+    return requested
+
+
+def token_claims(
+    *,
+    issuer: str,
+    audience: str,
+    subject: str,
+    kind: str,
+    scopes: Collection[str],
+    tenant_id: UUID | None,
+    token_id: UUID,
+    now: datetime,
+    not_after: datetime | None = None,
+) -> dict[str, str | int]:
+    """The claims of a token that lives for `TOKEN_LIFETIME`, or until `not_after` where that is earlier.
+
+    `not_after` is the end of the credential that is exchanged: a token never outlives it.
+    """
+    expires = now + TOKEN_LIFETIME
+    if not_after is not None:
+        expires = min(expires, not_after)
+    issued_at = int(now.timestamp())
+    claims: dict[str, str | int] = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": subject,
+        "iat": issued_at,
+        "exp": int(expires.timestamp()),
+        "jti": str(token_id),
+        "scope": " ".join(scopes),
+        "kind": kind,
+    }
+    if tenant_id is not None:
+        claims["tenant_id"] = str(tenant_id)
+    return claims

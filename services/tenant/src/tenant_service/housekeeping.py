@@ -1,0 +1,24 @@
+"""What has to be cleaned up as time goes by; any number of workers may do it at once."""
+
+import asyncio
+from typing import NoReturn
+
+from tenant_service.identity.signing_keys import retire_signing_keys
+from tenant_service.listening import until_it_works
+from tenant_service.sessions.service import end_expired_sessions
+from tenant_service.transactions import Transactions
+from tenantry import Clock
+
+EVERY_SECONDS = 60.0
+SESSIONS_AT_ONCE = 500
+
+
+async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
+    """Retire signing keys and end sessions whose time is over, every minute until cancelled."""
+    while True:
+        async for attempt in until_it_works("housekeeping"):
+            with attempt:
+                async with transactions.begin() as session:
+                    await retire_signing_keys(session, now=clock.now())
+                    await end_expired_sessions(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
+        await asyncio.sleep(EVERY_SECONDS)

@@ -1,0 +1,130 @@
+"""What the tenant service tells the others: every document and event leaves through the outbox of the same transaction.
+
+Each function also remembers the document in the session, so that the process that wrote it can serve it at once after
+the commit (`tenant_service.local_state`) while the other processes follow the topics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenantry import Tenant, Tier
+from tenantry.events import append_outbox
+from tenantry.identity import Credential
+
+TENANT_STATE = "tenant.state.v1"
+TENANT_EVENTS = "tenant.events.v1"
+TENANT_REQUESTS = "tenant.requests.v1"
+TENANT_ACKS = "tenant.acks.v1"
+CREDENTIALS = "tenant.credentials.v1"
+PLATFORM_STATE = "platform.state.v1"
+
+_CHANGES = "tenant_service.changes"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRevoked:
+    """A credential that is not accepted any more."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeySetChanged:
+    """The public signing keys, as a JWKS document."""
+
+    jwks: Mapping[str, Any]
+    version: int
+
+
+Change = Tenant | Tier | Credential | CredentialRevoked | KeySetChanged
+
+
+def changes_of(session: AsyncSession) -> list[Change]:
+    """What this session has published, in order."""
+    changes: list[Change] = session.info.setdefault(_CHANGES, [])
+    return changes
+
+
+async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant]) -> None:
+    """The tenants as they are now. Call it once a change, after the version was raised under the row lock."""
+    for tenant in tenants:
+        await append_outbox(
+            session,
+            topic=TENANT_STATE,
+            key=str(tenant.id),
+            type="tenant.state.v1",
+            data=tenant,
+            tenant_id=tenant.id,
+            version=tenant.version,
+        )
+    changes_of(session).extend(tenants)
+
+
+async def tell(session: AsyncSession, tenant: Tenant, event: str, data: Mapping[str, Any] | None = None) -> None:
+    """A line of the tenant's story: `event` is e.g. "suspended", the type on the wire is `tenant.suspended.v1`."""
+    await append_outbox(
+        session,
+        topic=TENANT_EVENTS,
+        key=str(tenant.id),
+        type=f"tenant.{event}.v1",
+        data={
+            "tenant_id": str(tenant.id),
+            "external_id": tenant.external_id,
+            "slug": tenant.slug,
+            "status": tenant.status,
+            **(data or {}),
+        },
+        tenant_id=tenant.id,
+        version=tenant.version,
+    )
+
+
+async def publish_tier(session: AsyncSession, tier: Tier) -> None:
+    """A tier: one record, however many tenants are on it."""
+    await append_outbox(
+        session,
+        topic=PLATFORM_STATE,
+        key=f"tier/{tier.name}",
+        type="platform.tier.v1",
+        data=tier,
+        version=tier.version,
+    )
+    changes_of(session).append(tier)
+
+
+async def publish_key_set(session: AsyncSession, jwks: Mapping[str, Any], version: int) -> None:
+    """The public keys that tokens are verified with."""
+    await append_outbox(session, topic=PLATFORM_STATE, key="jwks", type="platform.jwks.v1", data=jwks, version=version)
+    changes_of(session).append(KeySetChanged(jwks, version))
+
+
+async def publish_credential(session: AsyncSession, credential: Credential, version: int) -> None:
+    """An API key or a session, by its hash: every service accepts it from its own memory."""
+    await append_outbox(
+        session,
+        topic=CREDENTIALS,
+        key=credential.id,
+        type="tenant.credential.v1",
+        data=credential,
+        tenant_id=credential.tenant_id,
+        version=version,
+    )
+    changes_of(session).append(credential)
+
+
+async def withdraw_credential(session: AsyncSession, credential_id: UUID, tenant_id: UUID | None, version: int) -> None:
+    """A tombstone: a credential that nobody knows is refused."""
+    await append_outbox(
+        session,
+        topic=CREDENTIALS,
+        key=str(credential_id),
+        type="tenant.credential.v1",
+        data=None,
+        tenant_id=tenant_id,
+        version=version,
+    )
+    changes_of(session).append(CredentialRevoked(str(credential_id)))

@@ -1,0 +1,71 @@
+"""The processes of the tenant service."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tenant_service.app import create_app
+from tenant_service.housekeeping import keep_house
+from tenant_service.publication import TENANT_ACKS
+from tenant_service.runs.consumers import acks_handler
+from tenant_service.runs.worker import SagaWorker
+from tenant_service.runtime import SERVICE, Runtime, open_databases, system_url
+from tenant_service.settings import TenantSettings
+from tenant_service.transactions import Transactions
+from tenantry import SystemClock
+from tenantry.cli import Role, serve_http
+from tenantry.database import DatabaseSettings
+from tenantry.events import KafkaSettings, OutboxRelay, TransactionalConsumer
+
+# A thousand tenants that are provisioned at once are a thousand acks; a batch of them is three statements.
+ACKS_AT_ONCE = 500
+ACKS_WAIT_MS = 5
+
+
+async def run_api() -> None:
+    """HTTP: the registry, tokens, sessions."""
+    settings = TenantSettings.from_env()
+    async with Runtime.start(settings, DatabaseSettings.from_env(SERVICE), SystemClock()) as runtime:
+        await serve_http(create_app(runtime), host=settings.host, port=settings.port)
+
+
+async def run_worker() -> None:
+    """Sagas and the answers of services to them."""
+    settings, database_settings, clock = TenantSettings.from_env(), DatabaseSettings.from_env(SERVICE), SystemClock()
+    async with open_databases(database_settings) as databases, asyncio.TaskGroup() as tasks:
+        transactions = Transactions(databases)
+        worker = SagaWorker(
+            transactions.begin,
+            system_url(database_settings),
+            settings.saga(),
+            clock,
+            concurrency=settings.saga_concurrency,
+        )
+        acks = TransactionalConsumer(
+            kafka=KafkaSettings(),
+            engine=databases.system,
+            group="tenant-acks",
+            topics=[TENANT_ACKS],
+            handle=acks_handler(clock),
+            max_records=ACKS_AT_ONCE,
+            max_wait_ms=ACKS_WAIT_MS,
+        )
+        tasks.create_task(worker.run())
+        tasks.create_task(acks.run())
+        tasks.create_task(keep_house(transactions, clock))
+
+
+async def run_relay() -> None:
+    """The outbox."""
+    async with open_databases(DatabaseSettings.from_env(SERVICE)) as databases:
+        await OutboxRelay(SERVICE, databases.system, KafkaSettings()).run()
+
+
+def _role(name: str, purpose: str, run: Callable[[], Awaitable[None]]) -> Role:
+    return Role(name=f"{SERVICE}-{name}", service=SERVICE, help=purpose, run=run)
+
+
+ROLES = (
+    _role("api", "Registry of tenants, tokens and sessions over HTTP", run_api),
+    _role("worker", "Provisioning and clock sagas", run_worker),
+    _role("relay", "Publishes the tenant service's outbox", run_relay),
+)

@@ -1,0 +1,1 @@
+"""Durable sagas: runs, their steps, and the worker that carries them out."""

@@ -1,0 +1,84 @@
+"""What a process of the tenant service is made of: the one place where it is put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
+
+from tenant_service.identity.clients import put_clients, read_bootstrap
+from tenant_service.identity.secrets import MasterKey
+from tenant_service.identity.signing_keys import ensure_signing_key
+from tenant_service.identity.tokens import Issuer
+from tenant_service.local_state import LocalState
+from tenant_service.settings import TenantSettings
+from tenant_service.tiers.service import publish_unpublished_tiers
+from tenant_service.transactions import Transactions
+from tenantry import Clock, StartupRefused
+from tenantry.database import Databases, DatabaseSettings
+
+SERVICE = "tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The parts that the API's requests use."""
+
+    settings: TenantSettings
+    clock: Clock
+    transactions: Transactions
+    state: LocalState
+    master_key: MasterKey
+
+    @property
+    def issuer(self) -> Issuer:
+        return Issuer(self.settings.base_url, self.state.signer)
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, settings: TenantSettings, database_settings: DatabaseSettings, clock: Clock
+    ) -> AsyncIterator[Self]:
+        """Check and load everything, then follow changes while the block lasts.
+
+        Raises `StartupRefused` for a missing or wrong master key, a bootstrap file that cannot be used, or a database
+        role that may do more than it should.
+        """
+        master_key = MasterKey.parse(settings.master_key)
+        clients = None if settings.bootstrap_file is None else read_bootstrap(settings.bootstrap_file)
+        async with open_databases(database_settings) as databases:
+            state = LocalState(master_key, clock)
+            transactions = Transactions(databases, state.apply)
+            now = clock.now()
+            async with transactions.begin() as session:
+                if clients is not None:
+                    await put_clients(session, clients, now=now)
+                await ensure_signing_key(session, master_key, now=now)
+                await publish_unpublished_tiers(session)
+            async with transactions.begin() as session:
+                await state.load(session)
+            following = asyncio.create_task(state.follow(transactions, system_url(database_settings)))
+            try:
+                yield cls(settings, clock, transactions, state, master_key)
+            finally:
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following
+
+
+@asynccontextmanager
+async def open_databases(settings: DatabaseSettings) -> AsyncIterator[Databases]:
+    """The service's databases, with roles that may not do too much, disposed when the block ends."""
+    databases = Databases(SERVICE, settings)
+    try:
+        await databases.verify_roles()
+        yield databases
+    finally:
+        await databases.dispose()
+
+
+def system_url(settings: DatabaseSettings) -> str:
+    """The URL of the system role. Raises `StartupRefused` where it is not set."""
+    if settings.system_database_url is None:
+        raise StartupRefused("TENANT_SYSTEM_DATABASE_URL is not set")
+    return settings.system_database_url

@@ -1,0 +1,1 @@
+"""People: one-time codes, sessions, and the page where they sign in."""

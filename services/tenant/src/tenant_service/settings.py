@@ -1,0 +1,63 @@
+"""What the environment says. Nothing here has a secret as its default."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from tenacity.wait import wait_exponential_jitter
+
+from tenant_service.domain.saga import RetryPolicy, RunKind
+from tenant_service.runs.steps import SagaSettings
+
+
+class TenantSettings(BaseSettings):
+    """The settings of the tenant service; variables have the prefix `TENANT_`."""
+
+    model_config = SettingsConfigDict(env_prefix="TENANT_", extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    # The issuer of tokens and the root of the URLs that people are sent to.
+    base_url: str = "http://127.0.0.1:8001"
+    master_key: str = Field(default="", repr=False)
+    bootstrap_file: Path | None = None
+    # Where a browser may be sent after it has signed in, besides this service itself: origins, not URLs.
+    sign_in_origins: list[str] = Field(default_factory=list)
+    test_clocks_enabled: bool = False
+
+    # The store that new tenants are placed in.
+    default_store: str = "primary"
+    required_services: list[str] = Field(default_factory=list)
+    clock_services: list[str] = Field(default_factory=list)
+    saga_concurrency: int = Field(default=4, ge=1, le=64)
+    saga_attempts: int = Field(default=8, ge=1)
+    # Kafka keeps a request for a service that is away, so asking again soon would only make work.
+    saga_answer_seconds: float = Field(default=120.0, gt=0)
+    saga_longest_pause_seconds: float = Field(default=300.0, gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Raises pydantic's ValidationError."""
+        return cls()
+
+    def saga(self) -> SagaSettings:
+        """What the steps of sagas need to know."""
+        return SagaSettings(
+            store=self.default_store,
+            services={
+                RunKind.PROVISION: tuple(sorted(set(self.required_services))),
+                RunKind.CLOCK_ADVANCE: tuple(sorted(set(self.clock_services))),
+            },
+            retry=RetryPolicy(
+                wait=wait_exponential_jitter(multiplier=0.5, max=self.saga_longest_pause_seconds, jitter=0.5),
+                attempts=self.saga_attempts,
+                answer_within=timedelta(seconds=self.saga_answer_seconds),
+            ),
+        )

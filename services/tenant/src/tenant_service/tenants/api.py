@@ -1,0 +1,143 @@
+"""Routes of the registry."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+
+from tenant_service.dependencies import (
+    CurrentActor,
+    CurrentRuntime,
+    Now,
+    Platform,
+    TenantReference,
+    Transaction,
+    check_may_read,
+)
+from tenant_service.tenants import service
+from tenant_service.tenants.repository import TenantFilter
+from tenant_service.tenants.schemas import ReadOnly, Suspension, TenantCreate, TenantOut, TenantUpdate
+from tenantry import CurrentPrincipal, InvalidRequest, Tenant, TenantStatus
+from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+
+_LIST = "tenants"
+
+
+def _shown(tenant: Tenant, response: Response) -> TenantOut:
+    response.headers["ETag"] = etag(tenant.version)
+    return TenantOut.of(tenant)
+
+
+@router.post("", status_code=202, dependencies=[Platform])
+async def create_tenant(
+    body: TenantCreate,
+    response: Response,
+    session: Transaction,
+    runtime: CurrentRuntime,
+    actor: CurrentActor,
+    now: Now,
+) -> TenantOut:
+    """Register a tenant; it is `active` when every required service has done its part."""
+    if body.test_clock is not None and not runtime.settings.test_clocks_enabled:
+        detail = "test clocks are not enabled"
+        raise InvalidRequest(detail, errors=[{"loc": ["body", "test_clock"], "msg": detail}])
+    wanted = service.NewTenant(
+        slug=body.slug,
+        name=body.name,
+        tier=body.tier,
+        admin_email=body.admin_email,
+        external_id=body.external_id,
+        region=body.region,
+        isolation=body.isolation,
+        plan=body.plan,
+        test_clock_id=body.test_clock,
+        metadata=body.metadata,
+    )
+    tenant = await service.create_tenant(session, wanted, actor=actor, now=now)
+    response.headers["Location"] = f"/v1/tenants/{tenant.id}"
+    return _shown(tenant, response)
+
+
+@router.get("", dependencies=[Platform])
+async def list_tenants(
+    session: Transaction,
+    status: TenantStatus | None = None,
+    tier: Annotated[str | None, Query(max_length=64)] = None,
+    q: Annotated[str | None, Query(max_length=128, description="A part of slug, name or external id.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[TenantOut]:
+    """Tenants in the order of creation."""
+    after = None if cursor is None else decode_cursor(cursor, UUID, of=_LIST)
+    wanted = TenantFilter(status=status, tier=tier, q=q)
+    tenants = await service.list_tenants(session, wanted, after=after, limit=limit + 1)
+    more = len(tenants) > limit
+    items = [TenantOut.of(tenant) for tenant in tenants[:limit]]
+    return Page(items=items, next_cursor=encode_cursor(items[-1].id, of=_LIST) if more else None)
+
+
+@router.get("/{tenant}")
+async def get_tenant(
+    reference: TenantReference, response: Response, session: Transaction, principal: CurrentPrincipal
+) -> TenantOut:
+    """A tenant, by its id or external id."""
+    tenant = await service.get_tenant(session, reference)
+    check_may_read(principal, tenant.id)
+    return _shown(tenant, response)
+
+
+@router.patch("/{tenant}", dependencies=[Platform])
+async def update_tenant(
+    reference: TenantReference,
+    body: TenantUpdate,
+    response: Response,
+    expected_version: ExpectedVersion,
+    session: Transaction,
+    actor: CurrentActor,
+    now: Now,
+) -> TenantOut:
+    """Change name, tier or metadata."""
+    changes = body.model_dump(exclude_unset=True)
+    tenant = await service.update_tenant(
+        session, reference, changes, expected_version=expected_version, actor=actor, now=now
+    )
+    return _shown(tenant, response)
+
+
+@router.post("/{tenant}/suspend", dependencies=[Platform])
+async def suspend_tenant(
+    reference: TenantReference,
+    body: Suspension,
+    response: Response,
+    session: Transaction,
+    actor: CurrentActor,
+    now: Now,
+) -> TenantOut:
+    """Add a reason; what each one stops takes effect in every service within a second."""
+    tenant = await service.suspend_tenant(session, reference, body.reason, body.note, actor=actor, now=now)
+    return _shown(tenant, response)
+
+
+@router.post("/{tenant}/reactivate", dependencies=[Platform])
+async def reactivate_tenant(
+    reference: TenantReference,
+    body: Suspension,
+    response: Response,
+    session: Transaction,
+    actor: CurrentActor,
+    now: Now,
+) -> TenantOut:
+    """Lift one reason; the others stay."""
+    tenant = await service.reactivate_tenant(session, reference, body.reason, body.note, actor=actor, now=now)
+    return _shown(tenant, response)
+
+
+@router.post("/{tenant}/read-only", dependencies=[Platform])
+async def set_read_only(
+    reference: TenantReference, body: ReadOnly, response: Response, session: Transaction, actor: CurrentActor, now: Now
+) -> TenantOut:
+    """Refuse or allow writes, whatever the tenant's state."""
+    tenant = await service.set_read_only(session, reference, body.reason, on=body.on, actor=actor, now=now)
+    return _shown(tenant, response)

@@ -1,0 +1,130 @@
+"""SQL of the registry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenant_service.domain.identifiers import as_uuid
+from tenant_service.models import TenantRow, TestClockRow
+from tenantry import Conflict, NotFound, TenantClock, TenantStatus
+
+
+class SlugTaken(Conflict):
+    """Slugs are never given to a second tenant."""
+
+    type = "slug-taken"
+    title = "The slug is taken"
+
+
+class ExternalIdTaken(Conflict):
+    """An external id names one tenant for ever."""
+
+    type = "external-id-taken"
+    title = "The external id is taken"
+
+
+@dataclass(frozen=True, slots=True)
+class TenantFilter:
+    """Which tenants of a list: `q` is a part of the slug, the name or the external id, without regard to case."""
+
+    status: TenantStatus | None = None
+    tier: str | None = None
+    q: str | None = None
+    test_clock_id: UUID | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = []
+        if self.status is not None:
+            conditions.append(TenantRow.status == self.status)
+        if self.tier is not None:
+            conditions.append(TenantRow.tier == self.tier)
+        if self.test_clock_id is not None:
+            conditions.append(TenantRow.test_clock_id == self.test_clock_id)
+        if self.q:
+            columns = (TenantRow.slug, TenantRow.name, TenantRow.external_id)
+            conditions.append(or_(*(column.icontains(self.q, autoescape=True) for column in columns)))
+        return conditions
+
+
+async def add_tenant(session: AsyncSession, row: TenantRow) -> None:
+    """Insert a tenant; raises `SlugTaken` or `ExternalIdTaken` (the transaction is then lost)."""
+    session.add(row)
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        message = str(error.orig)
+        if "uq_tenant_slug" in message:
+            raise SlugTaken(f"The slug {row.slug!r} is or was in use") from None
+        if "uq_tenant_external_id" in message:
+            raise ExternalIdTaken(f"The external id {row.external_id!r} is in use") from None
+        raise
+
+
+def _named(reference: str) -> ColumnElement[bool]:
+    tenant_id = as_uuid(reference)
+    return TenantRow.external_id == reference if tenant_id is None else TenantRow.id == tenant_id
+
+
+async def find_tenant(session: AsyncSession, reference: str) -> tuple[TenantRow, TenantClock | None]:
+    """The tenant with this id or external id, and its clock: one statement. Raises `NotFound`."""
+    statement = (
+        select(TenantRow, TestClockRow)
+        .outerjoin(TestClockRow, TestClockRow.id == TenantRow.test_clock_id)
+        .where(_named(reference))
+    )
+    found = (await session.execute(statement)).one_or_none()
+    if found is None:
+        raise NotFound
+    return found[0], _clock(found[1])
+
+
+async def lock_tenant(session: AsyncSession, reference: str | UUID) -> tuple[TenantRow, TenantClock | None]:
+    """Like `find_tenant`, with the tenant's row locked until the transaction ends.
+
+    The clock is read by a statement of its own after the lock is held: in a join it would be read from the snapshot
+    of before the wait, and a document with the time of before a concurrent advance could be the last one published.
+    """
+    named = TenantRow.id == reference if isinstance(reference, UUID) else _named(reference)
+    row = (await session.execute(select(TenantRow).where(named).with_for_update())).scalar_one_or_none()
+    if row is None:
+        raise NotFound
+    if row.test_clock_id is None:
+        return row, None
+    return row, _clock(await session.get(TestClockRow, row.test_clock_id, populate_existing=True))
+
+
+async def list_tenants(
+    session: AsyncSession, wanted: TenantFilter, *, after: UUID | None, limit: int
+) -> Sequence[tuple[TenantRow, TenantClock | None]]:
+    """At most `limit` tenants in the order of creation that come after the tenant `after`: one statement."""
+    conditions = wanted.conditions()
+    if after is not None:
+        conditions.append(TenantRow.id > after)
+    statement = (
+        select(TenantRow, TestClockRow)
+        .outerjoin(TestClockRow, TestClockRow.id == TenantRow.test_clock_id)
+        .where(*conditions)
+        .order_by(TenantRow.id)
+        .limit(limit)
+    )
+    return [(row, _clock(clock)) for row, clock in (await session.execute(statement)).tuples()]
+
+
+async def raise_versions_of_clock(session: AsyncSession, clock_id: UUID) -> Sequence[TenantRow]:
+    """Raise the version of every tenant bound to the clock and return them: one statement, however many."""
+    statement = (
+        update(TenantRow)
+        .where(TenantRow.test_clock_id == clock_id)
+        .values(version=TenantRow.version + 1)
+        .returning(TenantRow)
+        .execution_options(populate_existing=True, synchronize_session=False)
+    )
+    return (await session.scalars(statement)).all()
+
+
+def _clock(row: TestClockRow | None) -> TenantClock | None:
+    return None if row is None else TenantClock(id=row.id, now=row.now)

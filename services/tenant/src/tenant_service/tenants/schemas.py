@@ -1,0 +1,145 @@
+"""What comes in over HTTP and what goes out."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from tenant_service.domain.identifiers import check_external_id, check_slug
+from tenant_service.domain.suspension import SuspensionReason
+from tenantry import Isolation, Tenant, TenantStatus
+
+Slug = Annotated[str, AfterValidator(check_slug)]
+ExternalId = Annotated[str, AfterValidator(check_external_id)]
+# Not a proof that mail arrives: that is what an invitation is for.
+EmailAddress = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+\.[^@\s\x00.]+$")]
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("the character NUL cannot be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?$")]
+Note = Annotated[Text, StringConstraints(max_length=2000)]
+
+METADATA_MAX_KEYS = 50
+
+
+def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) > METADATA_MAX_KEYS:
+        raise ValueError(f"metadata has at most {METADATA_MAX_KEYS} keys")
+    for key, text in value.items():
+        _no_nul(key)
+        if isinstance(text, str):
+            _no_nul(text)
+    return value
+
+
+# Flat on purpose: metadata is for a company's own labels, and configuration has its own place.
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64)],
+        Annotated[str, StringConstraints(max_length=500)] | int | bool | None,
+    ],
+    AfterValidator(_check_metadata),
+]
+
+
+class Input(BaseModel):
+    """A field that is not known, or that the server owns, is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TenantCreate(Input):
+    slug: Slug
+    name: Name
+    tier: Code
+    admin_email: EmailAddress
+    external_id: ExternalId | None = None
+    region: Code | None = None
+    isolation: Isolation | None = Field(None, description="Left out: the isolation of the tier.")
+    plan: Code | None = Field(None, description="Handed on to billing in `tenant.created.v1`.")
+    test_clock: UUID | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class TenantUpdate(Input):
+    """Only the fields that are sent change; `metadata` is replaced as a whole."""
+
+    name: Name | None = None
+    tier: Code | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _nothing_is_cleared(self) -> "TenantUpdate":
+        cleared = sorted(field for field in self.model_fields_set if getattr(self, field) is None)
+        if cleared:
+            raise ValueError(f"cannot be null: {', '.join(cleared)}")
+        return self
+
+
+class Suspension(Input):
+    reason: SuspensionReason
+    note: Note = ""
+
+
+class ReadOnly(Input):
+    on: bool
+    reason: Note = ""
+
+
+class PlacementOut(BaseModel):
+    store: str
+    isolation: Isolation
+    epoch: int
+
+
+class ClockOut(BaseModel):
+    id: UUID
+    now: datetime
+
+
+class TenantOut(BaseModel):
+    id: UUID
+    external_id: str | None
+    slug: str
+    name: str
+    status: TenantStatus
+    read_only: bool
+    suspension_reasons: list[str]
+    tier: str
+    region: str | None
+    placement: PlacementOut | None
+    test_clock: ClockOut | None
+    version: int
+    created_at: datetime
+    activated_at: datetime | None
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, tenant: Tenant) -> "TenantOut":
+        placement, clock = tenant.placement, tenant.clock
+        return cls(
+            id=tenant.id,
+            external_id=tenant.external_id,
+            slug=tenant.slug,
+            name=tenant.name,
+            status=tenant.status,
+            read_only=tenant.read_only,
+            suspension_reasons=list(tenant.suspension_reasons),
+            tier=tenant.tier,
+            region=tenant.region,
+            placement=placement
+            and PlacementOut(store=placement.store, isolation=placement.isolation, epoch=placement.epoch),
+            test_clock=clock and ClockOut(id=clock.id, now=clock.now),
+            version=tenant.version,
+            created_at=tenant.created_at,
+            activated_at=tenant.activated_at,
+            metadata=tenant.metadata,
+        )

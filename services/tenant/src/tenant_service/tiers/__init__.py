@@ -1,0 +1,1 @@
+"""Tiers: versioned documents that drive limits, entitlements and isolation."""

@@ -1,0 +1,70 @@
+"""Routes of tiers."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from tenant_service.dependencies import CurrentActor, Now, Platform, Transaction
+from tenant_service.tiers import repository, service
+from tenant_service.tiers.repository import tier_document
+from tenant_service.tiers.schemas import TierName, TierOut, TierPut
+from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag
+
+router = APIRouter(prefix="/v1/tiers", tags=["tiers"], dependencies=[Platform])
+
+Name = Annotated[TierName, Path()]
+
+_LIST = "tiers"
+
+
+@router.put("/{name}")
+async def put_tier(
+    name: Name,
+    body: TierPut,
+    response: Response,
+    expected_version: ExpectedVersion,
+    session: Transaction,
+    actor: CurrentActor,
+    now: Now,
+) -> TierOut:
+    """Create the tier or give it a new version: 201 or 200; the same content again changes nothing."""
+    content = service.TierContent(
+        max_event_age_seconds=body.max_event_age_seconds,
+        limits=body.limits,
+        entitlements=body.entitlements,
+        isolation=body.isolation,
+    )
+    tier, created = await service.put_tier(
+        session, name, content, expected_version=expected_version, actor=actor, now=now
+    )
+    response.status_code = 201 if created else 200
+    response.headers["ETag"] = etag(tier.version)
+    return TierOut.of(tier)
+
+
+@router.get("/{name}")
+async def get_tier(name: Name, response: Response, session: Transaction) -> TierOut:
+    """The present version of a tier."""
+    tier = tier_document(await repository.find_tier(session, name))
+    response.headers["ETag"] = etag(tier.version)
+    return TierOut.of(tier)
+
+
+@router.get("")
+async def list_tiers(session: Transaction, limit: Limit = 50, cursor: Cursor = None) -> Page[TierOut]:
+    """Tiers by name."""
+    after = None if cursor is None else decode_cursor(cursor, str, of=_LIST)
+    rows = await repository.list_tiers(session, after=after, limit=limit + 1)
+    items = [TierOut.of(tier_document(row)) for row in rows[:limit]]
+    return Page(items=items, next_cursor=encode_cursor(items[-1].name, of=_LIST) if len(rows) > limit else None)
+
+
+@router.get("/{name}/versions")
+async def list_versions(name: Name, session: Transaction, limit: Limit = 50, cursor: Cursor = None) -> Page[TierOut]:
+    """Every version of a tier, the newest first."""
+    of = f"tier {name}"
+    before = None if cursor is None else decode_cursor(cursor, int, of=of)
+    await repository.find_tier(session, name)
+    rows = await repository.list_versions(session, name, before=before, limit=limit + 1)
+    items = [TierOut.of(tier_document(row)) for row in rows[:limit]]
+    return Page(items=items, next_cursor=encode_cursor(items[-1].version, of=of) if len(rows) > limit else None)

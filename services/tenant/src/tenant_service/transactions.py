@@ -1,0 +1,60 @@
+"""The one way into the database: a transaction that tells the other processes what it has published."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenant_service.publication import Change, KeySetChanged, changes_of
+from tenantry import Tenant, Tier
+from tenantry.database import Databases
+
+CHANGE_CHANNEL = "tenant_changed"
+# A notification holds 8,000 bytes; beyond this many keys everything is read again.
+MAX_KEYS = 100
+EVERYTHING = "*"
+
+_NOTIFY = text("SELECT pg_notify(:channel, :keys)").bindparams(channel=CHANGE_CHANNEL)
+
+
+class Transactions:
+    """Opens transactions of the system role.
+
+    `committed` hears what a transaction has published once it is durable, so that a process can serve what it has
+    itself written without waiting for the notification.
+    """
+
+    def __init__(
+        self, databases: Databases, committed: Callable[[Sequence[Change]], None] = lambda _changes: None
+    ) -> None:
+        self._databases = databases
+        self._committed = committed
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:
+        """A session with one transaction: committed when the block ends, rolled back when it raises."""
+        async with self._databases.system_session() as session:
+            yield session
+            changes = changes_of(session)
+            if changes:
+                await session.execute(_NOTIFY, {"keys": _keys(changes)})
+        if changes:
+            self._committed(changes)
+
+
+def _keys(changes: Sequence[Change]) -> str:
+    keys = sorted({key_of(change) for change in changes})
+    return json.dumps(keys if len(keys) <= MAX_KEYS else [EVERYTHING])
+
+
+def key_of(change: Change) -> str:
+    """What a notification says of a change: the kind and the id of what is to be read again."""
+    if isinstance(change, Tenant):
+        return f"tenant:{change.id}"
+    if isinstance(change, Tier):
+        return f"tier:{change.name}"
+    if isinstance(change, KeySetChanged):
+        return "keys:"
+    return f"credential:{change.id}"

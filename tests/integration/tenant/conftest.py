@@ -1,0 +1,134 @@
+"""The tenant service on a real database: use cases and workers in this process, Kafka played by the test."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tenacity.wait import wait_fixed
+
+from tenant_service.audit import Actor
+from tenant_service.domain.saga import AckOutcome, RetryPolicy, RunKind
+from tenant_service.runs.engine import Turn, take_turn
+from tenant_service.runs.repository import Ack, Run, list_runs, store_acks
+from tenant_service.runs.steps import STEPS, SagaSettings
+from tenant_service.tenants.service import NewTenant, create_tenant, get_tenant
+from tenant_service.transactions import Transactions
+from tenantry import ManualClock, Tenant
+from tenantry.testing import ServiceDatabase
+
+OPERATOR = Actor(subject="operator", kind="operator", credential_id="test")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+_slugs = count()
+
+
+@dataclass
+class Platform:
+    """The service's use cases with a clock that the test moves and sagas that the test turns."""
+
+    database: ServiceDatabase
+    transactions: Transactions
+    clock: ManualClock = field(default_factory=lambda: ManualClock(START))
+    settings: SagaSettings = field(
+        default_factory=lambda: SagaSettings(
+            store="primary",
+            services={RunKind.PROVISION: ("app",), RunKind.CLOCK_ADVANCE: ("app", "billing")},
+            retry=RetryPolicy(wait=wait_fixed(5), attempts=3, answer_within=timedelta(seconds=30)),
+        )
+    )
+
+    async def create(self, **wanted: Any) -> Tenant:
+        number = next(_slugs)
+        values = {
+            "slug": f"tenant-{number}",
+            "name": f"Tenant {number}",
+            "tier": "standard",
+            "admin_email": "a@example.org",
+        }
+        async with self.transactions.begin() as session:
+            return await create_tenant(session, NewTenant(**(values | wanted)), actor=OPERATOR, now=self.clock.now())
+
+    async def get(self, tenant_id: UUID) -> Tenant:
+        async with self.transactions.begin() as session:
+            return await get_tenant(session, str(tenant_id))
+
+    async def turn(self) -> Turn | None:
+        """One turn of a worker."""
+        async with self.transactions.begin() as session:
+            return await take_turn(session, STEPS, self.settings, self.clock.now())
+
+    async def turns(self) -> list[Turn]:
+        """Turns until nothing is due."""
+        taken = []
+        while (turn := await self.turn()) is not None:
+            taken.append(turn)
+        return taken
+
+    async def runs(self, subject_id: UUID) -> Sequence[Run]:
+        async with self.transactions.begin() as session:
+            return await list_runs(session, subject_id, before=None, limit=10)
+
+    async def requests(self, subject_id: UUID) -> list[dict[str, Any]]:
+        """What was asked of the services about a tenant or a clock."""
+        return [row["payload"] for row in await self.outbox("tenant.requests.v1", str(subject_id))]
+
+    async def answer(self, *acks: Ack) -> int:
+        async with self.transactions.begin() as session:
+            return await store_acks(await session.connection(), acks, self.clock.now())
+
+    async def answer_all(self, subject_id: UUID) -> None:
+        """Every service that was asked says that it is done."""
+        for request in await self.requests(subject_id):
+            await self.answer(*(ack(request, service) for service in request["services"]))
+
+    async def outbox(self, topic: str, key: str) -> list[dict[str, Any]]:
+        async with self.database.connect() as connection:
+            rows = await connection.fetch(
+                "SELECT type, version, tenant_id, payload FROM system.outbox WHERE topic = $1 AND key = $2 "
+                "ORDER BY version, id",
+                topic,
+                key,
+            )
+        return [{**row, "payload": None if row["payload"] is None else json.loads(row["payload"])} for row in rows]
+
+    async def audit(self, chain_id: UUID) -> list[str]:
+        async with self.database.connect() as connection:
+            rows = await connection.fetch(
+                "SELECT action, position FROM system.audit_entry WHERE chain_id = $1 ORDER BY position", chain_id
+            )
+        assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
+        return [row["action"] for row in rows]
+
+
+def ack(request: dict[str, Any], service: str, outcome: AckOutcome = AckOutcome.DONE, **reason: str) -> Ack:
+    return Ack(
+        request_id=UUID(request["request_id"]),
+        service=service,
+        outcome=outcome,
+        error_code=reason.get("error_code"),
+        detail=reason.get("detail"),
+        result=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def database(service_database: Callable[[str], ServiceDatabase]) -> ServiceDatabase:
+    return service_database("tenant")
+
+
+@pytest.fixture
+async def platform(database: ServiceDatabase) -> AsyncIterator[Platform]:
+    async with database.databases() as databases, database.connect() as connection:
+        # Sagas that an earlier test has left open are not this test's.
+        await connection.execute("UPDATE system.saga_run SET state = 'cancelled' WHERE state = 'running'")
+        yield Platform(database, Transactions(databases))
+
+
+@pytest.fixture
+def make_ack() -> Callable[..., Ack]:
+    return ack
