@@ -130,6 +130,7 @@ def _tenant(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
         "TENANT_MASTER_KEY": kept.make("master_key", lambda: base64.b64encode(secrets.token_bytes(32)).decode()),
         "TENANT_BOOTSTRAP_FILE": str(home.directory / "bootstrap.json"),
         "TENANT_TEST_CLOCKS_ENABLED": "true",
+        "TENANT_SIGN_IN_ORIGINS": json.dumps([addresses.url("billing"), addresses.url("app")]),
         "TENANT_REQUIRED_SERVICES": '["app"]',
         "TENANT_CLOCK_SERVICES": '["usage", "billing", "app"]',
     }

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from tenantry_dev.home import Home
 from tenantry_dev.run.logs import LogView
+from tenantry_dev.run.settings import OPERATOR
 from tenantry_dev.run.system import System, running
 from tenantry_dev.run.terminal import run_guarded
+from tenantry_dev.sample.api import connect
 from tenantry_dev.sample.flow import run_sample
 from tenantry_dev.sample.record import Record, choose_traces
 from tenantry_dev.sample.report import show_addresses, show_invoices, show_traces
@@ -45,12 +47,20 @@ def _show_addresses(console: Console, system: System) -> None:
     show_addresses(
         console,
         [
-            ("operator console", sign_in_url(system)),
+            ("operator console", asyncio.run(_sign_in_url(system))),
             *((f"{service} docs", f"{url}/docs") for service, url in urls.items()),
             ("credentials", str(system.home.operator_file)),
             ("logs", str(system.home.logs)),
         ],
     )
+
+
+async def _sign_in_url(system: System) -> str:
+    """Opens the operator's console, signed in; good once, for ten minutes."""
+    urls = system.addresses.urls
+    async with connect(urls, OPERATOR, system.secrets[OPERATOR]) as operator:
+        code = await operator.tenant.post("/v1/sign-in-codes", {"next": f"{urls['billing']}/console"})
+    return str(code["url"])
 
 
 def _stay(console: Console, system: System) -> None:

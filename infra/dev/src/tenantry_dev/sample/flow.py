@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -58,14 +59,12 @@ async def run_sample(system: System, record: Record, traces: Sequence[Trace], co
         with _progress(console) as progress:
             tenants, clock = await _onboard(operator, record, traces, progress)
             live = asyncio.create_task(_drive(system, tenants, progress))
-            replayed = {}
+            replayed: dict[str, Replayed] = {}
             for trace in traces:
                 await advance_clock(operator.tenant, clock, trace.last)
                 await subscribe(operator.billing, record, tenants, trace)
                 bar = progress.add_task(f"Replaying {trace.path.name}", total=trace.events_total)
-                replayed[trace.kind] = await replay(
-                    sender.usage, trace, tenants, lambda count, bar=bar: progress.advance(bar, count)
-                )
+                replayed[trace.kind] = await replay(sender.usage, trace, tenants, partial(progress.advance, bar))
             counted = await live
             bar = progress.add_task("Closing the months", total=2)
             end = max(month_end(trace.last) for trace in traces) + timedelta(seconds=GRACE_SECONDS)
@@ -89,7 +88,7 @@ async def _onboard(
 
 async def _drive(system: System, tenants: Sequence[SampleTenant], progress: Progress) -> dict[str, Counter[str]]:
     bar = progress.add_task("Documents and files", total=len(tenants) * REQUESTS_PER_TENANT)
-    return await drive(system.addresses.url("app"), tenants, lambda count: progress.advance(bar, count))
+    return await drive(system.addresses.url("app"), tenants, partial(progress.advance, bar))
 
 
 async def _bill(billing: Api, as_of: datetime) -> None:

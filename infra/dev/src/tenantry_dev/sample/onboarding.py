@@ -137,7 +137,7 @@ async def _active(tenant_api: Api, tenant: Any) -> None:
 async def _new_key(tenant_api: Api, tenant_id: str) -> str:
     document = {"name": "sample traffic", "scopes": ["tenant:write", "tenant:read"]}
     answer = await tenant_api.post(f"/v1/tenants/{tenant_id}/api-keys", document)
-    return str(answer["secret"])
+    return str(answer["key"])
 
 
 async def _when_known(api: Api, path: str, document: Any, *, key: str) -> Any:

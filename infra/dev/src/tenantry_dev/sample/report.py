@@ -34,8 +34,8 @@ def show_invoices(console: Console, run: SampleRun) -> None:
         tenant = tenants[invoice["tenant_id"]]
         lines = ", ".join(f"{line['charge']} {line['amount']}" for line in invoice["lines"])
         period = f"{invoice['period']['from'][:10]} to {invoice['period']['to'][:10]}"
-        total = f"{invoice['total']} {invoice['currency']}"
-        table.add_row(tenant.slug, tenant.isolation, invoice["number"], period, lines, invoice["status"], total)
+        due = f"{invoice['total']} {invoice['currency']}"
+        table.add_row(tenant.slug, tenant.isolation, invoice["number"], period, lines, invoice["status"], due)
     total = sum((Decimal(invoice["total"]) for invoice in run.invoices), Decimal(0))
     table.add_section()
     table.add_row("", "", "", "", f"{len(run.invoices)} invoices", "", f"{total} USD")
