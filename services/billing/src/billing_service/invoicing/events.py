@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from billing_service.domain.rating import in_minor_units
 from billing_service.invoicing.models import Invoice
 from tenantry import uuid7
-from tenantry.events import CHANNEL, lane_of
+from tenantry.events import lane_of
 
 TOPIC: Final = "billing.events.v1"
 FINALIZED: Final = "invoice.finalized.v1"
@@ -26,7 +26,7 @@ _INSERT: Final = text(
     """
 )
 _NOTIFY: Final = text(
-    "SELECT pg_notify(:channel, lane::text) FROM unnest(CAST(:lanes AS smallint[])) AS changed (lane)"
+    "SELECT pg_notify('outbox', lane::text) FROM unnest(CAST(:lanes AS smallint[])) AS changed (lane)"
 )
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
@@ -47,7 +47,7 @@ async def publish_finalized(session: AsyncSession, invoices: Sequence[Invoice]) 
             "payloads": [_encode(_finalized(invoice)) for invoice in invoices],
         },
     )
-    await session.execute(_NOTIFY, {"channel": CHANNEL, "lanes": sorted(set(lanes))})
+    await session.execute(_NOTIFY, {"lanes": sorted(set(lanes))})
 
 
 def _finalized(invoice: Invoice) -> dict[str, object]:

@@ -26,7 +26,7 @@ from billing_service.invoicing.events import publish_finalized
 from billing_service.invoicing.models import Run
 from billing_service.invoicing.planning import plan_items
 from billing_service.usage.repository import abandoned_cuts, cut_is_complete, release_cut
-from tenantry import Clock, TenantDirectory
+from tenantry import Clock, TenantDirectory, TenantryError
 from tenantry.database import Databases
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,7 @@ class InvoiceRunner:
             # A crash between the answer and the commit leaves a cut that nobody uses: it is released by age.
             try:
                 cut_id = await self._cuts.request_cut()
-            except (httpx.HTTPError, ValueError, KeyError) as error:
+            except (httpx.HTTPError, TenantryError, ValueError, KeyError) as error:
                 log.warning("usage gives no cut", run_id=str(run.id), error=str(error))
                 async with self._databases.system_session() as session:
                     await run_repository.set_error(session, run.id, f"usage gives no cut: {error}")

@@ -21,9 +21,8 @@ class RollupConsumer:
         self._is_purged = is_purged
 
     async def handle(self, connection: AsyncConnection, records: Sequence["ConsumerRecord[bytes, bytes]"]) -> None:
-        """Apply `records` in their order in each partition; the caller commits. Raises InvalidRecord."""
-        by_partition = sorted(records, key=lambda record: record.partition)  # stable: offsets stay in order
-        for partition, group in groupby(by_partition, key=lambda record: record.partition):
+        """Apply `records`, grouped by partition and ascending in each; the caller commits. Raises InvalidRecord."""
+        for partition, group in groupby(records, key=lambda record: record.partition):
             await self._apply(connection, partition, list(group))
 
     async def _apply(

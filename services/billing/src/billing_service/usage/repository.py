@@ -87,7 +87,7 @@ _ABANDONED: Final = text(
 # The copy as it was at the cut: a row that changed since then is read from what was kept of it.
 _USAGE_AT_CUT: Final = text(
     """
-    SELECT item.n, rollup.meter, sum(rollup.count) AS count, sum(rollup.sum) AS total, count(*) AS rollups,
+    SELECT item.n, rollup.meter, sum(rollup.count) AS events, sum(rollup.sum) AS total, count(*) AS rollups,
            encode(sha256(convert_to(string_agg(
                rollup.meter_version || '|' || extract(epoch FROM rollup.window_start)::bigint || '|'
                    || rollup.group_hash || '|' || rollup.version, ','
@@ -197,5 +197,5 @@ async def usage_at_cut(
     )
     found: dict[int, dict[str, MeterUsage]] = {}
     for row in rows:
-        found.setdefault(row.n, {})[row.meter] = MeterUsage(row.count, row.total, row.rollups, row.digest)
+        found.setdefault(row.n, {})[row.meter] = MeterUsage(row.events, row.total, row.rollups, row.digest)
     return found

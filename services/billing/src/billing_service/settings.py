@@ -1,0 +1,44 @@
+"""The settings of the billing service, from the environment. Nothing here has a secret as its default."""
+
+from typing import Self
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class BillingSettings(BaseSettings):
+    """Variables have the prefix `BILLING_`."""
+
+    model_config = SettingsConfigDict(env_prefix="BILLING_", extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8003, ge=0, le=65535)
+    usage_url: str = "http://127.0.0.1:8002"
+    # How long after its end a period waits for usage that is still on its way.
+    grace_seconds: int = Field(default=3600, ge=0)
+    cut_timeout_seconds: int = Field(default=900, gt=0)
+    run_chunk: int = Field(default=500, ge=1, le=10_000)
+    # The consumers whose lag the console shows, besides billing's own: the usage service's meter workers.
+    usage_group: str = "usage-meter"
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Raises pydantic's ValidationError."""
+        return cls()
+
+
+class PlatformSettings(BaseSettings):
+    """What all services of an installation share, with the prefix `TENANTRY_`."""
+
+    model_config = SettingsConfigDict(env_prefix="TENANTRY_", extra="ignore")
+
+    issuer: str = "http://127.0.0.1:8001"
+    tenant_url: str = "http://127.0.0.1:8001"
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    base_domains: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Raises pydantic's ValidationError."""
+        return cls()
