@@ -1,7 +1,9 @@
 """Tenant identification, context, isolation, events and metering for multi-tenant services."""
 
+from tenantry._admission import admit
 from tenantry._clock import Clock, ManualClock, SystemClock
-from tenantry._context import current_tenant, current_tenant_or_none, tenant_scope
+from tenantry._context import current_request_id, current_tenant, current_tenant_or_none, tenant_scope
+from tenantry._dependencies import CurrentTenant, TenantReadSession, TenantSession
 from tenantry._directory import LocalDirectory, TenantDirectory
 from tenantry._errors import (
     Conflict,
@@ -31,11 +33,17 @@ from tenantry._errors import (
     UnsupportedMedia,
 )
 from tenantry._ids import uuid7
+from tenantry._logging import configure_logging
+from tenantry._settings import TenancySettings
+from tenantry._tenancy import StateSource, Tenancy
 from tenantry._tenant import Isolation, Operation, Placement, Tenant, TenantClock, TenantId, TenantStatus, Tier
+from tenantry.http import CurrentPrincipal
 
 __all__ = [
     "Clock",
     "Conflict",
+    "CurrentPrincipal",
+    "CurrentTenant",
     "FieldError",
     "IdempotencyConflict",
     "InvalidRequest",
@@ -54,7 +62,10 @@ __all__ = [
     "SecretAlreadyShown",
     "StaleVersion",
     "StartupRefused",
+    "StateSource",
     "SystemClock",
+    "Tenancy",
+    "TenancySettings",
     "Tenant",
     "TenantAlreadyBound",
     "TenantClock",
@@ -65,6 +76,8 @@ __all__ = [
     "TenantNotActive",
     "TenantNotFound",
     "TenantReadOnly",
+    "TenantReadSession",
+    "TenantSession",
     "TenantStatus",
     "TenantSuspended",
     "TenantryError",
@@ -72,6 +85,9 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnsupportedMedia",
+    "admit",
+    "configure_logging",
+    "current_request_id",
     "current_tenant",
     "current_tenant_or_none",
     "tenant_scope",

@@ -11,6 +11,7 @@ from tenantry._errors import NoTenant, TenantAlreadyBound
 from tenantry._tenant import Tenant
 
 _current: ContextVar[Tenant] = ContextVar("tenantry_current_tenant")
+_request_id: ContextVar[str | None] = ContextVar("tenantry_request_id", default=None)
 
 
 def current_tenant() -> Tenant:
@@ -24,6 +25,11 @@ def current_tenant() -> Tenant:
 def current_tenant_or_none() -> Tenant | None:
     """For logs and metrics, which exist outside a tenant too. Never for data access."""
     return _current.get(None)
+
+
+def current_request_id() -> str | None:
+    """The id of the request that this task serves, for logs and outgoing calls; None outside a request."""
+    return _request_id.get()
 
 
 @contextmanager

@@ -53,14 +53,21 @@ def service_app(
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.service = service
+    add_operational_routes(app, ready)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_body_bytes, overrides=dict(body_limits or {}))
+    return app
+
+
+def add_operational_routes(app: FastAPI, ready: Mapping[str, ReadinessCheck] | None = None) -> None:
+    """Adds problems for errors, `/healthz`, `/readyz` and `/metrics`, or only the checks where they are there."""
+    if hasattr(app.state, "readiness"):
+        app.state.readiness.update(ready or {})
+        return
     app.state.readiness = dict(ready or {})
     install_problem_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=max_body_bytes, overrides=dict(body_limits or {}))
     app.add_route("/healthz", _healthz, include_in_schema=False)
     app.add_route("/readyz", _readyz, include_in_schema=False)
     app.add_route("/metrics", _metrics, include_in_schema=False)
-    return app
 
 
 async def _healthz(_: Request) -> Response:

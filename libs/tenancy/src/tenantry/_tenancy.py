@@ -1,0 +1,261 @@
+"""The one object that a service is composed with."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import UUID
+
+import structlog
+from fastapi import FastAPI
+
+from tenantry._admission import admit
+from tenantry._clock import Clock, SystemClock
+from tenantry._context import current_tenant, tenant_scope
+from tenantry._directory import TenantDirectory
+from tenantry._errors import StartupRefused, TenantNotFound, Unavailable
+from tenantry._settings import TenancySettings
+from tenantry._tenant import Operation, Tenant
+from tenantry.database import Databases, DatabaseSettings, UnsafeRole
+from tenantry.http import RequestMetering, TenancyMiddleware, add_operational_routes
+from tenantry.identity import CredentialStore, Identifier, KeySet, ServiceTokens, TokenVerifier
+
+if TYPE_CHECKING:
+    from tenantry.metering import MeteringClient, Spool
+
+
+log = structlog.get_logger(__name__)
+
+
+class StateSource(Protocol):
+    """What feeds the directory, keys and credentials: `tenantry.events.KafkaDirectory`, or a peer of it."""
+
+    @property
+    def directory(self) -> TenantDirectory: ...
+
+    @property
+    def keys(self) -> KeySet: ...
+
+    @property
+    def credentials(self) -> CredentialStore: ...
+
+    async def start(self) -> None:
+        """Returns once everything that existed is known; may take for ever, and is cancelled at the end."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+class Tenancy:
+    """Directory, credentials, databases and metering of one service, with one lifespan.
+
+    Nothing is opened before `run` (or `lifespan`) is entered, so it may be made at import.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        settings: TenancySettings,
+        *,
+        source: StateSource,
+        databases: Databases | None = None,
+        meter: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """`databases` None is for a service without tables of tenants; `meter` is whether usage is recorded."""
+        self.service = service
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.directory = source.directory
+        self.keys = source.keys
+        self.credentials = source.credentials
+        self.meter_spool: Spool | None = None
+        self._source = source
+        self._databases = databases
+        self._meters = meter
+        self._metering: MeteringClient | None = None
+        self._tokens: ServiceTokens | None = None
+
+    @classmethod
+    def from_env(cls, service: str, *, meter: bool = False, follow_placement: bool = True) -> Self:
+        """A tenancy on Kafka and on the databases that the environment names (`TENANTRY_…`, `<SERVICE>_…`).
+
+        Needs the extra `tenantry[kafka]`. `follow_placement` is for product services, whose rows lie where a tenant's
+        placement says. Raises pydantic's `ValidationError` for what is missing.
+        """
+        from tenantry.events import KafkaDirectory, KafkaSettings  # noqa: PLC0415 - the extra
+
+        return cls(
+            service,
+            TenancySettings(),
+            source=KafkaDirectory(KafkaSettings()),
+            databases=Databases(service, DatabaseSettings.from_env(service), follow_placement=follow_placement),
+            meter=meter,
+        )
+
+    @property
+    def databases(self) -> Databases:
+        if self._databases is None:
+            raise StartupRefused(f"the {self.service} service has no databases")
+        return self._databases
+
+    @property
+    def tokens(self) -> ServiceTokens:
+        """The service's own tokens, while `run` lasts. Raises `StartupRefused` where it has no credential."""
+        if self._tokens is None:
+            raise StartupRefused("TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET are not set")
+        return self._tokens
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Self]:
+        """Opens everything and closes it at the end; the directory catches up meanwhile (`directory.ready`).
+
+        Raises `StartupRefused` where a database role could get around row level security.
+        """
+        async with AsyncExitStack() as stack:
+            if self._databases is not None:
+                stack.push_async_callback(self._databases.dispose)
+                try:
+                    await self._databases.verify_roles()
+                except UnsafeRole as error:
+                    raise StartupRefused(str(error)) from error
+            if self.settings.client_id is not None and self.settings.client_secret is not None:
+                self._tokens = await stack.enter_async_context(
+                    ServiceTokens(
+                        self.settings.token_url,
+                        self.settings.client_id,
+                        self.settings.client_secret.get_secret_value(),
+                        clock=self.clock,
+                    )
+                )
+            stack.push_async_callback(self._source.stop)
+            await stack.enter_async_context(_running(self._source.start()))
+            if self._meters:
+                await stack.enter_async_context(self._metered())
+            yield self
+
+    @asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """`run` as the lifespan of an application."""
+        async with self.run():
+            yield
+
+    def install(
+        self,
+        app: FastAPI,
+        *,
+        public: Iterable[str] = (),
+        operations: Mapping[str, Operation | None] | None = None,
+        administrative: bool = False,
+        meter_requests: str | None = None,
+    ) -> None:
+        """Puts the middleware, problems, health and metrics in front of `app`; the last of its middlewares to be added.
+
+        `public`, `operations` and `administrative` are those of `TenancyMiddleware`. `meter_requests` is the event type
+        under which every request of a tenant is recorded, None for none.
+        """
+        app.state.tenancy = self
+        add_operational_routes(app, {"directory": lambda: self.directory.ready})
+        app.add_middleware(
+            TenancyMiddleware,
+            service=self.service,
+            directory=self.directory,
+            identifier=self.identifier(),
+            public=public,
+            operations=operations,
+            administrative=administrative,
+            metering=None
+            if meter_requests is None
+            else RequestMetering(self._record, event_type=meter_requests, is_full=self._spool_is_full),
+        )
+
+    def identifier(self) -> Identifier:
+        """A new identifier on this tenancy's directory, keys and credentials."""
+        verifier = TokenVerifier(self.keys, issuer=self.settings.issuer, audience=self.service, clock=self.clock)
+        return Identifier(
+            directory=self.directory,
+            tokens=verifier,
+            credentials=self.credentials,
+            base_domains=self.settings.base_domains,
+        )
+
+    async def meter(
+        self,
+        type: str,  # noqa: A002 - the CloudEvents attribute
+        *,
+        value: Decimal | int | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Records one event of the current tenant, where a crash does not lose it; `value` becomes `data.value`.
+
+        Raises `NoTenant` without a tenant and `Unavailable` where the spool is full and set to refuse.
+        """
+        document = dict(data or {})
+        if value is not None:
+            document["value"] = value
+        self._record(current_tenant(), type, document)
+
+    @asynccontextmanager
+    async def scope(self, tenant_id: UUID, operation: Operation = Operation.JOBS) -> AsyncIterator[Tenant]:
+        """Work for a tenant outside a request: a job, a message, a script.
+
+        Raises `TenantNotFound`, what `admit` raises where the tenant may not do `operation` now, and
+        `TenantAlreadyBound` inside the scope of another tenant.
+        """
+        tenant = self.directory.get(tenant_id)
+        if tenant is None or self.directory.is_purged(tenant_id):
+            raise TenantNotFound("There is no such tenant.")
+        admit(tenant, operation)
+        with tenant_scope(tenant):
+            yield tenant
+
+    def _record(self, tenant: Tenant, type: str, data: Mapping[str, Any]) -> None:  # noqa: A002
+        if self._metering is None:
+            raise Unavailable("Usage is not recorded at the moment.")
+        self._metering.record(tenant, type, data)
+
+    def _spool_is_full(self) -> bool:
+        spool = self.meter_spool
+        return spool is None or (self.settings.spool_on_full == "refuse" and spool.held_bytes >= spool.max_bytes)
+
+    @asynccontextmanager
+    async def _metered(self) -> AsyncGenerator[None]:
+        from tenantry.events import KafkaSettings, UsageProducer  # noqa: PLC0415 - the extra
+        from tenantry.metering import MeteringClient, Shipper, Spool  # noqa: PLC0415 - the extra
+
+        spool = Spool(
+            self.settings.state_dir / self.service / "spool",
+            self.settings.spool_max_bytes,
+            self.settings.spool_on_full,
+        )
+        producer = UsageProducer(KafkaSettings())
+        self.meter_spool = spool
+        self._metering = MeteringClient(spool, self.service, self.clock)
+        try:
+            await producer.start()
+            async with _running(Shipper(spool, producer).run()):
+                yield
+        finally:
+            self._metering = self.meter_spool = None
+            await producer.stop()
+            spool.close()
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Runs `work` beside the block and cancels it at the end. An error of it is logged at once and raised then."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_log_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("background_work_failed", exc_info=error)

@@ -1,0 +1,222 @@
+"""One request and its response on their way through the middleware."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from tenantry._errors import TenantryError
+from tenantry._tenant import Tenant
+from tenantry.http._metering import RequestMetering
+from tenantry.http._metrics import RequestMetrics
+from tenantry.http._problems import problem
+
+log = structlog.get_logger(__name__)
+
+# How long a stream may go on after its caller has lost the right to it.
+RECHECK_SECONDS: Final = 1.0
+
+_CLIENT_GONE: Final = 499
+_POLICY_VIOLATION: Final = 1008
+_NO_ROUTE: Final = "none"
+
+Recheck = Callable[[Scope], object]
+
+
+class ResponseCut(Exception):
+    """Stops an application whose response goes nowhere any more. Never leaves the middleware."""
+
+
+class HttpExchange:
+    """Counts, stamps, meters and, where it must, cuts a response.
+
+    The head of a metered response is held back until the first part of its body, so that a response in one part can
+    still become a 503 when its usage cannot be recorded.
+    """
+
+    __slots__ = (
+        "_bytes_in",
+        "_bytes_out",
+        "_checked_at",
+        "_has_length",
+        "_head",
+        "_metering",
+        "_metrics",
+        "_receive",
+        "_request_id",
+        "_scope",
+        "_send",
+        "_started_at",
+        "_tenant",
+        "cut",
+        "finished",
+        "recheck",
+        "started",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: RequestMetrics, request_id: str) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._metrics = metrics
+        self._request_id = request_id
+        self._metering: RequestMetering | None = None
+        self._tenant: Tenant | None = None
+        self._head: Message | None = None
+        self._has_length = False
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._started_at = self._checked_at = time.perf_counter()
+        self.recheck: Recheck | None = None
+        """Raises where the request would not be admitted any more; None for a public route."""
+        self.status = _CLIENT_GONE
+        self.started = False
+        """Whether the application has begun its response."""
+        self.finished = False
+        """Whether the response's end was passed on, or given up, and everything is counted."""
+        self.cut = False
+        """Whether the response was ended against the application's will."""
+
+    @property
+    def metered(self) -> bool:
+        return self._metering is not None
+
+    def meter(self, metering: RequestMetering, tenant: Tenant) -> None:
+        """From here on bytes are counted, and the request is recorded as `tenant`'s before its response ends."""
+        self._metering = metering
+        self._tenant = tenant
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._bytes_in += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await self._send_body(message)
+        elif message["type"] == "http.response.start":
+            await self._send_head(message)
+        else:
+            await self._send(message)
+
+    def abandon(self) -> None:
+        """Counts a response that never came to its end: its caller went away, or the application failed."""
+        self.finished = True
+        self._observe()
+        try:
+            self._record()
+        except TenantryError as error:
+            log.warning("request_not_metered", detail=error.detail)
+
+    async def _send_head(self, message: Message) -> None:
+        self.started = True
+        self.status = message["status"]
+        headers = message.setdefault("headers", [])
+        self._has_length = any(name == b"content-length" for name, _ in headers)
+        message["headers"] = [*headers, (b"x-request-id", self._request_id.encode())]
+        if self._metering is None:
+            await self._send(message)
+        else:
+            self._head = message
+
+    async def _send_body(self, message: Message) -> None:
+        self._bytes_out += len(message.get("body", b""))
+        if message.get("more_body", False):
+            await self._recheck()
+        else:
+            try:
+                self._record()
+            except TenantryError as error:
+                await self._refuse(error)
+            self.finished = True
+            self._observe()
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._send(head)
+        await self._send(message)
+
+    async def _recheck(self) -> None:
+        now = time.perf_counter()
+        if self.recheck is None or now - self._checked_at < RECHECK_SECONDS:
+            return
+        self._checked_at = now
+        try:
+            self.recheck(self._scope)
+        except TenantryError as error:
+            log.info("stream_ended", reason=error.type)
+            await self._refuse(error)
+
+    async def _refuse(self, error: TenantryError) -> None:
+        """Ends the response: with the problem where nothing was sent, else where it is.
+
+        A response that announced its length is left incomplete, so that nobody takes a part for the whole.
+        """
+        self.cut = self.finished = True
+        if self._head is not None:
+            self._head = None
+            self.status = error.status
+            await problem(error, self._scope["path"])(self._scope, self._receive, self._send)
+        elif not self._has_length:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._observe()
+        raise ResponseCut
+
+    def _record(self) -> None:
+        metering, tenant = self._metering, self._tenant
+        if metering is None or tenant is None:
+            return
+        self._metering = None
+        metering.record(
+            tenant,
+            path=route_template(self._scope),
+            method=self._scope["method"],
+            status=self.status,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+        )
+
+    def _observe(self) -> None:
+        self._metrics.observe(
+            route_template(self._scope), self._scope["method"], self.status, time.perf_counter() - self._started_at
+        )
+
+
+class WebSocketExchange:
+    """A connection whose tenant is checked again with what is sent, every second at most."""
+
+    def __init__(self, scope: Scope, send: Send, recheck: Recheck) -> None:
+        self._scope = scope
+        self._send = send
+        self._recheck = recheck
+        self._checked_at = time.perf_counter()
+        self._closed = False
+
+    async def send(self, message: Message) -> None:
+        """Passes on; raises the `TenantryError` for which the connection must end."""
+        now = time.perf_counter()
+        if message["type"] == "websocket.send" and now - self._checked_at >= RECHECK_SECONDS:
+            self._checked_at = now
+            self._recheck(self._scope)
+        self._closed = self._closed or message["type"] == "websocket.close"
+        await self._send(message)
+
+    async def close(self, error: TenantryError) -> None:
+        """Refuses the handshake (a 403 on the wire) or ends the connection, with the problem's type as reason."""
+        if not self._closed:
+            self._closed = True
+            await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.type})
+
+
+def route_template(scope: Scope) -> str:
+    """The path of the matched route with its parameters' names, such as `/v1/documents/{id}`; `none` without one."""
+    route = scope.get("route")
+    if route is None:
+        return _NO_ROUTE
+    # A route of an included router knows its path without the prefix; what was matched is kept beside it.
+    matched = scope.get("fastapi", {}).get("effective_route_context") or route
+    path = getattr(matched, "path_format", None) or getattr(route, "path", _NO_ROUTE)
+    return f"{scope.get('root_path', '')}{path}"
