@@ -6,24 +6,29 @@ from typing import Final, TypeAlias
 import asyncpg
 import msgspec
 from aiokafka import ConsumerRecord
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenantry.events._envelope import InvalidRecord, InvalidRecords
+from tenantry.events._waiting import driver_error
 
 Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 Handle = Callable[[AsyncConnection, Sequence[Record]], Awaitable[None]]
 
-# What a record causes, in contrast to a server that is away or a mistake of ours: alone it would fail again.
-POISON: Final = (
+_POISON: Final = (
     InvalidRecord,
     InvalidRecords,
-    DataError,
-    IntegrityError,
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     msgspec.MsgspecError,
 )
+
+
+def is_poison(error: BaseException) -> bool:
+    """Whether a record caused it, not a server that is away or a mistake of ours: that record would fail again."""
+    raised = driver_error(error)
+    return isinstance(raised, _POISON) or (
+        isinstance(raised, asyncpg.InterfaceError) and isinstance(raised, ValueError)
+    )
 
 
 async def salvage(connection: AsyncConnection, handle: Handle, records: Sequence[Record]) -> list[InvalidRecord]:
@@ -56,7 +61,9 @@ async def salvage(connection: AsyncConnection, handle: Handle, records: Sequence
                 raise RuntimeError("the handler refused records that it was not given") from error
             invalid += error.invalid
             parts.append(rest)
-        except POISON as error:
+        except Exception as error:
+            if not is_poison(error):
+                raise
             if len(part) == 1:
                 invalid.append(InvalidRecord(part[0], _reason(error)))
             else:
@@ -66,4 +73,5 @@ async def salvage(connection: AsyncConnection, handle: Handle, records: Sequence
 
 
 def _reason(error: BaseException) -> str:
-    return str(error.orig if isinstance(error, DBAPIError) else error)
+    raised = driver_error(error)
+    return f"{type(raised).__name__}: {raised}"

@@ -22,13 +22,13 @@ from aiokafka import TopicPartition
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tenantry.events._batches import POISON, Handle, salvage
+from tenantry.events._batches import Handle, is_poison, salvage
 from tenantry.events._dead_letters import InvalidRecordGuard, TooManyInvalidRecords, append_dead_letter
 from tenantry.events._envelope import InvalidRecord
 from tenantry.events._member import Batch, Member, OnAssigned
 from tenantry.events._offsets import Fenced, advance, check_held
 from tenantry.events._settings import KafkaSettings
-from tenantry.events._waiting import Backoff, is_away
+from tenantry.events._waiting import Backoff, driver_error, is_away
 
 log = structlog.get_logger(__name__)
 
@@ -168,19 +168,20 @@ class TransactionalConsumer:
                     raise
                 log.info("consumer_batch_dropped", group=self._group, reason=str(error))
                 return
-            except POISON as error:
-                FAILURES.labels(self._group, "invalid").inc()
-                log.info("consumer_batch_salvaged", group=self._group, error=str(error))
-                if careful:
-                    await backoff.wait()
-                careful = True
             except TooManyInvalidRecords:
                 raise
             except Exception as error:  # noqa: BLE001 - skipping is not an option, so the batch is tried again
-                away = is_away(error)
-                FAILURES.labels(self._group, "away" if away else "error").inc()
-                (log.warning if away else log.exception)("consumer_batch_failed", group=self._group, error=repr(error))
-                await backoff.wait()
+                if is_poison(error) and not careful:
+                    FAILURES.labels(self._group, "invalid").inc()
+                    log.info("consumer_batch_salvaged", group=self._group, error=repr(driver_error(error)))
+                    careful = True
+                else:
+                    away = is_away(error)
+                    FAILURES.labels(self._group, "away" if away else "error").inc()
+                    (log.warning if away else log.exception)(
+                        "consumer_batch_failed", group=self._group, error=repr(driver_error(error))
+                    )
+                    await backoff.wait()
             else:
                 return
             if batch.claims is not member.claims:

@@ -26,8 +26,11 @@ STOPPED = Gauge(
 LAG = Gauge("consumer_lag_records", "Records of a partition that are not committed", ["group", "topic", "partition"])
 
 # How long a revoked member may finish the transaction it is in. Below the session timeout, in which the group waits.
-_DRAIN_SECONDS: Final = 5.0
+_DRAIN_SECONDS: Final = 4.0
 _IDLE_POLL_MS: Final = 500
+# The shortest session that brokers allow by default: partitions of a killed member stand still that long.
+_SESSION_MS: Final = 6_000
+_HEARTBEAT_MS: Final = 1_000
 _REPORT_SECONDS: Final = 5.0
 
 
@@ -63,7 +66,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            heartbeat_interval_ms=1000,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+            session_timeout_ms=_SESSION_MS,
         )
         self._engine = engine
         self._group = group

@@ -8,13 +8,25 @@ import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 log = structlog.get_logger(__name__)
 
 _FIRST_SECONDS: Final = 0.1
 _LONGEST_SECONDS: Final = 5.0
+
+_AWAY: Final = (
+    OSError,
+    KafkaError,
+    PoolTimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+)
 
 
 class Backoff:
@@ -37,28 +49,21 @@ class Stoppable(Protocol):
     async def stop(self) -> None: ...
 
 
+def driver_error(error: BaseException) -> BaseException:
+    """What asyncpg raised, behind SQLAlchemy's wrapping: that loses the class of some errors (a NUL in a text)."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
 def is_away(error: BaseException) -> bool:
     """Whether the error says that a server cannot be reached now: waiting helps, another record does not."""
-    if isinstance(error, DBAPIError):
-        return (
-            error.connection_invalidated
-            or isinstance(error, (InterfaceError, OperationalError))
-            or (error.orig is not None and is_away(error.orig))
-            or (error.orig is not None and error.orig.__cause__ is not None and is_away(error.orig.__cause__))
-        )
-    return isinstance(
-        error,
-        (
-            OSError,
-            KafkaError,
-            PoolTimeoutError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.InterfaceError,
-            asyncpg.OperatorInterventionError,
-            asyncpg.InsufficientResourcesError,
-            asyncpg.TransactionRollbackError,
-        ),
-    )
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    raised = driver_error(error)
+    if isinstance(raised, ValueError):
+        return False  # to asyncpg a value that does not fit its type is an InterfaceError too
+    return isinstance(raised, _AWAY)
 
 
 async def stop_client(client: Stoppable, *, within: float = 2.0) -> None:
