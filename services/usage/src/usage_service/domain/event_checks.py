@@ -28,19 +28,25 @@ _KNOWN = frozenset({"specversion", "id", "source", "type", "subject", "time", "d
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}")
 
 
+@dataclass(slots=True)
+class Bounds:
+    """The receipt time and the inclusive bounds of an event's time, by a tenant's clock; shared by tenants alike."""
+
+    now: datetime
+    earliest: datetime
+    latest: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a subject's events go and which times they may have; or why they are refused.
 
-    `subject` is the tenant's UUID as text and `key` the record's key; `earliest` and `latest` are inclusive bounds of
-    the event's time and `now` the receipt time, all by the tenant's clock.
+    `subject` is the tenant's UUID as text and `key` the record's key.
     """
 
     subject: str
     key: bytes
-    now: datetime
-    earliest: datetime
-    latest: datetime
+    bounds: Bounds
     refusal: InvalidEvent | None = None
 
 
@@ -158,7 +164,7 @@ def _check_extension(name: str, value: object) -> None:
 
 def _time(value: object, route: Route) -> datetime:
     if value is None:
-        return route.now
+        return route.bounds.now
     if not isinstance(value, str):
         raise InvalidEvent("time", "must be an RFC 3339 time")
     try:
@@ -168,8 +174,8 @@ def _time(value: object, route: Route) -> datetime:
         time = parsed.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         raise InvalidEvent("time", "must be an RFC 3339 time") from None
-    if time > route.latest:
+    if time > route.bounds.latest:
         raise InvalidEvent("time", "lies more than 10 minutes in the future", kind="future")
-    if time < route.earliest:
+    if time < route.bounds.earliest:
         raise InvalidEvent("time", "is older than events may be", kind="too-old")
     return time

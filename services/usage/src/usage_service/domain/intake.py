@@ -130,13 +130,14 @@ def _accept(event: _Event, resolve: Resolver) -> Accepted:
         raise route.refusal
     time = event.time
     if time is None:
-        time = event.time = route.now
+        time = event.time = route.bounds.now
     else:
         if time.tzinfo is not UTC:
             if time.tzinfo is None:
                 raise TypeError
             time = event.time = time.astimezone(UTC)
-        if not route.earliest <= time <= route.latest:
+        bounds = route.bounds
+        if not bounds.earliest <= time <= bounds.latest:
             raise TypeError
     event.subject = route.subject
     value = encode_event(event)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from usage_service.domain.meters import Aggregation, Catalogue, Meter, MeterDefinition
+from usage_service.domain.meters import Catalogue
+from usage_service.meters.repository import meter_of
 
-_VERSION = text("SELECT version FROM system.meter_catalogue")
+_VERSION = text("SELECT COALESCE((SELECT version FROM system.meter_catalogue), 0)")
 _METERS = text(
     """
     SELECT id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, until
@@ -19,24 +20,5 @@ _METERS = text(
 async def load_catalogue(connection: AsyncConnection) -> Catalogue:
     """The current catalogue. Version first: meters that are newer than it are left out, and come with its next version."""
     version = await connection.scalar(_VERSION)
-    assert version is not None
     rows = await connection.execute(_METERS, {"version": version})
-    meters = [
-        Meter(
-            id=row.id,
-            slug=row.slug,
-            version=row.version,
-            definition=MeterDefinition(
-                event_type=row.event_type,
-                aggregation=Aggregation(row.aggregation),
-                value=row.value,
-                group_by=row.group_by,
-                filter=row.filter,
-                unit=row.unit,
-            ),
-            since=row.since,
-            until=row.until,
-        )
-        for row in rows
-    ]
-    return Catalogue.of(version, meters)
+    return Catalogue.of(version or 0, [meter_of(row) for row in rows])

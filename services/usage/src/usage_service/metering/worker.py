@@ -54,9 +54,10 @@ log = structlog.get_logger(__name__)
 
 _STATE = text(
     """
-    SELECT catalogue.version, owned.partition, owned.owner_epoch, owned.next_offset,
+    SELECT COALESCE((SELECT version FROM system.meter_catalogue), 0) AS version,
+           owned.partition, owned.owner_epoch, owned.next_offset,
            EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = owned.partition) AS parked
-      FROM system.meter_catalogue AS catalogue, system.consumer_offset AS owned
+      FROM system.consumer_offset AS owned
      WHERE owned.group_id = :group AND owned.topic = :topic AND owned.partition = ANY(CAST(:partitions AS int[]))
     """
 )

@@ -1,0 +1,1 @@
+"""POST /v1/events: from a request to an acknowledgement of Kafka."""

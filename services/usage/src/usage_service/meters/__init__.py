@@ -1,0 +1,1 @@
+"""Meters: definitions, versions, and their HTTP."""

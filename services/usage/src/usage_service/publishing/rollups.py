@@ -1,0 +1,180 @@
+"""Publishes changed rollups to `usage.rollups.v1`: absolute values with their version, by lane.
+
+A batch of the meter worker queues the keys of the rollups it changed, in its own transaction. The relay of a lane reads
+queued keys and what their rollups hold *now*, publishes that in one Kafka transaction and then deletes what it read
+from the queue. A change that is committed in between has queued its keys again. Killed at any point, the next holder
+publishes the same or newer values with the same or greater versions; nothing is lost and nothing goes backwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from prometheus_client import Counter
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tenantry.events import KafkaSettings
+from usage_service.domain.instants import rfc3339
+from usage_service.domain.quantities import number_text
+from usage_service.metering.rollups import LANES
+from usage_service.publishing.held import hold
+
+TOPIC: Final = "usage.rollups.v1"
+GRANULARITY: Final = "hour"
+
+PUBLISHED = Counter("usage_rollups_published_total", "Rollups published, an update counts again")
+
+_CHANGES: Final = 10  # queued rows, of one worker batch each, in one Kafka transaction
+_PAUSE_SECONDS: Final = 0.2  # lets changes of the same rollup come together; a page shows them this much later
+
+_OPEN_CUTS = text(
+    """
+    SELECT id FROM system.cut
+     WHERE state = 'covered' AND NOT EXISTS (SELECT FROM system.cut_lane WHERE cut_id = cut.id AND lane = :lane)
+    """
+)
+_QUEUED = text("SELECT id FROM system.rollup_change WHERE lane = :lane ORDER BY id LIMIT :changes")
+_CHANGED = text(
+    """
+    WITH changed AS MATERIALIZED (
+        SELECT DISTINCT key.tenant_id, key.meter_id, key.window_start, key.group_hash
+          FROM system.rollup_change AS change
+         CROSS JOIN LATERAL unnest(change.tenant_ids, change.meter_ids, change.window_starts, change.group_hashes)
+               AS key (tenant_id, meter_id, window_start, group_hash)
+         WHERE change.lane = :lane AND change.id = ANY(:ids))
+    SELECT rollup.tenant_id, meter.slug, meter.version AS meter_version, rollup.window_start, rollup.group_hash,
+           rollup.groups, rollup.version, rollup.count, rollup.sum, rollup.minimum, rollup.maximum,
+           rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset, rollup.integral
+      FROM changed
+      JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
+      JOIN system.meter AS meter ON meter.id = rollup.meter_id
+    """
+)
+_CLEAR = text("DELETE FROM system.rollup_change WHERE lane = :lane AND id = ANY(:ids)")
+_PASS = text(
+    """
+    INSERT INTO system.cut_lane (cut_id, lane)
+    SELECT passed, :lane FROM unnest(CAST(:cuts AS uuid[])) AS passed ON CONFLICT DO NOTHING
+    """
+)
+
+
+class Latest(msgspec.Struct, frozen=True):
+    value: str
+    time: str
+    partition: int
+    offset: int
+
+
+class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a record of `usage.rollups.v1`. Numbers are texts, so that no reader makes them floats."""
+
+    tenant_id: str
+    meter: str
+    meter_version: int
+    granularity: str
+    window_start: str
+    group: dict[str, str]
+    group_hash: str
+    count: str
+    sum: str | None
+    min: str | None
+    max: str | None
+    latest: Latest | None
+    integral: str | None
+    version: int
+
+    @property
+    def key(self) -> bytes:
+        return (
+            f"{self.tenant_id}|{self.meter}@{self.meter_version}|{self.granularity}|{self.window_start}|"
+            f"{self.group_hash}"
+        ).encode()
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_group = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class RollupRelay:
+    """Publishes the lanes that it gets to hold until cancelled; any number of processes may run one."""
+
+    def __init__(self, engine: AsyncEngine, kafka: KafkaSettings) -> None:
+        self._engine = engine
+        self._kafka = kafka
+        self._topic = kafka.topic(TOPIC)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as lanes:
+            for lane in range(LANES):
+                lanes.create_task(self._hold(lane))
+
+    async def _hold(self, lane: int) -> None:
+        async def work(connection: AsyncConnection, producer: AIOKafkaProducer) -> None:
+            while True:
+                await self._drain(connection, producer, lane)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+        await hold(self._engine, self._kafka, number=lane, name=f"rollups-{lane}", work=work)
+
+    async def _drain(self, connection: AsyncConnection, producer: AIOKafkaProducer, lane: int) -> None:
+        # The cuts are read first: whatever they cover is in the queue before it is read, or published already.
+        cuts: Sequence[UUID] = (await connection.execute(_OPEN_CUTS, {"lane": lane})).scalars().all()
+        while await self._publish(connection, producer, lane) == _CHANGES:
+            pass
+        if cuts:
+            await connection.execute(_PASS, {"lane": lane, "cuts": list(cuts)})
+
+    async def _publish(self, connection: AsyncConnection, producer: AIOKafkaProducer, lane: int) -> int:
+        ids = (await connection.execute(_QUEUED, {"lane": lane, "changes": _CHANGES})).scalars().all()
+        if not ids:
+            return 0
+        rows = (await connection.execute(_CHANGED, {"lane": lane, "ids": list(ids)})).all()
+        async with producer.transaction():
+            acknowledgements = []
+            for row in rows:
+                record = _record(row)
+                acknowledgements.append(await producer.send(self._topic, key=record.key, value=_encode(record)))
+            # The commit does not ask whether the records arrived, so it must wait for them.
+            await asyncio.gather(*acknowledgements)
+        await connection.execute(_CLEAR, {"lane": lane, "ids": list(ids)})
+        PUBLISHED.inc(len(rows))
+        return len(ids)
+
+
+def _record(row: Row[Any]) -> RollupRecord:
+    latest = None
+    if row.latest is not None:
+        latest = Latest(number_text(row.latest), rfc3339(row.latest_time), row.latest_partition, row.latest_offset)
+    return RollupRecord(
+        tenant_id=str(row.tenant_id),
+        meter=row.slug,
+        meter_version=row.meter_version,
+        granularity=GRANULARITY,
+        window_start=_hour(row.window_start),
+        group=_decode_group(row.groups),
+        group_hash=row.group_hash.hex,
+        count=str(row.count),
+        sum=_text(row.sum),
+        min=_text(row.minimum),
+        max=_text(row.maximum),
+        latest=latest,
+        integral=_text(row.integral),
+        version=row.version,
+    )
+
+
+def _hour(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _text(number: Decimal | None) -> str | None:
+    return None if number is None else number_text(number)

@@ -1,0 +1,1 @@
+"""Answers: figures by window, the events behind them, dead letters, unmatched types."""
