@@ -29,7 +29,16 @@ COMMAND = Path(sysconfig.get_path("scripts")) / "tenantry"
 
 
 @pytest.fixture(scope="session")
-def home() -> Iterator[Home]:
+def own_servers() -> Iterator[None]:
+    """Roles are those of a whole server, so these tests never share one."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("TENANTRY_POSTGRES_URL", "TENANTRY_KAFKA_BOOTSTRAP"):
+            environment.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def home(own_servers: None) -> Iterator[Home]:
     # Not below pytest's own directories: those of root are closed to PostgreSQL's account.
     directory = Path(tempfile.mkdtemp(prefix="tenantry-e2e-"))
     home = Home(directory)

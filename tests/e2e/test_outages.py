@@ -11,13 +11,14 @@ from functools import partial
 import httpx
 import psutil
 import pytest
-from tests.e2e import events
 
 from tenantry.testing import eventually
 from tenantry_dev.run.settings import ROLES
 from tenantry_dev.run.system import System
 from tenantry_dev.sample.api import Api, Apis
 from tenantry_dev.sample.flow import SampleRun
+
+from . import events
 
 
 def restarted(system: System, role: str, pid: int) -> bool:

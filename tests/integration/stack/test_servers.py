@@ -45,7 +45,7 @@ def directory() -> Iterator[Path]:
 def closed_directory(directory: Path) -> Path:
     """As a clone in the home of root is."""
     directory.chmod(0o700)
-    return directory
+    return directory / "clone"
 
 
 async def fetch(server: EmbeddedPostgres, query: str) -> object:

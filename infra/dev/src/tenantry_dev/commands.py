@@ -17,12 +17,15 @@ Log = Annotated[Path | None, typer.Option(help="An access log in combined format
 Llm = Annotated[Path | None, typer.Option(help="A CSV of TIMESTAMP, ContextTokens, GeneratedTokens, plain or gzip.")]
 
 
+Sample = Annotated[bool, typer.Option(help="Onboard the sample tenants, replay the traces and invoice them.")]
+
+
 @app.command()
-def up(log: Log = None, llm: Llm = None) -> None:
+def up(log: Log = None, llm: Llm = None, sample: Sample = True) -> None:
     """Start everything, replay sample traffic, show the invoices, and stay up until Ctrl-C."""
     from tenantry_dev.run.up import run_up  # noqa: PLC0415
 
-    _exit(run_up(log, llm))
+    _exit(run_up(log, llm, sample=sample))
 
 
 @app.command()

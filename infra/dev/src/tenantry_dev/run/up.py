@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -15,28 +16,29 @@ from tenantry_dev.run.system import System, running
 from tenantry_dev.run.terminal import run_guarded
 from tenantry_dev.sample.api import connect
 from tenantry_dev.sample.flow import run_sample
-from tenantry_dev.sample.record import Record, choose_traces
+from tenantry_dev.sample.record import Kind, Record, choose_traces
 from tenantry_dev.sample.report import show_addresses, show_invoices, show_traces
 from tenantry_dev.stack import StackError
 
 _LOOK_SECONDS = 0.25
 
 
-def run_up(log: Path | None, llm: Path | None) -> int:
+def run_up(log: Path | None, llm: Path | None, *, sample: bool = True) -> int:
     """Exit code: 0 or 130 after Ctrl-C, 1 where it could not start or go on."""
     console = Console()
     home = Home()
-    return run_guarded(console, lambda: _up(console, home, log, llm))
+    return run_guarded(console, lambda: _up(console, home, {"log": log, "llm": llm} if sample else None))
 
 
-def _up(console: Console, home: Home, log: Path | None, llm: Path | None) -> int:
+def _up(console: Console, home: Home, given: Mapping[Kind, Path | None] | None) -> int:
     home.create()
     record = Record(home)
-    traces = choose_traces(home, record, {"log": log, "llm": llm})
+    # Before anything starts: a file that cannot be used is told at once.
+    traces = [] if given is None else choose_traces(home, record, given)
     show_traces(console, traces)
     with running(home, lambda step: console.print(f"[dim]{step}[/]")) as system:
-        run = asyncio.run(run_sample(system, record, traces, console))
-        show_invoices(console, run)
+        if traces:
+            show_invoices(console, asyncio.run(run_sample(system, record, traces, console)))
         _show_addresses(console, system)
         _stay(console, system)
     return 0

@@ -8,6 +8,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sysconfig
 import tempfile
@@ -240,7 +241,9 @@ class EmbeddedPostgres:
 
 
 def _reachable(account: str, directory: Path) -> bool:
+    """Whether the account gets to what lies in the directory; the directory itself, being ours, lets it through."""
     directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXOTH)
     return can(account, "x", directory)
 
 
