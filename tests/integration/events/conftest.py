@@ -52,12 +52,8 @@ class Broker:
             await producer.flush()
 
     async def write_in_transaction(self, name: str, values: Sequence[bytes | None], *, key: bytes = b"k") -> None:
-        async with (
-            AIOKafkaProducer(
-                **self.settings.client_options(), transactional_id=f"{self.settings.topic_prefix}w"
-            ) as producer,
-            producer.transaction(),
-        ):
+        options = self.settings.client_options() | {"transactional_id": f"{self.settings.topic_prefix}writer"}
+        async with AIOKafkaProducer(**options) as producer, producer.transaction():
             for value in values:
                 await producer.send(self.settings.topic(name), value=value, key=key)
 
@@ -131,7 +127,7 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(database.url.replace("postgresql://", "postgresql+asyncpg://"))
+    engine = create_async_engine(database.url.replace("postgresql://", "postgresql+asyncpg://"), pool_pre_ping=True)
     yield engine
     await engine.dispose()
 

@@ -1,10 +1,11 @@
 """Effects in PostgreSQL exactly once, whatever happens to members, records and servers."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -315,8 +316,6 @@ async def _count(read, expected: int) -> bool:
 
 
 def _essence(letter: ConsumerRecord) -> tuple:
-    import json
-
     body = json.loads(letter.value)
     return body["topic"], body["partition"], body["offset"], body["reason"], body["value"]
 
@@ -330,8 +329,6 @@ async def _stored(engine, broker, topic: str, next_offset: int) -> None:
 
 
 async def _commit_to_kafka(broker, topic: str, offset: int) -> None:
-    from aiokafka import AIOKafkaConsumer
-
     partition = TopicPartition(topic, 0)
     async with AIOKafkaConsumer(
         **broker.settings.client_options(), group_id=broker.settings.group("test"), enable_auto_commit=False

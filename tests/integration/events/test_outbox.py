@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenantry.events import LANES, InvalidRecord, OutboxRelay, append_outbox, decode, lane_of
 from tenantry.testing import eventually
 
-TOPIC = "tenant.state.v1"
+TOPIC = "platform.state.v1"
+TENANT_STATE = "tenant.state.v1"
 TENANT = UUID("0190f3a0-0000-7000-8000-000000000001")
 
 
@@ -46,11 +47,13 @@ def published(records) -> list[tuple[str, int]]:
 
 
 async def test_events_arrive_as_they_were_appended_and_leave_the_table(broker, kafka, engine, append, left, running):
-    await broker.create(TOPIC)
-    await append(str(TENANT), 7, data={"tenant_id": TENANT, "name": "Zoë", "n": 1}, tenant_id=TENANT)
-    await append(str(TENANT), 8, data=None, tenant_id=TENANT)
+    await broker.create(TENANT_STATE)
+    await append(
+        str(TENANT), 7, data={"tenant_id": TENANT, "name": "Zoë", "n": 1}, tenant_id=TENANT, topic=TENANT_STATE
+    )
+    await append(str(TENANT), 8, data=None, tenant_id=TENANT, topic=TENANT_STATE)
     running.start(OutboxRelay("svc", engine, kafka).run())
-    document, tombstone = [decode(record) for record in await broker.read(TOPIC, 2)]
+    document, tombstone = [decode(record) for record in await broker.read(TENANT_STATE, 2)]
     assert document.data == {"tenant_id": str(TENANT), "name": "Zoë", "n": 1}
     assert (document.tenant_id, document.version, document.source, document.type) == (TENANT, 7, "svc", "t.v1")
     assert (tombstone.data, tombstone.version) == (None, 8)
