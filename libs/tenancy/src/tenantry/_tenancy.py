@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import UUID
@@ -18,7 +19,7 @@ from tenantry._directory import TenantDirectory
 from tenantry._errors import StartupRefused, TenantNotFound, Unavailable
 from tenantry._settings import TenancySettings
 from tenantry._tenant import Operation, Tenant
-from tenantry.database import Databases, DatabaseSettings, UnsafeRole
+from tenantry.database import Databases, DatabaseSettings
 from tenantry.http import RequestMetering, TenancyMiddleware, add_operational_routes
 from tenantry.identity import CredentialStore, Identifier, KeySet, ServiceTokens, TokenVerifier
 
@@ -112,15 +113,12 @@ class Tenancy:
     async def run(self) -> AsyncIterator[Self]:
         """Opens everything and closes it at the end; the directory catches up meanwhile (`directory.ready`).
 
-        Raises `StartupRefused` where a database role could get around row level security.
+        Raises `UnsafeRole`, a `StartupRefused`, where a database role could get around row level security.
         """
         async with AsyncExitStack() as stack:
             if self._databases is not None:
                 stack.push_async_callback(self._databases.dispose)
-                try:
-                    await self._databases.verify_roles()
-                except UnsafeRole as error:
-                    raise StartupRefused(str(error)) from error
+                await self._databases.verify_roles()
             if self.settings.client_id is not None and self.settings.client_secret is not None:
                 self._tokens = await stack.enter_async_context(
                     ServiceTokens(
@@ -187,15 +185,17 @@ class Tenancy:
         *,
         value: Decimal | int | None = None,
         data: Mapping[str, Any] | None = None,
+        time: datetime | None = None,
     ) -> None:
         """Records one event of the current tenant, where a crash does not lose it; `value` becomes `data.value`.
 
+        `time` is the tenant's present unless it was fixed elsewhere, such as under the lock of the row that changed.
         Raises `NoTenant` without a tenant and `Unavailable` where the spool is full and set to refuse.
         """
         document = dict(data or {})
         if value is not None:
             document["value"] = value
-        self._record(current_tenant(), type, document)
+        self._record(current_tenant(), type, document, time)
 
     @asynccontextmanager
     async def scope(self, tenant_id: UUID, operation: Operation = Operation.JOBS) -> AsyncIterator[Tenant]:
@@ -211,10 +211,16 @@ class Tenancy:
         with tenant_scope(tenant):
             yield tenant
 
-    def _record(self, tenant: Tenant, type: str, data: Mapping[str, Any]) -> None:  # noqa: A002
+    def _record(
+        self,
+        tenant: Tenant,
+        type: str,  # noqa: A002
+        data: Mapping[str, Any],
+        time: datetime | None = None,
+    ) -> None:
         if self._metering is None:
             raise Unavailable("Usage is not recorded at the moment.")
-        self._metering.record(tenant, type, data)
+        self._metering.record(tenant, type, data, time=time)
 
     def _spool_is_full(self) -> bool:
         spool = self.meter_spool
