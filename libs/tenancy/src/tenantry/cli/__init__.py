@@ -1,7 +1,17 @@
 """The command line and how services plug into it. Needs the extra `tenantry[cli]`."""
 
 from tenantry.cli._main import main, run_or_exit
-from tenantry.cli._roles import Role, UnknownRole, installed_roles, select_roles
+from tenantry.cli._roles import Role, UnknownRole, installed_roles, installed_services, select_roles
 from tenantry.cli._serve import run_roles, serve_http
 
-__all__ = ["Role", "UnknownRole", "installed_roles", "main", "run_or_exit", "run_roles", "select_roles", "serve_http"]
+__all__ = [
+    "Role",
+    "UnknownRole",
+    "installed_roles",
+    "installed_services",
+    "main",
+    "run_or_exit",
+    "run_roles",
+    "select_roles",
+    "serve_http",
+]

@@ -1,23 +1,32 @@
 """The command line: `tenantry serve`, and whatever other packages register under `tenantry.commands`."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from importlib.metadata import entry_points
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import structlog
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tenantry._errors import StartupRefused, TenantryError
-from tenantry.cli._roles import UnknownRole, installed_roles, select_roles
+from tenantry._logging import configure_logging
+from tenantry.cli._roles import ALL, UnknownRole, installed_roles, installed_services, select_roles
 from tenantry.cli._serve import run_roles
+from tenantry.database import migrate
 
 COMMANDS = "tenantry.commands"
 
+log = structlog.get_logger(__name__)
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tenantry: the multi-tenant backbone.")
+topics = typer.Typer(no_args_is_help=True, help="Topics of Kafka.")
+app.add_typer(topics, name="topics")
 errors = Console(stderr=True)
 
 
@@ -27,9 +36,14 @@ def serve(
 ) -> None:
     """Run roles in this process until it is told to stop."""
     try:
-        chosen = select_roles(role, installed_roles())
+        chosen = select_roles(role, installed_roles(role))
     except UnknownRole as error:
         raise typer.BadParameter(str(error), param_hint="--role") from error
+    configure_logging(
+        chosen[0].name if len(chosen) == 1 else "tenantry",
+        level=os.environ.get("TENANTRY_LOG_LEVEL", "INFO"),
+        json=os.environ.get("TENANTRY_LOG_JSON", "true").lower() not in {"0", "false", "no"},
+    )
     run_or_exit(run_roles(chosen))
 
 
@@ -47,18 +61,72 @@ def roles(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     console.print(table)
 
 
+@app.command(name="migrate")
+def migrate_databases(
+    service: Annotated[list[str], typer.Option(help="A service or 'all'; may be repeated.")],
+) -> None:
+    """Bring the databases of services to their newest version, by their <SERVICE>_MIGRATOR_DATABASE_URL."""
+    installed = installed_services()
+    chosen = installed if ALL in service else service
+    if unknown := sorted(set(chosen) - set(installed)):
+        raise typer.BadParameter(f"not installed: {', '.join(unknown)}", param_hint="--service")
+
+    async def run() -> None:
+        for name in chosen:
+            variable = f"{name.upper()}_MIGRATOR_DATABASE_URL"
+            url = os.environ.get(variable)
+            if not url:
+                raise StartupRefused(f"{variable} is not set")
+            applied = await migrate(url, name)
+            Console().print(f"{name}: {', '.join(applied) or 'nothing to do'}", highlight=False)
+
+    run_or_exit(run())
+
+
+@topics.command()
+def create(
+    profile: Annotated[
+        str,
+        typer.Option(help="'embedded' (one broker) or 'production' (three replicas)."),
+    ] = "production",
+) -> None:
+    """Create the topics that are missing, on TENANTRY_KAFKA_BOOTSTRAP with TENANTRY_TOPIC_PREFIX."""
+    from tenantry.events import KafkaSettings, create_topics  # noqa: PLC0415 - the extra `kafka`
+
+    if profile not in {"embedded", "production"}:
+        raise typer.BadParameter("must be 'embedded' or 'production'", param_hint="--profile")
+    known: Literal["embedded", "production"] = "embedded" if profile == "embedded" else "production"
+
+    async def run() -> None:
+        settings = KafkaSettings()
+        await create_topics(settings.kafka_bootstrap, known, settings.topic_prefix)
+
+    run_or_exit(run())
+
+
 def run_or_exit(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` on uvloop where there is one. A refusal to start is one readable line and exit code 1."""
+    """Run `work` on uvloop where there is one, and end the process with code 1 where it raises.
+
+    A refusal to start (settings, database roles, an address in use) is one line on standard error; any other error is
+    logged with its traceback.
+    """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(work)
     except ValidationError as error:
+        first = error.errors()[0]
         names = ", ".join(".".join(str(part) for part in fault["loc"]) for fault in error.errors())
-        errors.print(f"[bold red]refusing to start[/]: settings of {error.title}: {names}: {error.errors()[0]['msg']}")
-        raise typer.Exit(1) from None
+        _refuse(f"settings of {error.title}: {names}: {first['msg']}")
     except (StartupRefused, TenantryError) as error:
-        errors.print(f"[bold red]refusing to start[/]: {error}", soft_wrap=True)
+        _refuse(str(error))
+    except Exception:
+        log.exception("process_failed")
         raise typer.Exit(1) from None
+
+
+def _refuse(reason: str) -> None:
+    errors.print(f"[bold red]refusing to start[/]: {escape(reason)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(1) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

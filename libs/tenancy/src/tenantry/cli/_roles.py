@@ -1,10 +1,16 @@
-"""Roles: the processes that services are made of, found through the entry-point group `tenantry.roles`."""
+"""Roles: the processes that services are made of, found through the entry-point group `tenantry.roles`.
+
+An entry point has the name of its service, and the names of its roles begin with it, as in `usage` and `usage-meter`:
+so a process imports only the services whose roles it runs.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
 
-GROUP = "tenantry.roles"
+GROUP: Final = "tenantry.roles"
+ALL: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +27,19 @@ class UnknownRole(Exception):
     """No installed service registers a role, or a service, of this name."""
 
 
-def installed_roles() -> list[Role]:
-    """Every role of every installed service, by name."""
+def installed_services() -> list[str]:
+    """The names of the services that are installed, without importing them."""
+    return sorted(entry_point.name for entry_point in entry_points(group=GROUP))
+
+
+def installed_roles(wanted: Iterable[str] = (ALL,)) -> list[Role]:
+    """Every role of the services that `wanted` may name, by name; by default of all. Imports those services."""
+    names = set(wanted)
     found: list[Role] = []
     for entry_point in entry_points(group=GROUP):
-        roles: Sequence[Role] = entry_point.load()
-        found.extend(roles)
+        if any(_may_name(name, entry_point) for name in names):
+            roles: Sequence[Role] = entry_point.load()
+            found.extend(roles)
     return sorted(found, key=lambda role: role.name)
 
 
@@ -34,9 +47,13 @@ def select_roles(wanted: Iterable[str], roles: Sequence[Role]) -> list[Role]:
     """The roles that `wanted` names: a role, a service (all of its roles) or `all`. Raises `UnknownRole`."""
     chosen: dict[str, Role] = {}
     for name in wanted:
-        matches = [role for role in roles if name in {"all", role.name, role.service}]
+        matches = [role for role in roles if name in {ALL, role.name, role.service}]
         if not matches:
-            known = ", ".join(role.name for role in roles) or "none is installed"
-            raise UnknownRole(f"no role or service is called {name!r}; known roles: {known}")
+            known = ", ".join(role.name for role in roles) or f"the services {', '.join(installed_services())}"
+            raise UnknownRole(f"no role or service is called {name!r}; known are {known}")
         chosen.update((role.name, role) for role in matches)
     return list(chosen.values())
+
+
+def _may_name(name: str, entry_point: EntryPoint) -> bool:
+    return name in {ALL, entry_point.name} or name.startswith(f"{entry_point.name}-")

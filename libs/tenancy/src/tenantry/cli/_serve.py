@@ -3,14 +3,22 @@
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
+import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
+from tenantry._errors import StartupRefused
 from tenantry.cli._roles import Role
 
-DRAIN_SECONDS = 10
+log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS: Final = 5
+_BACKLOG: Final = 2048
 
 
 class _Server(uvicorn.Server):
@@ -21,43 +29,80 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve_http(app: ASGIApp, *, host: str, port: int) -> None:
-    """Serve `app` until cancelled; requests under way get `DRAIN_SECONDS` to end."""
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            lifespan="on",
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-    )
-    serving = asyncio.create_task(server.serve())
-    try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await serving
-        raise
-    if not server.started:
-        raise RuntimeError(f"could not serve on {host}:{port}")
+async def serve_http(app: Starlette, *, host: str, port: int) -> None:
+    """Serve `app` until cancelled; requests under way get `DRAIN_SECONDS` to end, then the lifespan ends.
+
+    The lifespan runs here and not in uvicorn, so that what it raises is raised to the caller. Raises `StartupRefused`
+    where the address cannot be listened on.
+    """
+    listener = _listen(host, port)
+    with contextlib.closing(listener):
+        async with app.router.lifespan_context(app) as state:
+            server = _Server(
+                uvicorn.Config(
+                    _WithState(app, dict(state or {})),
+                    access_log=False,
+                    backlog=_BACKLOG,
+                    lifespan="off",
+                    log_config=None,
+                    proxy_headers=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=DRAIN_SECONDS,
+                )
+            )
+            log.info("http_serving", host=host, port=port)
+            await _serve(server, listener)
 
 
 async def run_roles(roles: Sequence[Role]) -> None:
-    """Run `roles` until SIGTERM or SIGINT, or until one of them ends, which ends them all. Raises what ended it."""
+    """Run `roles` until SIGTERM or SIGINT, or until one of them ends, which ends them all.
+
+    Roles are cancelled and awaited. Returns when all ended because they were told to; raises the first error of a role,
+    and `RuntimeError` for one that returned by itself.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    tasks = [asyncio.ensure_future(role.run()) for role in roles]
     stop = asyncio.create_task(stopping.wait())
+    tasks = {asyncio.ensure_future(role.run()): role for role in roles}
     await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+    ended = [role.name for task, role in tasks.items() if task.done()]
     for task in (*tasks, stop):
         task.cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
+    if ended and not stopping.is_set():
+        raise RuntimeError(f"ended by itself: {', '.join(ended)}")
+
+
+class _WithState:
+    """Hands the lifespan's state to every request, as a server does that runs the lifespan itself."""
+
+    def __init__(self, app: Starlette, state: dict[str, Any]) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = self._state.copy()
+        await self._app(scope, receive, send)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise StartupRefused(f"cannot listen on {host}:{port}: {error}") from error
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise

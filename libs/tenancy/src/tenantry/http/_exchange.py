@@ -1,5 +1,6 @@
 """One request and its response on their way through the middleware."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -156,6 +157,8 @@ class HttpExchange:
         A response that announced its length is left incomplete, so that nobody takes a part for the whole.
         """
         self.cut = self.finished = True
+        with contextlib.suppress(TenantryError):
+            self._record()  # what was sent so far was used
         if self._head is not None:
             self._head = None
             self.status = error.status
