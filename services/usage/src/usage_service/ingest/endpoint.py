@@ -82,7 +82,7 @@ class Limits:
 
 
 class IngestEndpoint:
-    """The ASGI endpoint of POST /v1/events."""
+    """POST /v1/events."""
 
     def __init__(self, *, directory: TenantDirectory, clock: Clock, sender: Sender, limits: Limits) -> None:
         self._sender = sender
@@ -90,7 +90,8 @@ class IngestEndpoint:
         self._for_tenants = RouteTable(directory, clock, Operation.INGEST)
         self._for_services = RouteTable(directory, clock, Operation.SERVICE_INGEST)
 
-    async def __call__(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
+        """Answers one request; the middleware has identified its caller."""
         form = _form(request.headers.get("content-type"))
         partial, echo = _switch(request, "partial"), _switch(request, "echo")
         principal, selected = request.scope["tenantry.identity"]
@@ -157,7 +158,9 @@ def _refusal(intake: Intake) -> MalformedRequest | PayloadTooLarge | PermissionD
     if "too-large" in kinds:
         return PayloadTooLarge("An event is too large.", errors=errors)
     first = errors[0]
-    return EventsRefused(f"{len(errors)} refused; the first at index {first['index']}: {first['reason']}", errors=errors)
+    return EventsRefused(
+        f"{len(errors)} refused; the first at index {first['index']}: {first['reason']}", errors=errors
+    )
 
 
 def _answer(intake: Intake, *, partial: bool, echo: bool) -> bytes:

@@ -131,9 +131,7 @@ class EventStore:
         self._remember(candidates)
         return candidates
 
-    async def _find_copies(
-        self, connection: asyncpg.Connection, rows: Sequence[EventRow], stored: Stored
-    ) -> set[int]:
+    async def _find_copies(self, connection: asyncpg.Connection, rows: Sequence[EventRow], stored: Stored) -> set[int]:
         """The ids (of objects) of the rows that have a copy in the database."""
         suspects = self._suspects(rows)
         if not suspects:

@@ -71,9 +71,7 @@ class RollupStore:
         """To be called when what was written may not have been committed, or another owner may have written."""
         self._windows.clear()
 
-    async def write(
-        self, connection: asyncpg.Connection, increments: Increments, *, clear: bool
-    ) -> list[DeadLetter]:
+    async def write(self, connection: asyncpg.Connection, increments: Increments, *, clear: bool) -> list[DeadLetter]:
         """Adds the increments, in the caller's transaction; returns the dead letters of what could not be counted.
 
         `clear` says that the stage was used in this transaction before.

@@ -115,9 +115,7 @@ def rollup_bytes(
     tenant, meter, window, group_hash = key
     return b"".join(
         (
-            _rollup_head(
-                len(ROLLUP_COLUMNS), 16, tenant, 16, meter, 8, window, 16, group_hash, 8, count, len(groups)
-            ),
+            _rollup_head(len(ROLLUP_COLUMNS), 16, tenant, 16, meter, 8, window, 16, group_hash, 8, count, len(groups)),
             groups,
             _number(total),
             _number(minimum),

@@ -107,9 +107,7 @@ class MeterWorker:
         self._written: dict[int, int] = {}
         self._transaction: object = None
 
-    async def handle(
-        self, connection: AsyncConnection, records: Sequence[ConsumerRecord[bytes, bytes]]
-    ) -> None:
+    async def handle(self, connection: AsyncConnection, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         """Counts the records in the transaction of `connection`; the caller commits. May be repeated after a rollback.
 
         Raises InvalidRecords when so many cannot be read that the worker itself is in doubt.

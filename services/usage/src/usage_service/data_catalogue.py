@@ -1,0 +1,20 @@
+"""Every table of the usage service, whose rows they are, and what a purge does with them."""
+
+from tenantry.database import DataCatalogue, SharedTable, SystemTable, TenantTable
+
+CATALOGUE = DataCatalogue(
+    "usage",
+    [
+        TenantTable("usage_event"),
+        TenantTable("usage_rollup"),
+        TenantTable("dead_letter"),
+        TenantTable("unmatched_type"),
+        SharedTable("meter_catalogue"),
+        SharedTable("meter"),
+        SharedTable("partition_progress"),
+        SystemTable("rollup_change"),
+        SystemTable("parked_record"),
+        SystemTable("cut"),
+        SystemTable("cut_lane"),
+    ],
+)

@@ -1,0 +1,45 @@
+"""What routes ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from tenantry import Tenant, Tenancy, current_tenant_or_none
+from tenantry.database import SystemSession
+from usage_service.publishing.ends import TopicEnds
+
+
+def _tenancy(request: Request) -> Tenancy:
+    tenancy: Tenancy = request.app.state.tenancy
+    return tenancy
+
+
+CurrentTenancy = Annotated[Tenancy, Depends(_tenancy)]
+
+
+def _ends(request: Request) -> TopicEnds:
+    ends: TopicEnds = request.app.state.ends
+    return ends
+
+
+CurrentEnds = Annotated[TopicEnds, Depends(_ends)]
+
+
+async def _system_transaction(tenancy: CurrentTenancy) -> AsyncIterator[SystemSession]:
+    async with tenancy.databases.system_session() as session:
+        yield session
+
+
+# Scope "function": the commit happens before the response.
+SystemTransaction = Annotated[SystemSession, Depends(_system_transaction, scope="function")]
+
+
+async def _selected_tenant() -> Tenant | None:
+    return current_tenant_or_none()
+
+
+SelectedTenant = Annotated[Tenant | None, Depends(_selected_tenant)]
+"""The tenant of the request; None for an operator or a service that named none."""

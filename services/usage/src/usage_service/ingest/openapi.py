@@ -1,0 +1,77 @@
+"""POST /v1/events in the OpenAPI document, where a plain endpoint would be missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+_EVENT = {
+    "type": "object",
+    "required": ["specversion", "id", "source", "type", "subject"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1, "maxLength": 256},
+        "source": {"type": "string", "minLength": 1, "maxLength": 512},
+        "type": {"type": "string", "minLength": 1, "maxLength": 255},
+        "subject": {"type": "string", "description": "The tenant: its id or its external id."},
+        "time": {"type": "string", "format": "date-time", "description": "Receipt time where it is left out."},
+        "data": {"type": "object"},
+        "datacontenttype": {"const": "application/json"},
+        "dataschema": {"type": "string"},
+    },
+    "additionalProperties": {
+        "description": "CloudEvents extension attributes: 1 to 20 lower-case letters and digits.",
+        "type": ["string", "boolean", "integer"],
+    },
+}
+_OPERATION: dict[str, Any] = {
+    "tags": ["usage"],
+    "summary": "Send usage events",
+    "description": (
+        "One CloudEvent, an array, or NDJSON. 202 once Kafka has all of them on all in-sync replicas; repeating a "
+        "request never counts an event twice."
+    ),
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+            "description": text,
+        }
+        for name, text in (
+            ("partial", "Accept the good events of a request that holds bad ones, and list the bad ones."),
+            ("echo", "Answer with the id and the time used of each accepted event."),
+        )
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/cloudevents+json": {"schema": _EVENT},
+            "application/cloudevents-batch+json": {"schema": {"type": "array", "items": _EVENT}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    },
+    "responses": {
+        "202": {"description": "Accepted", "content": {"application/json": {"schema": {"type": "object"}}}},
+        "400": {"description": "Nothing accepted; `errors` has the index and the reason of each bad event."},
+        "403": {"description": "A subject that is not the credential's tenant, or a suspended tenant."},
+        "413": {"description": "The body, an event or the number of events is too large."},
+        "415": {"description": "Not a content type of events."},
+        "503": {"description": "Not acknowledged; may yet count; repeating is safe after `Retry-After` seconds."},
+    },
+}
+
+
+def document_ingest(app: FastAPI, path: str) -> None:
+    """Adds the operation to the document that `app` generates."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
+            schema.setdefault("paths", {}).setdefault(path, {})["post"] = _OPERATION
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

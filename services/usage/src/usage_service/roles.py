@@ -1,0 +1,114 @@
+"""The processes of the usage service."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from tenantry import StartupRefused, Tenancy
+from tenantry.cli import Role, serve_http
+from tenantry.database import Databases, DatabaseSettings, UnsafeRole
+from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder, TransactionalConsumer
+from usage_service.app import SERVICE, create_app
+from usage_service.consumers import clock_handler
+from usage_service.metering.days import OwnedDays
+from usage_service.metering.parking import nudge_parked
+from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
+from usage_service.publishing.cuts import CutKeeper
+from usage_service.publishing.rollups import RollupRelay
+from usage_service.publishing.watermark import advance_watermark
+from usage_service.settings import UsageSettings
+
+# A batch makes some hundred thousand short-lived objects; collecting every 700 of them finds nothing, often.
+_COLLECT_AFTER = 100_000
+_FETCH_BYTES = 4 << 20
+
+
+async def run_api() -> None:
+    """HTTP: ingest, meters, queries, cuts."""
+    settings, kafka = UsageSettings.from_env(), KafkaSettings()
+    tenancy = Tenancy.from_env(SERVICE, follow_placement=False)
+    await serve_http(create_app(settings, tenancy, kafka), host=settings.host, port=settings.port)
+
+
+async def run_meter() -> None:
+    """Counts events. Several members in one process: while one waits for PostgreSQL the next one decodes."""
+    settings, kafka, database = UsageSettings.from_env(), KafkaSettings(), DatabaseSettings.from_env(SERVICE)
+    if database.migrator_database_url is None:
+        raise StartupRefused("USAGE_MIGRATOR_DATABASE_URL is not set: the meter worker makes partitions with it")
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)
+    days = OwnedDays(database.migrator_database_url)
+    async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
+        for _ in range(settings.meter_members):
+            worker = MeterWorker(
+                directory=state.directory,
+                days=days,
+                window_days=settings.dedupe_window_days,
+                group=kafka.group(GROUP),
+                topic=kafka.topic(TOPIC),
+            )
+            consumer = TransactionalConsumer(
+                kafka=kafka,
+                engine=databases.system,
+                group=GROUP,
+                topics=[TOPIC],
+                handle=worker.handle,
+                max_records=settings.meter_batch,
+                max_wait_ms=settings.meter_wait_ms,
+                contiguous=True,
+                partition_fetch_bytes=_FETCH_BYTES,
+            )
+            tasks.create_task(consumer.run())
+
+
+async def run_relay() -> None:
+    """Publishes rollups, cuts and the outbox, keeps the watermark, and answers the tenant service."""
+    settings, kafka, database = UsageSettings.from_env(), KafkaSettings(), DatabaseSettings.from_env(SERVICE)
+    async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
+        engine = databases.system
+        handlers = {"clock.advance": clock_handler(state, wait_seconds=settings.clock_wait_seconds)}
+        for work in (
+            RollupRelay(engine, kafka).run(),
+            CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
+            OutboxRelay(SERVICE, engine, kafka).run(),
+            advance_watermark(engine, kafka, group=GROUP, topic=TOPIC),
+            nudge_parked(engine, kafka, TOPIC, NUDGE),
+            RequestResponder(SERVICE, kafka, engine, handlers).run(),
+        ):
+            tasks.create_task(work)
+
+
+@asynccontextmanager
+async def _databases(settings: DatabaseSettings) -> AsyncIterator[Databases]:
+    # The relay holds a connection for each lane, the cuts and the outbox, beside what its work takes now and then.
+    databases = Databases(SERVICE, settings.model_copy(update={"system_pool_size": 24}), follow_placement=False)
+    try:
+        await databases.verify_roles()
+        yield databases
+    except UnsafeRole as error:
+        raise StartupRefused(str(error)) from error
+    finally:
+        await databases.dispose()
+
+
+@asynccontextmanager
+async def _directory(kafka: KafkaSettings) -> AsyncIterator[KafkaDirectory]:
+    state = KafkaDirectory(kafka)
+    try:
+        await state.start()
+        yield state
+    finally:
+        await state.stop()
+
+
+def _role(name: str, purpose: str, run: Callable[[], Awaitable[None]]) -> Role:
+    return Role(name=f"{SERVICE}-{name}", service=SERVICE, help=purpose, run=run)
+
+
+ROLES = (
+    _role("api", "Ingest, meters and queries over HTTP", run_api),
+    _role("meter", "Counts usage events exactly once", run_meter),
+    _role("relay", "Publishes rollups and cuts, keeps the watermark", run_relay),
+)
