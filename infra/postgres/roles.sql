@@ -61,7 +61,11 @@ ALTER ROLE :"provisioner" SET lock_timeout = '10s';
 \if :{?backup_password}
 ALTER ROLE :"backup" LOGIN PASSWORD :'backup_password';
 \endif
-ALTER ROLE :"backup" SET default_transaction_read_only = on;
+-- Once and not each time: another service's operator may have made this role, and only its maker may change it.
+SELECT format('ALTER ROLE %I SET default_transaction_read_only = on', :'backup')
+ WHERE NOT EXISTS (SELECT FROM pg_db_role_setting
+                    WHERE setrole = CAST(:'backup' AS regrole) AND setdatabase = 0
+                      AND 'default_transaction_read_only=on' = ANY (setconfig)) \gexec
 
 -- Only a member of the owner may make a database of the owner.
 GRANT :"owner" TO CURRENT_USER;

@@ -2,7 +2,7 @@
 
 from tenantry.database._backbone import backbone_tables
 from tenantry.database._bulk import copy_rows
-from tenantry.database._catalogue import DataCatalogue, Retention, SharedTable, SystemTable, TenantTable
+from tenantry.database._catalogue import DataCatalogue
 from tenantry.database._databases import Databases
 from tenantry.database._environment import run_migrations_env
 from tenantry.database._errors import ConnectionsExhausted, MigrationError, UnknownStore, UnsafeRole
@@ -13,6 +13,7 @@ from tenantry.database._policies import immutable_table, shared_table, system_ta
 from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
 from tenantry.database._session import ReadSession, SystemSession, WriteSession
 from tenantry.database._settings import DatabaseSettings
+from tenantry.database._tables import Retention, SharedTable, SystemTable, TenantTable
 
 __all__ = [
     "ConnectionsExhausted",

@@ -6,6 +6,8 @@ from typing import Literal, overload
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from tenantry._context import current_tenant, current_tenant_or_none
+from tenantry._errors import TenantAlreadyBound
 from tenantry._tenant import Tenant
 from tenantry.database._engines import TenantEngines
 from tenantry.database._errors import UnknownStore
@@ -77,19 +79,26 @@ class Databases:
 
     @overload
     def tenant_session(
-        self, tenant: Tenant, read_only: Literal[False] = False
+        self, tenant: Tenant | None = None, read_only: Literal[False] = False
     ) -> AbstractAsyncContextManager[WriteSession]: ...
     @overload
     def tenant_session(self, tenant: Tenant, read_only: Literal[True]) -> AbstractAsyncContextManager[ReadSession]: ...
     @overload
-    def tenant_session(self, tenant: Tenant, read_only: bool) -> AbstractAsyncContextManager[ReadSession]: ...
-    def tenant_session(self, tenant: Tenant, read_only: bool = False) -> AbstractAsyncContextManager[ReadSession]:
+    def tenant_session(self, tenant: Tenant | None, read_only: bool) -> AbstractAsyncContextManager[ReadSession]: ...
+    def tenant_session(
+        self, tenant: Tenant | None = None, read_only: bool = False
+    ) -> AbstractAsyncContextManager[ReadSession]:
         """A session of one transaction that is bound to ``tenant``; it commits when the block ends without an error.
 
-        ``read_only`` makes the server refuse every write. Raises UnknownStore for a placement this process does not
-        serve and ConnectionsExhausted under overload.
+        Without ``tenant`` it is the current one. ``read_only`` makes the server refuse every write. Before any SQL it
+        raises NoTenant, TenantAlreadyBound in the scope of another tenant, and UnknownStore for a placement that this
+        process does not serve; ConnectionsExhausted under overload.
         """
-        return self._tenant_session(tenant, read_only=read_only)
+        chosen = tenant or current_tenant()
+        current = current_tenant_or_none()
+        if current is not None and current.id != chosen.id:
+            raise TenantAlreadyBound("a session of one tenant was asked for in the scope of another")
+        return self._tenant_session(chosen, read_only=read_only)
 
     @asynccontextmanager
     async def _tenant_session(self, tenant: Tenant, *, read_only: bool) -> AsyncIterator[ReadSession]:

@@ -35,7 +35,8 @@ def retry_first_statement(engine: Engine) -> None:
     @event.listens_for(engine, "rollback")
     @event.listens_for(engine, "commit")
     def end(connection: Connection) -> None:
-        _state(connection).pop(_FIRST, None)
+        if not connection.invalidated:  # a cancelled statement closes its connection, and its pool entry goes with it
+            _state(connection).pop(_FIRST, None)
 
 
 def _run(context: ExecutionContext, cursor: DBAPICursor, send: Callable[[], None]) -> bool:

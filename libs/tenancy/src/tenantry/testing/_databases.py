@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -106,20 +107,23 @@ class ServiceTemplates:
         self._templates: dict[str, str] = {}
         self._count = 0
 
-    def create(self, service: str) -> ServiceDatabase:
-        """A new database of ``service``. May be called inside and outside an event loop; blocks for its time."""
-        return run_aside(self._create(service))
+    def create(self, service: str, migrations: Path | None = None) -> ServiceDatabase:
+        """A new database of ``service``, with its own migrations or those in the directory ``migrations``.
+
+        May be called inside and outside an event loop; blocks for its time.
+        """
+        return run_aside(self._create(service, migrations))
 
     def drop(self) -> None:
         """Drops the templates."""
         run_aside(drop_databases(self._admin_url, *self._templates.values()))
 
-    async def _create(self, service: str) -> ServiceDatabase:
+    async def _create(self, service: str, migrations: Path | None) -> ServiceDatabase:
         template = self._templates.get(service)
         if template is None:
             template = f"test_{self._run}_{service}"
             urls = await create_service_database(self._admin_url, service, _passwords(), name=template)
-            await migrate(urls.migrator, service)
+            await migrate(urls.migrator, service, directory=migrations)
             self._templates[service] = template
         self._count += 1
         name = f"{template}_{self._count}"

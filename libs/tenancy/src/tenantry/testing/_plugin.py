@@ -6,16 +6,22 @@ passwords. Imports are inside the fixtures, because pytest loads a plugin in eve
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Protocol
+
     from tenantry import Tenant
     from tenantry.testing._databases import ServiceDatabase, ServiceTemplates
     from tenantry.testing._tenants import TenantFactory
+
+    class ServiceDatabases(Protocol):
+        def __call__(self, service: str, migrations: Path | None = None) -> ServiceDatabase: ...
 
 
 @pytest.fixture(scope="session")
@@ -41,18 +47,19 @@ def service_templates(postgres_url: str) -> "Iterator[ServiceTemplates]":
 
 
 @pytest.fixture(scope="module")
-def service_database(service_templates: "ServiceTemplates") -> "Iterator[Callable[[str], ServiceDatabase]]":
+def service_database(service_templates: "ServiceTemplates") -> "Iterator[ServiceDatabases]":
     """``service_database("usage")``: the module's own migrated, empty database of that service, dropped at its end.
 
-    The same service gives the same database again.
+    The same service gives the same database again. A second argument is the directory of its migrations, for a
+    service that is not installed as a package of that name.
     """
     from tenantry.testing._databases import run_aside
 
     made: dict[str, ServiceDatabase] = {}
 
-    def get(service: str) -> "ServiceDatabase":
+    def get(service: str, migrations: "Path | None" = None) -> "ServiceDatabase":
         if service not in made:
-            made[service] = service_templates.create(service)
+            made[service] = service_templates.create(service, migrations)
         return made[service]
 
     yield get
