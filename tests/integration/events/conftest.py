@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tenantry.database import RoleNames, backbone_tables
@@ -56,6 +57,16 @@ class Broker:
         async with AIOKafkaProducer(**options) as producer, producer.transaction():
             for value in values:
                 await producer.send(self.settings.topic(name), value=value, key=key)
+
+    async def config(self, name: str) -> dict[str, str]:
+        admin = AIOKafkaAdminClient(**self.settings.client_options())
+        try:
+            await admin.start()
+            resource = ConfigResource(ConfigResourceType.TOPIC, self.settings.topic(name))
+            (response,) = await admin.describe_configs([resource])
+        finally:
+            await admin.close()
+        return {entry[0]: entry[1] for entry in response.resources[0][4]}
 
     async def delete_before(self, name: str, offset: int) -> None:
         admin = AIOKafkaAdminClient(**self.settings.client_options())

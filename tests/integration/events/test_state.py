@@ -2,29 +2,13 @@
 
 import asyncio
 import time
-from uuid import UUID
 
-import pytest
 from aiokafka import AIOKafkaProducer
 
-from tenantry import Tier
-from tenantry.events import Event, InvalidRecord, KafkaDirectory, StateReader, create_topics, encode
+from tenantry.events import InvalidRecord, StateReader
 from tenantry.testing import eventually
 
 TOPIC = "platform.state.v1"
-
-
-@pytest.fixture
-def reader(kafka):
-    made = []
-
-    async def reader(apply, *topics) -> StateReader:
-        made.append(StateReader(kafka, topics or [TOPIC], apply))
-        async with asyncio.timeout(20):
-            await made[-1].start()
-        return made[-1]
-
-    yield reader
 
 
 async def read_all(kafka, *topics) -> list[bytes]:

@@ -9,7 +9,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from tenantry import LocalDirectory, Tenant, Tier
-from tenantry.events._envelope import InvalidRecord
+from tenantry.events._envelope import InvalidRecord, version_of
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
 from tenantry.identity import Credential, CredentialStore, KeySet
@@ -34,6 +34,8 @@ class KafkaDirectory:
         self.directory = LocalDirectory()
         self.keys = KeySet()
         self.credentials = CredentialStore()
+        # A relay that died before it could delete publishes again: a revoked credential must not come back for that.
+        self._versions: dict[tuple[str, bytes], int] = {}
         self._waiters: set[tuple[Callable[[], bool], asyncio.Future[None]]] = set()
         self._apply_by_topic = {
             kafka.topic(TENANT_STATE): self._apply_tenant,
@@ -82,10 +84,16 @@ class KafkaDirectory:
     def _apply(self, record: "ConsumerRecord[bytes, bytes]") -> None:
         if record.key is None:
             raise InvalidRecord(record, "no key")
+        version = version_of(record)
+        place = (record.topic, record.key)
+        if version is not None and version <= self._versions.get(place, -1):
+            return
         try:
             self._apply_by_topic[record.topic](record.key, record.value)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidRecord(record, str(error)) from error
+        if version is not None:
+            self._versions[place] = version
 
     def _apply_tenant(self, key: bytes, value: bytes | None) -> None:
         if value is None:

@@ -115,6 +115,17 @@ def decode(record: "ConsumerRecord[bytes, bytes]") -> Event:
     return event
 
 
+def version_of(record: "ConsumerRecord[bytes, bytes]") -> int | None:
+    """The version in the record's headers, for readers that need nothing else of the envelope; None without one."""
+    for name, value in record.headers:
+        if name == "ce_sequence" and value is not None:
+            try:
+                return int(value)
+            except ValueError as error:
+                raise InvalidRecord(record, str(error)) from error
+    return None
+
+
 def encode_data(data: object) -> bytes:
     """JSON as all services write it: decimals are strings, times RFC 3339, bytes base64."""
     return _encoder.encode(data)
