@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -20,23 +20,6 @@ class BillingSettings(BaseSettings):
     run_chunk: int = Field(default=500, ge=1, le=10_000)
     # The consumers whose lag the console shows, besides billing's own: the usage service's meter workers.
     usage_group: str = "usage-meter"
-
-    @classmethod
-    def from_env(cls) -> Self:
-        """Raises pydantic's ValidationError."""
-        return cls()
-
-
-class PlatformSettings(BaseSettings):
-    """What all services of an installation share, with the prefix `TENANTRY_`."""
-
-    model_config = SettingsConfigDict(env_prefix="TENANTRY_", extra="ignore")
-
-    issuer: str = "http://127.0.0.1:8001"
-    tenant_url: str = "http://127.0.0.1:8001"
-    client_id: str = ""
-    client_secret: SecretStr = SecretStr("")
-    base_domains: list[str] = Field(default_factory=list)
 
     @classmethod
     def from_env(cls) -> Self:

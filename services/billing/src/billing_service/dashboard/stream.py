@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -73,7 +74,7 @@ class Hub:
         CLIENTS.set(len(self._clients))
 
 
-class EventStream:
+class EventStream(Response):
     """The ASGI response of one page.
 
     The tenancy middleware asks again with every part that is sent whether the caller may still see it, so a heartbeat
@@ -81,6 +82,8 @@ class EventStream:
     """
 
     def __init__(self, hub: Hub, *, heartbeat_seconds: float = 2.0) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(headers=headers, media_type="text/event-stream")
         self._hub = hub
         self._heartbeat_seconds = heartbeat_seconds
 
@@ -88,17 +91,9 @@ class EventStream:
         client = self._hub.join()
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [
-                        (b"content-type", b"text/event-stream"),
-                        (b"cache-control", b"no-store"),
-                        (b"x-accel-buffering", b"no"),
-                    ],
-                }
-            )
+            # A stream has no length.
+            headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+            await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
             await self._write(b"retry: 1000\n\n", send)
             while not gone.done() and not client.closed.is_set():
                 await self._write(await self._next(client, gone), send)

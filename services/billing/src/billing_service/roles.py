@@ -1,0 +1,89 @@
+"""The processes of the billing service."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import httpx
+
+from billing_service.app import create_app
+from billing_service.invoicing.cuts import UsageCuts
+from billing_service.invoicing.runner import InvoiceRunner
+from billing_service.runtime import SERVICE, Runtime
+from billing_service.usage.consumers import GROUP, TOPIC, RollupConsumer
+from tenantry import configure_logging
+from tenantry.cli import Role, serve_http
+from tenantry.events import OutboxRelay, RequestResponder, TransactionalConsumer
+
+_USAGE_TIMEOUT_SECONDS = 10.0
+# A month of hourly rollups of one replayed tenant is a few thousand records: large batches catch up quickly.
+_ROLLUPS_AT_ONCE = 5_000
+
+
+async def run_api() -> None:
+    """HTTP and the live page."""
+    runtime = _runtime()
+    await serve_http(create_app(runtime), host=runtime.settings.host, port=runtime.settings.port)
+
+
+async def run_worker() -> None:
+    """The copy of the rollups, invoice runs, and the answers to the tenant service's requests."""
+    runtime = _runtime()
+    settings, tenancy = runtime.settings, runtime.tenancy
+    async with (
+        tenancy.run(),
+        httpx.AsyncClient(timeout=_USAGE_TIMEOUT_SECONDS) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        engine = tenancy.databases.system
+        rollups = TransactionalConsumer(
+            kafka=runtime.kafka,
+            engine=engine,
+            group=GROUP,
+            topics=[TOPIC],
+            handle=RollupConsumer(tenancy.directory.is_purged).handle,
+            max_records=_ROLLUPS_AT_ONCE,
+        )
+        runner = InvoiceRunner(
+            tenancy.databases,
+            tenancy.directory,
+            UsageCuts(client, settings.usage_url, tenancy.tokens),
+            tenancy.clock,
+            freshen=runtime.freshen,
+            chunk=settings.run_chunk,
+            cut_timeout=timedelta(seconds=settings.cut_timeout_seconds),
+        )
+        requests = RequestResponder(SERVICE, runtime.kafka, engine, {"clock.advance": runtime.clock_advanced})
+        # The ids of purged tenants must be known before any of their usage is stored again.
+        tasks.create_task(runtime.when_ready(rollups.run))
+        tasks.create_task(runtime.when_ready(runner.run))
+        tasks.create_task(runtime.when_ready(requests.run))
+
+
+async def run_relay() -> None:
+    """The outbox."""
+    runtime = _runtime()
+    databases = runtime.tenancy.databases
+    try:
+        await databases.verify_roles()
+        await OutboxRelay(SERVICE, databases.system, runtime.kafka).run()
+    finally:
+        await databases.dispose()
+
+
+def _runtime() -> Runtime:
+    runtime = Runtime.from_env()
+    platform = runtime.tenancy.settings
+    configure_logging(SERVICE, level=platform.log_level, json=platform.log_json)
+    return runtime
+
+
+def _role(name: str, purpose: str, run: Callable[[], Awaitable[None]]) -> Role:
+    return Role(name=f"{SERVICE}-{name}", service=SERVICE, help=purpose, run=run)
+
+
+ROLES = (
+    _role("api", "Plans, subscriptions, invoices and the live console over HTTP", run_api),
+    _role("worker", "Copies rollups, runs invoices, answers requests", run_worker),
+    _role("relay", "Publishes the billing service's outbox", run_relay),
+)
