@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiokafka.client
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -51,6 +52,12 @@ class Broker:
             for value in values:
                 await producer.send(self.settings.topic(name), value=value, key=key, partition=partition)
             await producer.flush()
+
+    async def send_keys(self, name: str, keys: Iterable[bytes]) -> None:
+        """One record for each key, wherever the client's own partitioner puts it."""
+        async with AIOKafkaProducer(**self.settings.client_options()) as producer:
+            for key in keys:
+                await producer.send_and_wait(self.settings.topic(name), key=key)
 
     async def write_in_transaction(self, name: str, values: Sequence[bytes | None], *, key: bytes = b"k") -> None:
         options = self.settings.client_options() | {"transactional_id": f"{self.settings.topic_prefix}writer"}
@@ -104,6 +111,59 @@ async def broker(kafka_bootstrap: str) -> AsyncIterator[Broker]:
 @pytest.fixture
 def kafka(broker: Broker) -> KafkaSettings:
     return broker.settings
+
+
+class Network:
+    """The way to the broker through a relay of this process, which can be cut and mended."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, to_writer}
+        try:
+            await asyncio.gather(self._copy(reader, to_writer), self._copy(to_reader, writer))
+        finally:
+            self._writers -= {writer, to_writer}
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def network(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+    """Leads every Kafka connection of this process through `Network`, whatever address the broker advertises."""
+    host, port = kafka_bootstrap.rsplit(":", 1)
+    network = Network(host, int(port))
+    await network.mend()
+    connect = aiokafka.client.create_conn
+
+    async def redirected(_host: str, _port: int, **options: Any) -> Any:
+        return await connect("127.0.0.1", network.port, **options)
+
+    monkeypatch.setattr(aiokafka.client, "create_conn", redirected)
+    yield network
+    await network.cut()
 
 
 @dataclass(frozen=True)
