@@ -164,8 +164,11 @@ async def delete_expired_idempotency_keys(session: AsyncSession | AsyncConnectio
 
 
 def _identity(request: Request, principal: Principal, key: str) -> dict[str, str]:
+    # One person may be a user of two tenants, under the same subject: neither may meet the other's keys.
+    tenant = current_tenant_or_none()
+    holder = principal.credential_id if tenant is None else f"{tenant.id}/{principal.credential_id}"
     return {
-        "credential": principal.credential_id,
+        "credential": holder,
         "route": f"{request.method} {route_template(request.scope)}",
         "key": key,
     }
