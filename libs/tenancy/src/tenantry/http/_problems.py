@@ -52,8 +52,8 @@ def problem(error: TenantryError, instance: str) -> Response:
 
 
 async def _on_tenantry_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, TenantryError):  # pragma: no cover - what it is registered for
-        raise error
+    if not isinstance(error, TenantryError) or request.scope["type"] != "http":
+        raise error  # a WebSocket is closed by the middleware
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request_failed", type=error.type, detail=error.detail)
     return problem(error, request.url.path)
@@ -85,6 +85,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     # FastAPI turns whatever reading the body raises into a 400; ours says more.
     if isinstance(error.__cause__, TenantryError):
         return problem(error.__cause__, request.url.path)
+    if isinstance(error.__cause__, (ValueError, RecursionError)):  # not UTF-8, nested without end, a number like a book
+        return problem(MalformedJson("The body is not JSON that can be read."), request.url.path)
     if error.status_code < HTTPStatus.OK or error.status_code in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
         return Response(status_code=error.status_code, headers=error.headers)
     return problem(_as_tenantry_error(error), request.url.path)

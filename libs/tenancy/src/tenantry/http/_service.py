@@ -52,6 +52,7 @@ def service_app(
         version=_version(service),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect repeats the Host header, which anybody can make up
     )
     add_operational_routes(app, ready)
     app.add_middleware(BodyLimitMiddleware, max_bytes=max_body_bytes, overrides=dict(body_limits or {}))
@@ -65,12 +66,12 @@ def add_operational_routes(app: FastAPI, ready: Mapping[str, ReadinessCheck] | N
         return
     app.state.readiness = dict(ready or {})
     install_problem_handlers(app)
-    app.add_route("/healthz", _healthz, include_in_schema=False)
-    app.add_route("/readyz", _readyz, include_in_schema=False)
-    app.add_route("/metrics", _metrics, include_in_schema=False)
+    app.add_api_route("/healthz", _healthz, include_in_schema=False, response_class=Response)
+    app.add_api_route("/readyz", _readyz, include_in_schema=False, response_class=Response)
+    app.add_api_route("/metrics", _metrics, include_in_schema=False, response_class=Response)
 
 
-async def _healthz(_: Request) -> Response:
+async def _healthz() -> Response:
     return JSONResponse({"status": "ok"})
 
 
@@ -87,7 +88,7 @@ async def _holds(check: ReadinessCheck) -> bool:
     return await outcome if inspect.isawaitable(outcome) else outcome
 
 
-async def _metrics(_: Request) -> Response:
+async def _metrics() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -226,10 +226,12 @@ def _same(given: bytes | None, expected: str) -> bool:
 
 
 def _parse_query(query: bytes) -> list[tuple[bytes, bytes]]:
+    # As latin-1, in which every byte is a character: parse_qsl refuses bytes that are not ASCII once unquoted.
     try:
-        return parse_qsl(query, keep_blank_values=True)
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     except ValueError as error:
         raise MalformedRequest("The query cannot be read.") from error
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
 
 def _host_name(host: str) -> str:
