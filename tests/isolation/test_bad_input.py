@@ -5,7 +5,10 @@ import json
 import pytest
 
 from issuer import Issuer
-from tenantry import TenantStatus, uuid7
+from tenantry import Isolation, Operation, TenantStatus, uuid7
+
+# One pattern is enough: what is refused here is refused before any row is looked for.
+pytestmark = pytest.mark.parametrize("world", [Isolation.POOL], ids=str, indirect=True, scope="module")
 
 UNKNOWN = uuid7()
 JSON = {"Content-Type": "application/json"}
@@ -47,7 +50,7 @@ BODIES = {
     "long title": (json.dumps({"title": "t" * 301}).encode(), 422, "invalid-request"),
     "long body": (json.dumps({"title": "t", "body": "b" * 100_001}).encode(), 422, "invalid-request"),
     "deep nesting": (b"[" * 100_000 + b"]" * 100_000, 400, "malformed-json"),
-    "huge number": (b'{"title": ' + b"9" * 10_000 + b"}", 422, "invalid-request"),
+    "huge number": (b'{"title": ' + b"9" * 10_000 + b"}", 400, "malformed-json"),
     "huge": (b'{"title": "' + b"x" * (2 * 1024 * 1024) + b'"}', 413, "payload-too-large"),
 }
 
@@ -58,9 +61,7 @@ async def test_bad_bodies(product, world, name, method):
     content, status, kind = BODIES[name]
     before = await world.fingerprint(world.a)
     path = "/v1/documents" if method == "POST" else f"/v1/documents/{world.ids(world.a)['document_id']}"
-    response = await product.client.request(
-        method, path, content=content, headers={**product.headers(world.a), **JSON}
-    )
+    response = await product.client.request(method, path, content=content, headers={**product.headers(world.a), **JSON})
     await refused(product, response, status, kind)
     assert await world.fingerprint(world.a) == before
 
@@ -102,7 +103,9 @@ async def test_bad_paths_and_queries(product, world, path, status, kind):
     await refused(product, await product.client.get(path, headers=product.headers(world.a)), status, kind)
 
 
-@pytest.mark.parametrize("query", ["'", '"', "a & | !", "(", "-", "or or", "\\", "%", "it's \"un closed", "<->", "日本"])
+@pytest.mark.parametrize(
+    "query", ["'", '"', "a & | !", "(", "-", "or or", "\\", "%", "it's \"un closed", "<->", "日本"]
+)
 async def test_no_search_text_is_an_error_of_ours(product, world, query):
     response = await product.client.get("/v1/search", params={"q": query}, headers=product.headers(world.a))
     assert response.status_code == 200, response.text
@@ -168,7 +171,7 @@ async def test_bad_tokens(product, world, name):
     assert await world.fingerprint(world.a) == before
 
 
-def test_every_bad_token_is_tried(product, world):
+async def test_every_bad_token_is_tried(product, world):
     assert set(tokens(product, world)) == set(TOKEN_NAMES)
 
 
@@ -197,7 +200,9 @@ async def test_tenants_that_may_not_write(product, world, name):
 
 
 async def test_a_suspension_for_debts_leaves_reading(product, world):
-    with product.changed(world.a, status=TenantStatus.SUSPENDED, suspension_reasons=("billing",)):
+    blocked = (Operation.WRITE, Operation.JOBS, Operation.INGEST)
+    debts = {"status": TenantStatus.SUSPENDED, "suspension_reasons": ("billing",), "blocked": blocked}
+    with product.changed(world.a, **debts):
         response = await product.client.get("/v1/documents", headers=product.headers(world.a))
         assert response.status_code == 200
         response = await product.client.post("/v1/documents", json={"title": "t"}, headers=product.headers(world.a))

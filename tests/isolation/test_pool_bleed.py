@@ -59,9 +59,7 @@ async def test_interleaved_transactions_see_their_own_tenant(world, databases):
             outcome["raised"] += 1
 
     fates = ["", "", "", "cancel", "raise", "commit", "savepoint", "leave"]
-    await asyncio.gather(
-        *(work(dice.choice([world.a, world.b]), dice.choice(fates)) for _ in range(TRANSACTIONS))
-    )
+    await asyncio.gather(*(work(dice.choice([world.a, world.b]), dice.choice(fates)) for _ in range(TRANSACTIONS)))
     assert sum(outcome.values()) == TRANSACTIONS
     assert all(count > TRANSACTIONS / 20 for count in outcome.values()), outcome
     for tenant in (world.a, world.b):
@@ -92,6 +90,7 @@ async def test_a_read_session_writes_nothing(world, databases):
 
 async def test_requests_of_two_tenants_at_once(product, world):
     """The same over HTTP, with clients that go away in the middle."""
+
     async def ask(tenant, patience):
         other = world.b if tenant is world.a else world.a
         request = product.client.get("/v1/documents", headers=product.headers(tenant))

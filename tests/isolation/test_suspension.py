@@ -75,6 +75,7 @@ async def served(app_environment, kafka, publish, issuer, world, free_port, tmp_
 
 async def test_a_suspended_tenant_is_refused_within_a_second(served, publish, world, issuer):
     """Reads too, and whatever the credential's age; the other tenant notices nothing."""
+
     def headers(tenant):
         return {"Authorization": f"Bearer {issuer.token(tenant_id=tenant.id)}"}
 

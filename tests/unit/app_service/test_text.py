@@ -38,7 +38,8 @@ def test_file_names(name):
 
 
 @pytest.mark.parametrize(
-    "name", [".", "..", "a/b", "a\\b", "c:", 'quo"te', "line\nbreak", "nul\x00", " front", "end ", "\u202etxt.exe", "\ud800"]
+    "name",
+    [".", "..", "a/b", "a\\b", "c:", 'quo"te', "line\nbreak", "nul\x00", " front", "end ", "\u202etxt.exe", "\ud800"],
 )
 def test_dangerous_file_names_are_refused(name):
     with pytest.raises(ValueError, match="file name"):

@@ -53,9 +53,7 @@ def request_handlers(
 def clock_shows(directory: LocalDirectory, clock_id: UUID, instant: datetime) -> bool:
     """Whether no tenant of the clock lives before `instant`, as far as the directory knows."""
     return all(
-        tenant.clock.now >= instant
-        for tenant in directory
-        if tenant.clock is not None and tenant.clock.id == clock_id
+        tenant.clock.now >= instant for tenant in directory if tenant.clock is not None and tenant.clock.id == clock_id
     )
 
 

@@ -75,9 +75,7 @@ async def search_documents(
     )
     columns = [column for column in page.c if column.name != "body"]
     return (
-        await session.execute(
-            select(*columns, excerpt.label("excerpt")).order_by(page.c.rank.desc(), page.c.id.desc())
-        )
+        await session.execute(select(*columns, excerpt.label("excerpt")).order_by(page.c.rank.desc(), page.c.id.desc()))
     ).all()
 
 
@@ -181,9 +179,7 @@ async def add_chunk(session: AsyncSession, tenant_id: UUID, content_id: UUID, po
 
 
 async def delete_chunks(session: AsyncSession, tenant_id: UUID, content_id: UUID) -> None:
-    await session.execute(
-        delete(FileChunk).where(FileChunk.tenant_id == tenant_id, FileChunk.content_id == content_id)
-    )
+    await session.execute(delete(FileChunk).where(FileChunk.tenant_id == tenant_id, FileChunk.content_id == content_id))
 
 
 async def read_chunks(

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from app_service.domain import check_text, normalise_tags
 from app_service.domain.text import MAX_FILE_NAME_LENGTH, MAX_TAG_LENGTH, MAX_TAGS, check_file_name
@@ -13,7 +13,9 @@ _readable = AfterValidator(check_text)
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300), _readable]
 # A tsvector holds at most 1 MiB: 100,000 characters fit, whatever they are.
 Body = Annotated[str, StringConstraints(max_length=100_000), _readable]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=MAX_TAG_LENGTH), _readable]
+Tag = Annotated[
+    str, StringConstraints(strip_whitespace=True, to_lower=True, min_length=1, max_length=MAX_TAG_LENGTH), _readable
+]
 Tags = Annotated[list[str], Field(max_length=MAX_TAGS), AfterValidator(normalise_tags)]
 SearchText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), _readable]
 FileName = Annotated[
@@ -68,6 +70,10 @@ class SearchHit(DocumentSummary):
     excerpt: str
 
 
+def _hex(digest: bytes | str) -> str:
+    return digest.hex() if isinstance(digest, bytes) else digest
+
+
 class FileOut(BaseModel):
     """An attachment: `size` in bytes, `sha256` in hex."""
 
@@ -76,6 +82,6 @@ class FileOut(BaseModel):
     name: str
     content_type: str
     size: int
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, BeforeValidator(_hex)]
     version: int
     updated_at: datetime

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response, status
 
 from app_service import repository, service
-from app_service.dependencies import App, Idempotent, Reader, Writer
+from app_service.dependencies import App, Idempotent, Reader, Writer, announce
 from app_service.schemas import (
     DocumentIn,
     DocumentOut,
@@ -22,9 +22,9 @@ from app_service.schemas import (
     Tag,
 )
 from tenantry import CurrentTenant, TenantReadSession, TenantSession
-from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag
+from tenantry.http import Cursor, ExpectedVersion, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, etag
 
-router = APIRouter(prefix="/v1", tags=["documents"])
+router = APIRouter(prefix="/v1", tags=["documents"], route_class=IdempotentRoute)
 
 # What a cursor may hold is checked like any other input: anybody can make one up.
 _Rank = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -49,10 +49,12 @@ async def list_documents(
     tag: Annotated[Tag | None, Query()] = None,
 ) -> Page[DocumentSummary]:
     """Newest first."""
-    (before,) = decode_cursor(cursor, tuple[UUID], of="documents") if cursor else (None,)
+    before = decode_cursor(cursor, UUID, of="documents") if cursor else None
     documents = await repository.list_documents(session, tenant.id, tag=tag, before=before, limit=limit + 1)
     items = [DocumentSummary.model_validate(document) for document in documents[:limit]]
-    return Page(items=items, next_cursor=encode_cursor(items[-1].id, of="documents") if len(documents) > limit else None)
+    return Page(
+        items=items, next_cursor=encode_cursor(items[-1].id, of="documents") if len(documents) > limit else None
+    )
 
 
 @router.get("/documents/{document_id}", dependencies=[Reader])
@@ -74,20 +76,16 @@ async def change_document(
     response: Response,
     version: ExpectedVersion,
 ) -> DocumentOut:
-    document = await service.change_document(
-        session, tenant, app.clock, document_id, patch, version=version
-    )
+    document = await service.change_document(session, tenant, app.clock, document_id, patch, version=version)
     response.headers["ETag"] = etag(document.version)
     return DocumentOut.model_validate(document)
 
 
 @router.delete("/documents/{document_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Writer])
 async def delete_document(document_id: UUID, tenant: CurrentTenant, app: App, version: ExpectedVersion) -> None:
-    async with app.writing(tenant) as session:
-        change = await service.delete_document(
-            session, tenant, app.clock, document_id, version=version
-        )
-    await app.announce(tenant, change)
+    async with app.databases.tenant_session(tenant) as session:
+        change = await service.delete_document(session, tenant, app.clock, document_id, version=version)
+    await announce(app, change)
 
 
 @router.get("/search", dependencies=[Reader])
@@ -103,4 +101,4 @@ async def search(
     rows = await repository.search_documents(session, tenant.id, text=q, after=after, limit=limit + 1)
     items = [SearchHit.model_validate(row) for row in rows[:limit]]
     last = rows[limit - 1] if len(rows) > limit else None
-    return Page(items=items, next_cursor=encode_cursor(last.rank, last.id, of="search") if last is not None else None)
+    return Page(items=items, next_cursor=encode_cursor((last.rank, last.id), of="search") if last is not None else None)

@@ -1,0 +1,55 @@
+"""The processes that the service is made of."""
+
+import asyncio
+
+from app_service.app import SERVICE, create_app
+from app_service.consumers import request_handlers
+from app_service.housekeeping import keep_house
+from app_service.settings import AppSettings
+from tenantry import StartupRefused, Tenancy, TenancySettings, configure_logging
+from tenantry.cli import Role, serve_http
+from tenantry.database import Databases, DatabaseSettings
+from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder
+
+
+async def run_api() -> None:
+    """Serve documents and files, and ship what was metered."""
+    settings = AppSettings()
+    async with _logged(Tenancy.from_env(SERVICE, meter=True)).run() as tenancy:
+        await serve_http(create_app(settings, tenancy), host=settings.host, port=settings.port)
+
+
+async def run_worker() -> None:
+    """Answer the tenant service: make the places of tenants, follow their clocks."""
+    settings, database_settings, kafka = AppSettings(), DatabaseSettings.from_env(SERVICE), KafkaSettings()
+    if database_settings.provisioner_database_url is None:
+        raise StartupRefused("APP_PROVISIONER_DATABASE_URL is not set")
+    state = KafkaDirectory(kafka)
+    databases = Databases(SERVICE, database_settings)
+    async with _logged(Tenancy(SERVICE, TenancySettings(), source=state, databases=databases)).run():
+        handlers = request_handlers(
+            state,
+            provisioner_url=database_settings.provisioner_database_url,
+            clock_wait_seconds=settings.clock_wait_seconds,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(RequestResponder(SERVICE, kafka, databases.system, handlers).run())
+            tasks.create_task(keep_house(databases, state.directory))
+
+
+async def run_relay() -> None:
+    """Publish the outbox, which holds the answers."""
+    async with _logged(Tenancy.from_env(SERVICE)).run() as tenancy:
+        await OutboxRelay(SERVICE, tenancy.databases.system, KafkaSettings()).run()
+
+
+def _logged(tenancy: Tenancy) -> Tenancy:
+    configure_logging(SERVICE, level=tenancy.settings.log_level, json=tenancy.settings.log_json)
+    return tenancy
+
+
+ROLES = (
+    Role("app-api", SERVICE, "Documents and files over HTTP", run_api),
+    Role("app-worker", SERVICE, "Makes the places of tenants and follows their clocks", run_worker),
+    Role("app-relay", SERVICE, "Publishes the app service's outbox", run_relay),
+)
