@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tenantry import Unavailable
@@ -28,11 +28,8 @@ class TopicEnds:
         try:
             async with self._lock, asyncio.timeout(_ANSWER_SECONDS):
                 if self._consumer is None:
-                    consumer = AIOKafkaConsumer(**self._kafka.client_options())
-                    await consumer.start()
-                    self._consumer = consumer
-                numbers = await self._partitions(self._consumer)
-                ends = await self._consumer.end_offsets([TopicPartition(self._topic, each) for each in numbers])
+                    self._consumer = await self._open()
+                ends = await self._consumer.end_offsets(self._consumer.assignment())
         except (KafkaError, OSError, TimeoutError) as error:
             await self.close()
             raise Unavailable("Kafka does not say where its partitions end.") from error
@@ -43,12 +40,15 @@ class TopicEnds:
         if consumer is not None:
             await consumer.stop()
 
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[int]:
-        # Without a subscription the client learns of a topic only by asking for all.
-        numbers = consumer.partitions_for_topic(self._topic)
-        if not numbers:
-            await consumer.topics()
-            numbers = consumer.partitions_for_topic(self._topic)
-        if not numbers:
-            raise Unavailable(f"The topic {self._topic} does not exist.")
-        return sorted(numbers)
+    async def _open(self) -> AIOKafkaConsumer:
+        # A subscription, because that is how a client learns of a topic's partitions; paused, because nothing is read.
+        consumer = AIOKafkaConsumer(
+            self._topic, **self._kafka.client_options(), enable_auto_commit=False, auto_offset_reset="latest"
+        )
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        consumer.pause(*consumer.assignment())
+        return consumer

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from support import API_CALLS, BANDWIDTH, event
+
+from tenantry.testing import eventually
+
+
+async def test_events_are_counted_once_and_answered(usage, tenant_a):
+    await usage.put_meter("api-calls", API_CALLS)
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    first = [event(tenant_a, n) for n in range(50)]
+    # Twice in one request, again in another, and again with another time on the day before.
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    copies = [first[0], first[0], event(tenant_a, 1), event(tenant_a, 2, time=yesterday)]
+    async with usage.metering():
+        assert (await usage.send(*first, *copies)).json() == {"accepted": 54}
+        assert (await usage.send(*first)).status_code == 202
+        await eventually(usage.counted, within=30)
+        span = {"from": (datetime.now(UTC) - timedelta(days=3)).isoformat(), "to": datetime.now(UTC).isoformat()}
+        total = await usage.query(tenant_a, "api-calls", **span)
+        assert [item["value"] for item in total["items"]] == ["50"]
+        volume = await usage.query(tenant_a, "bandwidth", **span)
+        assert [item["value"] for item in volume["items"]] == ["500"]
