@@ -27,6 +27,6 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], within: float = 
         if answer:
             return answer
         if time.monotonic() >= deadline:
-            msg = f"not within {within} s: {failure or answer!r}"
+            msg = f"not within {within} s: {answer if failure is None else failure!s}"
             raise AssertionError(msg) from failure
         await asyncio.sleep(interval)
