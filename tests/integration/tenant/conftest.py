@@ -1,24 +1,33 @@
 """The tenant service on a real database: use cases and workers in this process, Kafka played by the test."""
 
+import base64
+import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
+from sqlalchemy import event
 from tenacity.wait import wait_fixed
 
+from tenant_service.app import create_app
 from tenant_service.audit import Actor
 from tenant_service.domain.saga import AckOutcome, RetryPolicy, RunKind
 from tenant_service.runs.engine import Turn, take_turn
 from tenant_service.runs.repository import Ack, Run, list_runs, store_acks
 from tenant_service.runs.steps import STEPS, SagaSettings
+from tenant_service.runtime import Runtime
+from tenant_service.settings import TenantSettings
 from tenant_service.tenants.service import NewTenant, create_tenant, get_tenant
 from tenant_service.transactions import Transactions
-from tenantry import ManualClock, Tenant
+from tenantry import Clock, ManualClock, SystemClock, Tenant
 from tenantry.testing import ServiceDatabase
 
 OPERATOR = Actor(subject="operator", kind="operator", credential_id="test")
@@ -132,3 +141,135 @@ async def platform(database: ServiceDatabase) -> AsyncIterator[Platform]:
 @pytest.fixture
 def make_ack() -> Callable[..., Ack]:
     return ack
+
+
+MASTER_KEY = base64.b64encode(bytes(range(32))).decode()
+ISSUER = "http://tenant.test"
+SECRETS = {"operator": "operator-secret", "app": "app-secret", "reader": "reader-secret"}
+CLIENTS = [
+    {"client_id": "operator", "scopes": ["platform"], "audiences": ["tenant", "usage", "billing", "app"]},
+    {"client_id": "app", "scopes": ["service"], "audiences": ["usage", "tenant"]},
+    {"client_id": "reader", "scopes": ["tenant:read"], "audiences": ["tenant"]},
+]
+
+
+@dataclass
+class Api:
+    """The service over HTTP, in this process."""
+
+    runtime: Runtime
+    http: httpx.AsyncClient
+
+    async def token(self, client_id: str, *, audience: str = "tenant", **more: str) -> str:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": client_id,
+            "client_secret": SECRETS[client_id],
+            "audience": audience,
+            **more,
+        }
+        answer = await self.http.post("/oauth/token", data=form)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    async def sign_in(self, client_id: str = "operator") -> None:
+        """Every later request carries this client's token."""
+        self.http.headers["Authorization"] = f"Bearer {await self.token(client_id)}"
+
+    async def create(self, **wanted: Any) -> dict[str, Any]:
+        number = next(_slugs)
+        body = {
+            "slug": f"tenant-{number}",
+            "name": f"Tenant {number}",
+            "tier": "standard",
+            "admin_email": "a@example.org",
+        }
+        answer = await self.http.post("/v1/tenants", json=body | wanted)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    async def activate(self, tenant_id: str) -> None:
+        """Provisions the tenant; no service has a say."""
+        settings = self.runtime.settings.saga()
+        while True:
+            async with self.runtime.transactions.begin() as session:
+                if await take_turn(session, STEPS, settings, self.runtime.clock.now()) is None:
+                    return
+
+
+@pytest.fixture
+def bootstrap_file(tmp_path: Path) -> Path:
+    path = tmp_path / "bootstrap.json"
+    path.write_text(
+        json.dumps(
+            [
+                {**client, "secret_sha256": hashlib.sha256(SECRETS[str(client["client_id"])].encode()).hexdigest()}
+                for client in CLIENTS
+            ]
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def settings(bootstrap_file: Path) -> TenantSettings:
+    return TenantSettings(
+        base_url=ISSUER,
+        master_key=MASTER_KEY,
+        bootstrap_file=bootstrap_file,
+        test_clocks_enabled=True,
+        sign_in_origins=["http://billing.test"],
+    )
+
+
+@pytest.fixture
+async def start_api(
+    database: ServiceDatabase, settings: TenantSettings
+) -> AsyncIterator[Callable[..., Awaitable[Api]]]:
+    """Starts replicas of the API that end with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(clock: Clock | None = None, **changes: Any) -> Api:
+            runtime = await stack.enter_async_context(
+                Runtime.start(settings.model_copy(update=changes), database.settings(), clock or SystemClock())
+            )
+            transport = httpx.ASGITransport(create_app(runtime))
+            client = httpx.AsyncClient(transport=transport, base_url=ISSUER)
+            return Api(runtime, await stack.enter_async_context(client))
+
+        yield start
+
+
+@pytest.fixture
+async def api(start_api: Callable[..., Awaitable[Api]]) -> Api:
+    """The API with an operator's token."""
+    started = await start_api()
+    await started.sign_in()
+    return started
+
+
+@dataclass
+class Statements:
+    """How many statements were sent."""
+
+    count: int = 0
+
+
+@pytest.fixture
+def count_statements(api: Api) -> Callable[[], AbstractContextManager[Statements]]:
+    engine = api.runtime.transactions._databases.system.sync_engine
+
+    @contextmanager
+    def counting() -> Iterator[Statements]:
+        statements = Statements()
+
+        def count_one(*_: object) -> None:
+            statements.count += 1
+
+        event.listen(engine, "before_cursor_execute", count_one)
+        try:
+            yield statements
+        finally:
+            event.remove(engine, "before_cursor_execute", count_one)
+
+    return counting

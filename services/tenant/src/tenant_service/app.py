@@ -13,7 +13,8 @@ from tenant_service.sessions.api import PAGE_PATH, SESSIONS_PATH
 from tenant_service.sessions.api import router as sessions
 from tenant_service.tenants.api import router as tenants
 from tenant_service.tiers.api import router as tiers
-from tenantry.http import service_app
+from tenantry.http import TenancyMiddleware, service_app
+from tenantry.identity import Identifier, TokenVerifier
 
 # What answers without a credential: whoever calls these is about to get one, or checks somebody else's.
 PUBLIC = (f"POST {TOKEN_PATH}", f"GET {JWKS_PATH}", f"POST {SESSIONS_PATH}", PAGE_PATH)
@@ -23,9 +24,24 @@ def create_app(runtime: Runtime) -> FastAPI:
     """The application on a started runtime."""
     app = service_app(title="Tenantry: tenant service", service=SERVICE, max_body_bytes=256 * 1024)
     app.state.runtime = runtime
+    app.state.readiness["state"] = lambda: runtime.state.directory.ready
     for router in (tenants, runs, api_keys, tiers, tokens, sessions):
         app.include_router(router)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)
         app.include_router(clock_runs)
+    app.add_middleware(
+        TenancyMiddleware,
+        service=SERVICE,
+        directory=runtime.state.directory,
+        identifier=Identifier(
+            directory=runtime.state.directory,
+            tokens=TokenVerifier(
+                runtime.state.keys, issuer=runtime.settings.base_url, audience=SERVICE, clock=runtime.clock
+            ),
+            credentials=runtime.state.credentials,
+        ),
+        public=PUBLIC,
+        administrative=True,
+    )
     return app

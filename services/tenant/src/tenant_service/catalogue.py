@@ -1,1 +1,24 @@
-"""The data catalogue: every table of this service and what it is."""
+"""The data catalogue: every table of this service, and whose data is in it."""
+
+from tenantry.database import DataCatalogue, SystemTable
+
+CATALOGUE = DataCatalogue(
+    "tenant",
+    [
+        SystemTable("api_key"),
+        SystemTable("audit_chain"),
+        SystemTable("audit_entry"),
+        SystemTable("client"),
+        SystemTable("key_set"),
+        SystemTable("saga_request"),
+        SystemTable("saga_run"),
+        SystemTable("saga_step"),
+        SystemTable("session"),
+        SystemTable("sign_in_code"),
+        SystemTable("signing_key"),
+        SystemTable("tenant"),
+        SystemTable("test_clock"),
+        SystemTable("tier"),
+        SystemTable("tier_version"),
+    ],
+)

@@ -5,18 +5,17 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from fastapi import Depends, Path, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import Actor
 from tenant_service.runtime import Runtime
-from tenantry import CurrentPrincipal, NotFound
-from tenantry.http import require_scope
+from tenantry import CurrentPrincipal, NotFound, current_request_id
+from tenantry.http import idempotent, require_scope
 from tenantry.identity import Principal, Scope
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     return runtime
 
@@ -33,21 +32,15 @@ async def _transaction(runtime: CurrentRuntime) -> AsyncIterator[AsyncSession]:
 Transaction = Annotated[AsyncSession, Depends(_transaction, scope="function")]
 
 
-def _now(runtime: CurrentRuntime) -> datetime:
+async def _now(runtime: CurrentRuntime) -> datetime:
     return runtime.clock.now()
 
 
 Now = Annotated[datetime, Depends(_now)]
 
 
-def request_id() -> str | None:
-    """The id of the request that is being served, as in the logs."""
-    bound = structlog.contextvars.get_contextvars().get("request_id")
-    return None if bound is None else str(bound)
-
-
-def _actor(principal: CurrentPrincipal) -> Actor:
-    return Actor(principal.subject, principal.kind, principal.credential_id, request_id())
+async def _actor(principal: CurrentPrincipal) -> Actor:
+    return Actor(principal.subject, principal.kind, principal.credential_id, current_request_id())
 
 
 CurrentActor = Annotated[Actor, Depends(_actor)]
@@ -55,9 +48,11 @@ CurrentActor = Annotated[Actor, Depends(_actor)]
 # Routes of operators.
 Platform = Depends(require_scope(Scope.PLATFORM))
 
-TenantReference = Annotated[
-    str, Path(alias="tenant", min_length=1, max_length=128, description="The tenant's id or external id.")
-]
+# Routes whose router has the class `IdempotentRoute`; the second is for answers that hold a secret.
+Idempotent = Depends(idempotent(Transaction))
+IdempotentSecret = Depends(idempotent(Transaction, secret=True))
+
+TenantReference = Annotated[str, Path(min_length=1, max_length=128, description="The tenant's id or external id.")]
 
 
 def check_may_read(principal: Principal, tenant_id: UUID) -> None:

@@ -8,17 +8,19 @@ from tenant_service.listening import until_it_works
 from tenant_service.sessions.service import end_expired_sessions
 from tenant_service.transactions import Transactions
 from tenantry import Clock
+from tenantry.http import delete_expired_idempotency_keys
 
 EVERY_SECONDS = 60.0
 SESSIONS_AT_ONCE = 500
 
 
 async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
-    """Retire signing keys and end sessions whose time is over, every minute until cancelled."""
+    """Retire signing keys, idempotency keys and sessions whose time is over, every minute until cancelled."""
     while True:
         async for attempt in until_it_works("housekeeping"):
             with attempt:
                 async with transactions.begin() as session:
                     await retire_signing_keys(session, now=clock.now())
+                    await delete_expired_idempotency_keys(session)
                     await end_expired_sessions(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
         await asyncio.sleep(EVERY_SECONDS)

@@ -36,7 +36,7 @@ class LocalState:
     def __init__(self, master_key: MasterKey, clock: Clock) -> None:
         self.directory = LocalDirectory()
         self.keys = KeySet()
-        self.credentials = CredentialStore()
+        self.credentials = CredentialStore(clock)
         self.signer = Signer([])
         self._master_key = master_key
         self._clock = clock
@@ -61,7 +61,7 @@ class LocalState:
     async def load(self, session: AsyncSession) -> None:
         """Read everything. Raises `MasterKeyError` where the signing keys cannot be decrypted."""
         tenants = await session.stream(_TENANTS.execution_options(yield_per=1000))
-        async for row, clock in tenants.tuples():
+        async for row, clock in tenants:
             self._take(row, clock)
         for tier in await session.scalars(select(TierRow)):
             self.directory.upsert_tier(tier_document(tier))
@@ -101,7 +101,7 @@ class LocalState:
             by_kind.setdefault(kind, []).append(name)
         if tenant_ids := by_kind.get("tenant"):
             statement = _TENANTS.where(TenantRow.id.in_([UUID(text) for text in tenant_ids]))
-            for row, clock in (await session.execute(statement)).tuples():
+            for row, clock in await session.execute(statement):
                 self._take(row, clock)
         if tiers := by_kind.get("tier"):
             for tier in await session.scalars(select(TierRow).where(TierRow.name.in_(tiers))):

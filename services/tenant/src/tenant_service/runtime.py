@@ -15,7 +15,7 @@ from tenant_service.settings import TenantSettings
 from tenant_service.tiers.service import publish_unpublished_tiers
 from tenant_service.transactions import Transactions
 from tenantry import Clock, StartupRefused
-from tenantry.database import Databases, DatabaseSettings
+from tenantry.database import Databases, DatabaseSettings, UnsafeRole
 
 SERVICE = "tenant"
 
@@ -68,10 +68,17 @@ class Runtime:
 
 @asynccontextmanager
 async def open_databases(settings: DatabaseSettings) -> AsyncIterator[Databases]:
-    """The service's databases, with roles that may not do too much, disposed when the block ends."""
+    """The service's databases, disposed when the block ends.
+
+    Raises `StartupRefused` where one of its roles could do more than it should.
+    """
     databases = Databases(SERVICE, settings)
     try:
         await databases.verify_roles()
+    except UnsafeRole as error:
+        await databases.dispose()
+        raise StartupRefused(str(error)) from error
+    try:
         yield databases
     finally:
         await databases.dispose()

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Response
 from tenant_service.clocks import service
 from tenant_service.clocks.schemas import ClockAdvance, ClockCreate, ClockOut
 from tenant_service.clocks.service import TestClock
-from tenant_service.dependencies import CurrentActor, Now, Platform, Transaction
-from tenantry.http import etag
+from tenant_service.dependencies import CurrentActor, Idempotent, Now, Platform, Transaction
+from tenantry.http import IdempotentRoute, etag
 
-router = APIRouter(prefix="/v1/test-clocks", tags=["test clocks"], dependencies=[Platform])
+router = APIRouter(prefix="/v1/test-clocks", tags=["test clocks"], dependencies=[Platform], route_class=IdempotentRoute)
 
 
 def _shown(clock: TestClock, response: Response) -> ClockOut:
@@ -18,7 +18,7 @@ def _shown(clock: TestClock, response: Response) -> ClockOut:
     return ClockOut.of(clock)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[Idempotent])
 async def create_clock(
     body: ClockCreate, response: Response, session: Transaction, actor: CurrentActor, now: Now
 ) -> ClockOut:
@@ -34,7 +34,7 @@ async def get_clock(clock_id: UUID, response: Response, session: Transaction) ->
     return _shown(await service.get_clock(session, clock_id), response)
 
 
-@router.post("/{clock_id}/advance", status_code=202)
+@router.post("/{clock_id}/advance", status_code=202, dependencies=[Idempotent])
 async def advance_clock(
     clock_id: UUID, body: ClockAdvance, response: Response, session: Transaction, actor: CurrentActor, now: Now
 ) -> ClockOut:

@@ -5,7 +5,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from tenant_service.dependencies import CurrentActor, CurrentRuntime, Now, Platform, TenantReference, Transaction
+from tenant_service.dependencies import (
+    CurrentActor,
+    CurrentRuntime,
+    IdempotentSecret,
+    Now,
+    Platform,
+    TenantReference,
+    Transaction,
+)
 from tenant_service.identity import api_keys
 from tenant_service.identity.schemas import (
     ApiKeyCreate,
@@ -19,10 +27,15 @@ from tenant_service.identity.schemas import (
 from tenant_service.identity.signing_keys import load_jwks, rotate_signing_key
 from tenant_service.identity.token_requests import Grant, read_grant
 from tenant_service.identity.tokens import issue_for_api_key, issue_for_client
-from tenantry.http import Cursor, Limit, Page, decode_cursor, encode_cursor
+from tenantry.http import Cursor, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor
 
 router = APIRouter(tags=["tokens"])
-keys_router = APIRouter(prefix="/v1/tenants/{tenant}/api-keys", tags=["api keys"], dependencies=[Platform])
+keys_router = APIRouter(
+    prefix="/v1/tenants/{tenant_id}/api-keys",
+    tags=["api keys"],
+    dependencies=[Platform],
+    route_class=IdempotentRoute,
+)
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 JWKS_PATH = "/.well-known/jwks.json"
@@ -90,9 +103,9 @@ async def rotate(session: Transaction, runtime: CurrentRuntime, actor: CurrentAc
     return SigningKeyOut(kid=await rotate_signing_key(session, runtime.master_key, actor=actor, now=now))
 
 
-@keys_router.post("", status_code=201)
+@keys_router.post("", status_code=201, dependencies=[IdempotentSecret])
 async def create_api_key(
-    reference: TenantReference,
+    tenant_id: TenantReference,
     body: ApiKeyCreate,
     response: Response,
     session: Transaction,
@@ -102,25 +115,25 @@ async def create_api_key(
     """A new key of the tenant. The answer is the only place where it is ever shown."""
     response.headers["Cache-Control"] = "no-store"
     row, key = await api_keys.create_api_key(
-        session, reference, name=body.name, scopes=body.scopes, expires_at=body.expires_at, actor=actor, now=now
+        session, tenant_id, name=body.name, scopes=body.scopes, expires_at=body.expires_at, actor=actor, now=now
     )
     return NewApiKeyOut.of(row, key=key)
 
 
 @keys_router.get("")
 async def list_api_keys(
-    reference: TenantReference, session: Transaction, limit: Limit = 50, cursor: Cursor = None
+    tenant_id: TenantReference, session: Transaction, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[ApiKeyOut]:
     """The tenant's keys, revoked ones among them."""
     after = None if cursor is None else decode_cursor(cursor, UUID, of="api keys")
-    rows = await api_keys.list_api_keys(session, reference, after=after, limit=limit + 1)
+    rows = await api_keys.list_api_keys(session, tenant_id, after=after, limit=limit + 1)
     items = [ApiKeyOut.of(row) for row in rows[:limit]]
     return Page(items=items, next_cursor=encode_cursor(items[-1].id, of="api keys") if len(rows) > limit else None)
 
 
 @keys_router.delete("/{key_id}", status_code=204)
 async def revoke_api_key(
-    reference: TenantReference, key_id: UUID, session: Transaction, actor: CurrentActor, now: Now
+    tenant_id: TenantReference, key_id: UUID, session: Transaction, actor: CurrentActor, now: Now
 ) -> None:
     """Refuse the key in every service from now on."""
-    await api_keys.revoke_api_key(session, reference, key_id, actor=actor, now=now)
+    await api_keys.revoke_api_key(session, tenant_id, key_id, actor=actor, now=now)

@@ -12,7 +12,7 @@ from tenant_service.runs.schemas import RunOut
 from tenant_service.tenants.repository import find_tenant
 from tenantry.http import Cursor, Limit, Page, decode_cursor, encode_cursor
 
-router = APIRouter(prefix="/v1/tenants/{tenant}/runs", tags=["runs"], dependencies=[Platform])
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/runs", tags=["runs"], dependencies=[Platform])
 clock_router = APIRouter(prefix="/v1/test-clocks/{clock_id}/runs", tags=["test clocks"], dependencies=[Platform])
 
 
@@ -26,28 +26,28 @@ async def _page(session: AsyncSession, subject_id: UUID, limit: int, cursor: str
 
 @router.get("")
 async def list_runs(
-    reference: TenantReference, session: Transaction, limit: Limit = 50, cursor: Cursor = None
+    tenant_id: TenantReference, session: Transaction, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[RunOut]:
     """The tenant's runs, the newest first, with the reason where one has failed."""
-    tenant, _ = await find_tenant(session, reference)
+    tenant, _ = await find_tenant(session, tenant_id)
     return await _page(session, tenant.id, limit, cursor)
 
 
 @router.post("/{run_id}/retry")
 async def retry_run(
-    reference: TenantReference, run_id: UUID, session: Transaction, actor: CurrentActor, now: Now
+    tenant_id: TenantReference, run_id: UUID, session: Transaction, actor: CurrentActor, now: Now
 ) -> RunOut:
     """Go on from the step that failed."""
-    tenant, _ = await find_tenant(session, reference)
+    tenant, _ = await find_tenant(session, tenant_id)
     return RunOut.of(await service.retry_run(session, tenant.id, run_id, actor=actor, now=now))
 
 
 @router.post("/{run_id}/cancel")
 async def cancel_run(
-    reference: TenantReference, run_id: UUID, session: Transaction, actor: CurrentActor, now: Now
+    tenant_id: TenantReference, run_id: UUID, session: Transaction, actor: CurrentActor, now: Now
 ) -> RunOut:
     """Give the run up; a tenant that was being provisioned is then `cancelled`."""
-    tenant, _ = await find_tenant(session, reference)
+    tenant, _ = await find_tenant(session, tenant_id)
     return RunOut.of(await service.cancel_run(session, tenant.id, run_id, actor=actor, now=now))
 
 

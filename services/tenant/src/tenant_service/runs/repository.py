@@ -245,5 +245,5 @@ async def count_by_state(session: AsyncSession) -> Mapping[RunState, int]:
     """How many runs are not over, by state: for metrics."""
     open_runs = (RunState.RUNNING, RunState.NEEDS_OPERATOR)
     statement = select(SagaRunRow.state, func.count()).where(SagaRunRow.state.in_(open_runs)).group_by(SagaRunRow.state)
-    counted = dict((await session.execute(statement)).tuples().all())
+    counted = dict((await session.execute(statement)).all())
     return {state: counted.get(state, 0) for state in open_runs}

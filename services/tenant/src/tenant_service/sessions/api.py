@@ -7,17 +7,18 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from tenant_service.dependencies import CurrentActor, CurrentRuntime, Now, Platform, Transaction, request_id
+from tenant_service.dependencies import CurrentActor, CurrentRuntime, IdempotentSecret, Now, Platform, Transaction
 from tenant_service.domain.redirects import DEFAULT_TARGET, allowed_target
 from tenant_service.runtime import Runtime
 from tenant_service.sessions import service
 from tenant_service.sessions.page import sign_in_page
 from tenant_service.sessions.schemas import CodeCreate, CodeOut, SessionCreate, SessionOut
 from tenant_service.sessions.service import SESSION_LIFETIME, InvalidCode, SignedIn
-from tenantry import CurrentPrincipal, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
+from tenantry import CurrentPrincipal, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, current_request_id
+from tenantry.http import IdempotentRoute
 from tenantry.identity import SESSION_COOKIE, PrincipalKind, csrf_token
 
-router = APIRouter(tags=["sessions"])
+router = APIRouter(tags=["sessions"], route_class=IdempotentRoute)
 
 SESSIONS_PATH = "/v1/sessions"
 PAGE_PATH = "/signin"
@@ -48,7 +49,7 @@ def _set_cookie(response: Response, signed_in: SignedIn) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
-@router.post("/v1/sign-in-codes", status_code=201, dependencies=[Platform])
+@router.post("/v1/sign-in-codes", status_code=201, dependencies=[Platform, IdempotentSecret])
 async def create_code(
     body: CodeCreate, response: Response, session: Transaction, runtime: CurrentRuntime, actor: CurrentActor, now: Now
 ) -> CodeOut:
@@ -66,7 +67,7 @@ async def create_code(
 @router.post(SESSIONS_PATH, status_code=201)
 async def create_session(body: SessionCreate, response: Response, session: Transaction, now: Now) -> SessionOut:
     """Sign in with a code: the session is in the cookie, which scripts cannot read."""
-    signed_in = await service.sign_in(session, body.code, request_id=request_id(), now=now)
+    signed_in = await service.sign_in(session, body.code, request_id=current_request_id(), now=now)
     _set_cookie(response, signed_in)
     return SessionOut(
         id=signed_in.id,
@@ -124,7 +125,7 @@ async def submit_page(
     _check_origin(request, runtime)
     try:
         async with runtime.transactions.begin() as session:
-            signed_in = await service.sign_in(session, code, request_id=request_id(), now=now)
+            signed_in = await service.sign_in(session, code, request_id=current_request_id(), now=now)
     except InvalidCode as refused:
         return sign_in_page(
             code="",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from tenant_service.dependencies import (
     CurrentActor,
     CurrentRuntime,
+    Idempotent,
     Now,
     Platform,
     TenantReference,
@@ -18,9 +19,9 @@ from tenant_service.tenants import service
 from tenant_service.tenants.repository import TenantFilter
 from tenant_service.tenants.schemas import ReadOnly, Suspension, TenantCreate, TenantOut, TenantUpdate
 from tenantry import CurrentPrincipal, InvalidRequest, Tenant, TenantStatus
-from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag
+from tenantry.http import Cursor, ExpectedVersion, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, etag
 
-router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=IdempotentRoute)
 
 _LIST = "tenants"
 
@@ -30,7 +31,7 @@ def _shown(tenant: Tenant, response: Response) -> TenantOut:
     return TenantOut.of(tenant)
 
 
-@router.post("", status_code=202, dependencies=[Platform])
+@router.post("", status_code=202, dependencies=[Platform, Idempotent])
 async def create_tenant(
     body: TenantCreate,
     response: Response,
@@ -78,19 +79,19 @@ async def list_tenants(
     return Page(items=items, next_cursor=encode_cursor(items[-1].id, of=_LIST) if more else None)
 
 
-@router.get("/{tenant}")
+@router.get("/{tenant_id}")
 async def get_tenant(
-    reference: TenantReference, response: Response, session: Transaction, principal: CurrentPrincipal
+    tenant_id: TenantReference, response: Response, session: Transaction, principal: CurrentPrincipal
 ) -> TenantOut:
     """A tenant, by its id or external id."""
-    tenant = await service.get_tenant(session, reference)
+    tenant = await service.get_tenant(session, tenant_id)
     check_may_read(principal, tenant.id)
     return _shown(tenant, response)
 
 
-@router.patch("/{tenant}", dependencies=[Platform])
+@router.patch("/{tenant_id}", dependencies=[Platform])
 async def update_tenant(
-    reference: TenantReference,
+    tenant_id: TenantReference,
     body: TenantUpdate,
     response: Response,
     expected_version: ExpectedVersion,
@@ -101,14 +102,14 @@ async def update_tenant(
     """Change name, tier or metadata."""
     changes = body.model_dump(exclude_unset=True)
     tenant = await service.update_tenant(
-        session, reference, changes, expected_version=expected_version, actor=actor, now=now
+        session, tenant_id, changes, expected_version=expected_version, actor=actor, now=now
     )
     return _shown(tenant, response)
 
 
-@router.post("/{tenant}/suspend", dependencies=[Platform])
+@router.post("/{tenant_id}/suspend", dependencies=[Platform])
 async def suspend_tenant(
-    reference: TenantReference,
+    tenant_id: TenantReference,
     body: Suspension,
     response: Response,
     session: Transaction,
@@ -116,13 +117,13 @@ async def suspend_tenant(
     now: Now,
 ) -> TenantOut:
     """Add a reason; what each one stops takes effect in every service within a second."""
-    tenant = await service.suspend_tenant(session, reference, body.reason, body.note, actor=actor, now=now)
+    tenant = await service.suspend_tenant(session, tenant_id, body.reason, body.note, actor=actor, now=now)
     return _shown(tenant, response)
 
 
-@router.post("/{tenant}/reactivate", dependencies=[Platform])
+@router.post("/{tenant_id}/reactivate", dependencies=[Platform])
 async def reactivate_tenant(
-    reference: TenantReference,
+    tenant_id: TenantReference,
     body: Suspension,
     response: Response,
     session: Transaction,
@@ -130,14 +131,14 @@ async def reactivate_tenant(
     now: Now,
 ) -> TenantOut:
     """Lift one reason; the others stay."""
-    tenant = await service.reactivate_tenant(session, reference, body.reason, body.note, actor=actor, now=now)
+    tenant = await service.reactivate_tenant(session, tenant_id, body.reason, body.note, actor=actor, now=now)
     return _shown(tenant, response)
 
 
-@router.post("/{tenant}/read-only", dependencies=[Platform])
+@router.post("/{tenant_id}/read-only", dependencies=[Platform])
 async def set_read_only(
-    reference: TenantReference, body: ReadOnly, response: Response, session: Transaction, actor: CurrentActor, now: Now
+    tenant_id: TenantReference, body: ReadOnly, response: Response, session: Transaction, actor: CurrentActor, now: Now
 ) -> TenantOut:
     """Refuse or allow writes, whatever the tenant's state."""
-    tenant = await service.set_read_only(session, reference, body.reason, on=body.on, actor=actor, now=now)
+    tenant = await service.set_read_only(session, tenant_id, body.reason, on=body.on, actor=actor, now=now)
     return _shown(tenant, response)

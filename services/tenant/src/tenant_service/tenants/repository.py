@@ -111,7 +111,7 @@ async def list_tenants(
         .order_by(TenantRow.id)
         .limit(limit)
     )
-    return [(row, _clock(clock)) for row, clock in (await session.execute(statement)).tuples()]
+    return [(row, _clock(clock)) for row, clock in await session.execute(statement)]
 
 
 async def raise_versions_of_clock(session: AsyncSession, clock_id: UUID) -> Sequence[TenantRow]:
