@@ -73,9 +73,11 @@ class LocalDirectory:
         if known is not None:
             return known
         try:
-            return self._tenants.get(UUID(reference))
+            tenant_id = UUID(reference)
         except ValueError:
             return None
+        # Only the case may differ: UUID() also takes braces, missing hyphens and the digits of other scripts.
+        return self._tenants.get(tenant_id) if str(tenant_id) == reference.lower() else None
 
     def by_slug(self, slug: str) -> Tenant | None:
         return self._by_slug.get(slug)

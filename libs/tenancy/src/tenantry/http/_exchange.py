@@ -162,7 +162,9 @@ class HttpExchange:
         if self._head is not None:
             self._head = None
             self.status = error.status
-            await problem(error, self._scope["path"])(self._scope, self._receive, self._send)
+            response = problem(error, self._scope["path"])
+            response.headers["x-request-id"] = self._request_id
+            await response(self._scope, self._receive, self._send)
         elif not self._has_length:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         self._observe()
@@ -199,12 +201,17 @@ class WebSocketExchange:
         self._closed = False
 
     async def send(self, message: Message) -> None:
-        """Passes on; raises the `TenantryError` for which the connection must end."""
+        """Passes on, or closes and raises `ResponseCut` where the connection must end."""
         now = time.perf_counter()
         if message["type"] == "websocket.send" and now - self._checked_at >= RECHECK_SECONDS:
             self._checked_at = now
-            self._recheck(self._scope)
-        self._closed = self._closed or message["type"] == "websocket.close"
+            try:
+                self._recheck(self._scope)
+            except TenantryError as error:
+                await self.close(error)
+        if self._closed:
+            raise ResponseCut
+        self._closed = message["type"] == "websocket.close"
         await self._send(message)
 
     async def close(self, error: TenantryError) -> None:

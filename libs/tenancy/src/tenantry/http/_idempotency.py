@@ -133,7 +133,7 @@ def idempotent(session: Any, *, secret: bool = False) -> Callable[..., Awaitable
 
         @router.post("/documents", dependencies=[Depends(idempotent(TenantSession))])
 
-    The same key with another path, query, tenant or body is 409 `idempotency-conflict`.
+    The same key of the same caller with another path, query or body is 409 `idempotency-conflict`.
     """
 
     async def claim(

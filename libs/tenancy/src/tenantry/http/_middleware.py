@@ -16,7 +16,7 @@ from tenantry._context import _current, _request_id
 from tenantry._directory import TenantDirectory
 from tenantry._errors import TenantryError, Unavailable
 from tenantry._tenant import Operation
-from tenantry.http._exchange import HttpExchange, WebSocketExchange
+from tenantry.http._exchange import HttpExchange, ResponseCut, WebSocketExchange
 from tenantry.http._metering import RequestMetering
 from tenantry.http._metrics import RequestMetrics
 from tenantry.http._problems import problem
@@ -120,6 +120,8 @@ class TenancyMiddleware:
             await self._app(scope, receive, exchange.send)
         except TenantryError as error:
             await exchange.close(error)
+        except ResponseCut:
+            pass
         finally:
             if tenant_reset is not None:
                 _current.reset(tenant_reset)
