@@ -1,10 +1,13 @@
 import asyncio
+import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app_product import run_product
 from app_world import new_world
+from issuer import ISSUER, Issuer
 from tenantry import Isolation
 
 
@@ -22,3 +25,28 @@ async def product(world, tmp_path):
     """The app in this process, knowing tenants A and B."""
     async with run_product(world.database, [world.a, world.b], tmp_path) as product:
         yield product
+
+
+@pytest.fixture
+def issuer():
+    return Issuer()
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def app_environment(service_database, kafka_bootstrap, tmp_path):
+    """What a process of the app needs, and nothing else of ours."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        **service_database("app").environment(),
+        "TENANTRY_ISSUER": ISSUER,
+        "TENANTRY_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "TENANTRY_STATE_DIR": str(tmp_path),
+    }

@@ -11,10 +11,10 @@ from tenantry import uuid7
 
 ROLES = {
     "superuser": "SUPERUSER",
-    "bypasses row security": "BYPASSRLS",
+    "bypasses row security": "BYPASSRLS IN ROLE app_service",
     "owner's member": "IN ROLE app_owner",
     "system role's member": "IN ROLE app_system",
-    "may create roles": "CREATEROLE",
+    "may create roles": "CREATEROLE IN ROLE app_service",
 }
 REASONS = {
     "superuser": "is a superuser",
@@ -42,9 +42,9 @@ def start(environment, role="app-api"):
 
 
 @pytest.fixture
-async def unsafe_role(admin_url, request):
+async def unsafe_role(postgres_url, app_environment, request):
     name = f"unsafe_{uuid7().hex}"
-    connection = await asyncpg.connect(admin_url)
+    connection = await asyncpg.connect(postgres_url)
     await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'unsafe' {ROLES[request.param]}")
     yield request.param, name
     await connection.execute(f"DROP ROLE {name}")
@@ -53,9 +53,9 @@ async def unsafe_role(admin_url, request):
 
 @pytest.mark.parametrize("unsafe_role", ROLES, indirect=True)
 @pytest.mark.parametrize("role", ["app-api", "app-worker"])
-async def test_an_unsafe_role_is_refused(app_environment, app_urls, unsafe_role, role):
+async def test_an_unsafe_role_is_refused(app_environment, unsafe_role, role):
     kind, name = unsafe_role
-    environment = {**app_environment, "APP_DATABASE_URL": with_user(app_urls.service, name, "unsafe")}
+    environment = {**app_environment, "APP_DATABASE_URL": with_user(app_environment["APP_DATABASE_URL"], name, "unsafe")}
     finished = start(environment, role)
     assert finished.returncode == 1, finished.stderr
     said = [line for line in (finished.stdout + finished.stderr).splitlines() if "refusing to start" in line]

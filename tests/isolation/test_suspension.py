@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tenantry import TenantStatus
+from tenantry import Isolation, TenantStatus
 from tenantry.events import KafkaSettings, create_topics
 from tenantry.testing import eventually
+
+pytestmark = pytest.mark.parametrize("world", [Isolation.POOL], ids=str, indirect=True, scope="module")
 
 LIMIT_SECONDS = 1.0
 

@@ -1,0 +1,69 @@
+"""Every database is what its data catalogue says, and the audit sees it when one is not."""
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app_service.models import CATALOGUE as APP
+from billing_service.catalogue import CATALOGUE as BILLING
+from tenant_service.catalogue import CATALOGUE as TENANT
+from tenantry import Isolation
+from tenantry.database import tenant_database
+from usage_service.data_catalogue import CATALOGUE as USAGE
+
+CATALOGUES = {catalogue.service: catalogue for catalogue in (TENANT, USAGE, BILLING, APP)}
+
+
+async def audit(catalogue, url, *faults):
+    """The findings after `faults` were made, as the administrator, in a transaction that is rolled back."""
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
+    try:
+        async with engine.connect() as connection:
+            for statement in faults:
+                await connection.execute(text(statement))
+            findings = await catalogue.audit(connection)
+            await connection.rollback()
+    finally:
+        await engine.dispose()
+    return findings
+
+
+def administrator(database, name=None):
+    return database.admin_url.rpartition("/")[0] + "/" + (name or database.name)
+
+
+@pytest.mark.parametrize("service", CATALOGUES)
+async def test_the_database_is_what_its_catalogue_says(service_database, service):
+    database = service_database(service)
+    assert await audit(CATALOGUES[service], administrator(database)) == []
+
+
+async def test_the_places_of_tenants_are_too(world):
+    for tenant in (world.a, world.b):
+        name = tenant_database("app", tenant.id) if world.isolation is Isolation.DATABASE else None
+        assert await audit(APP, administrator(world.database, name)) == []
+
+
+FAULTS = {
+    "a table that nobody declared": ["CREATE TABLE {s}.forgotten (tenant_id uuid)"],
+    "not forced": ["ALTER TABLE {s}.document NO FORCE ROW LEVEL SECURITY"],
+    "not enabled": ["ALTER TABLE {s}.document DISABLE ROW LEVEL SECURITY"],
+    "a policy more": ["CREATE POLICY more ON {s}.document USING (true)"],
+    "a policy less": ["DROP POLICY tenant_isolation ON {s}.document"],
+    "a wider policy": ["ALTER POLICY tenant_isolation ON {s}.document USING (true)"],
+    "TRUNCATE": ["GRANT TRUNCATE ON {s}.document TO app_service"],
+    "a grant to everybody": ["GRANT SELECT ON {s}.document TO PUBLIC"],
+    "a key without the tenant": ["ALTER TABLE {s}.document ADD CONSTRAINT one UNIQUE (id)"],
+    "a view with its owner's rights": ["CREATE VIEW {s}.all_documents AS SELECT * FROM {s}.document"],
+    "a foreign key without the tenant": [
+        "ALTER TABLE {s}.document ADD CONSTRAINT one UNIQUE (id)",
+        "ALTER TABLE {s}.document_file ADD FOREIGN KEY (document_id) REFERENCES {s}.document (id)",
+    ],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_audit_sees(world, fault):
+    name = tenant_database("app", world.b.id) if world.isolation is Isolation.DATABASE else None
+    statements = [statement.format(s=world.schema(world.b)) for statement in FAULTS[fault]]
+    assert await audit(APP, administrator(world.database, name), *statements) != []
