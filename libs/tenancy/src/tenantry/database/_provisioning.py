@@ -49,17 +49,6 @@ async def create_tenant_database(provisioner_url: str, service: str, tenant_id: 
     """
     roles = RoleNames(service)
     database = tenant_database(service, tenant_id)
-    connection = await asyncpg.connect(dsn(provisioner_url))
-    try:
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database):
-            try:
-                await connection.execute(
-                    f"CREATE DATABASE {quote(database)} OWNER {quote(roles.owner)} TEMPLATE template0 ENCODING 'UTF8'"
-                )
-            except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-                pass  # another worker answered the same request
-    finally:
-        await connection.close()
     variables = {
         "database": database,
         "owner": roles.owner,
@@ -70,5 +59,16 @@ async def create_tenant_database(provisioner_url: str, service: str, tenant_id: 
         "provisioner": roles.provisioner,
         "provisioner_password": "",
     }
-    await run_script(provisioner_url, script_path("database.sql"), variables)
+    connection = await asyncpg.connect(dsn(provisioner_url))
+    try:
+        # Two workers that grant at once fail with "tuple concurrently updated"; the second waits. The lock goes with
+        # the connection.
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", f"tenantry.{database}")
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database):
+            await connection.execute(
+                f"CREATE DATABASE {quote(database)} OWNER {quote(roles.owner)} TEMPLATE template0 ENCODING 'UTF8'"
+            )
+        await run_script(provisioner_url, script_path("database.sql"), variables)
+    finally:
+        await connection.close()
     return with_database(provisioner_url, database)
