@@ -112,7 +112,8 @@ def _environment(home: Home, kept: Secrets, addresses: Addresses, urls: ServiceU
         "TENANTRY_CLIENT_ID": service_client(service),
         "TENANTRY_CLIENT_SECRET": kept[service_client(service)],
         "TENANTRY_STATE_DIR": str(home.directory / "spool"),
-        "TENANTRY_LOG_LEVEL": os.environ.get("TENANTRY_LOG_LEVEL", "info"),
+        # Lines for people, unless somebody wants them for a machine; what else is set is inherited.
+        "TENANTRY_LOG_JSON": os.environ.get("TENANTRY_LOG_JSON", "false"),
         f"{prefix}_HOST": HOST,
         f"{prefix}_PORT": str(addresses.ports[service]),
         f"{prefix}_DATABASE_URL": urls.service,

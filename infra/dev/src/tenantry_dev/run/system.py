@@ -26,10 +26,12 @@ from tenantry_dev.run.settings import (
 from tenantry_dev.run.supervisor import Program, Supervisor, end_leftovers
 from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres, StackError
 from tenantry_dev.stack.ports import choose_port
-from tenantry_dev.stack.process import failure, wait_until
+from tenantry_dev.stack.process import failure, last_lines, wait_until
 
 _SERVER_SECONDS = 90.0
 _READY_SECONDS = 120.0
+# How a role says that trying again is of no use.
+_REFUSAL = "refusing to start"
 Notify = Callable[[str], None]
 
 
@@ -181,11 +183,16 @@ class _Launch:
         while waiting:
             waiting -= {service for service in waiting if _is_ready(self._addresses.url(service))}
             self._check_programs(supervisor, waiting, deadline)
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def _check_programs(self, supervisor: Supervisor, waiting: set[str], deadline: float) -> None:
+        """Raises StackError when there is nothing left to wait for."""
         if not supervisor.alive:
             raise StackError("The supervisor ended. Start again.")
+        for name, state in supervisor.states().items():
+            log = self._home.logs / f"{name}.log"
+            if state == "BACKOFF" and _REFUSAL in last_lines(log, 1):
+                raise failure(name, log)
         if waiting and time.monotonic() > deadline:
             service = min(waiting)
             raise failure(f"The {service} service", self._home.logs / f"{service}-api.log")

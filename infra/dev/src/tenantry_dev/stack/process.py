@@ -144,7 +144,7 @@ def require_space(directory: Path, needed: int = _LEAST_FREE_BYTES) -> None:
 
 def failure(name: str, log: Path) -> StackError:
     """What to tell when a server ended or did not come up: the reason if the log shows a known one, and its end."""
-    tail = _tail(log)
+    tail = last_lines(log, 15)
     reason = next((text for sign, text in _KNOWN_REASONS.items() if sign.lower() in tail.lower()), "")
     return StackError(f"{name} did not start. {reason}\nThe end of {log}:\n{tail or '(empty)'}")
 
@@ -157,14 +157,15 @@ _KNOWN_REASONS = {
 }
 
 
-def _tail(log: Path) -> str:
+def last_lines(log: Path, count: int) -> str:
+    """The end of a log; empty when there is none."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
             lines = stream.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(lines[-15:])
+    return "\n".join(lines[-count:])
 
 
 def wait_until(ready: Callable[[], bool], *, alive: Callable[[], bool], within: float) -> bool:
