@@ -114,7 +114,7 @@ class Installation:
         """A process of its own, whose output goes to `log`."""
         with log.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "tenantry.cli", "serve", "--role", role],
+                [Path(sys.executable).with_name("tenantry"), "serve", "--role", role],
                 env=self.environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -48,6 +48,8 @@ _TICK_SECONDS: Final = 0.2
 _IDLE_TICK_SECONDS: Final = 1.0
 _LAG_SECONDS: Final = 2.0
 _RESYNC_SECONDS: Final = 2.0
+# A snapshot may take a twentieth of the time, whatever it costs.
+_RESYNC_SHARE: Final = 20
 _RETRY_SECONDS: Final = 3.0
 _RERATED_A_TICK: Final = 250
 _ROW_LIMIT: Final = 300_000
@@ -94,7 +96,8 @@ class LivePage:
         self._known_invoices: set[UUID] = set()
         self._lags: list[Lag] = []
         self._offsets: dict[int, int] = {}
-        self._synced_at = 0.0
+        self._resync_at = 0.0
+        self._directory_version = -1
 
     def view(self) -> View:
         """What the page shows now."""
@@ -156,7 +159,9 @@ class LivePage:
                 for record in records:
                     self._apply(record)
             now = time.monotonic()
-            if self._board.needs_snapshot and now - self._synced_at >= _RESYNC_SECONDS:
+            # A tenant that came, or whose clock was advanced, may be in another period now.
+            stale = self._board.needs_snapshot or self._directory.version != self._directory_version
+            if stale and now >= self._resync_at:
                 return
             since = now - published_at
             if since >= _IDLE_TICK_SECONDS or (changed and since >= _TICK_SECONDS):
@@ -206,6 +211,8 @@ class LivePage:
             self._hub.publish(frame("board", _encode(self._fragments.render(self.view()))))
 
     async def _snapshot(self) -> None:
+        began = time.monotonic()
+        self._directory_version = self._directory.version
         async with self._databases.system.connect() as connection, connection.begin():
             await repository.begin_snapshot(connection)
             self._offsets = await repository.stored_offsets(
@@ -226,8 +233,9 @@ class LivePage:
         self._board = board
         self._invoices = deque(latest, maxlen=INVOICES_SHOWN)
         self._known_invoices = {invoice.id for invoice in latest}
-        self._synced_at = time.monotonic()
         board.rerate(_RERATED_A_TICK)
+        ended = time.monotonic()
+        self._resync_at = ended + max(_RESYNC_SECONDS, _RESYNC_SHARE * (ended - began))
 
     async def _open_tenants(self, connection: AsyncConnection) -> list[TenantBoard]:
         """Every tenant of the directory with the period it is in: its subscription's, else the calendar month."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from billing_service.dashboard.board import Board, TenantBoard
@@ -133,7 +133,7 @@ def compact(number: Decimal) -> str:
             scaled = number / size
             places = 2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0
             return f"{scaled:.{places}f}{unit}"
-    return plain(number.quantize(Decimal("0.01")))
+    return plain(number.quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
 def grouped(number: Decimal) -> str:

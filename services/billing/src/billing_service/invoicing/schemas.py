@@ -32,7 +32,7 @@ class Money(BaseModel):
 
 
 class RunOut(BaseModel):
-    """`progress` counts the periods by what became of them; `totals` sums what was (in a dry run: would be) invoiced."""
+    """`progress` counts periods by what became of them, `totals` sums what was (in a dry run: would be) invoiced."""
 
     id: UUID
     state: RunState
