@@ -4,8 +4,10 @@
 2. Docker, if it answers and has, or can pull, both images: a container of each for the session.
 3. The embedded stack.
 
-TEST_SERVICES=docker or embedded forces one; a forced Docker that does not answer is an error and not a reason to look on.
+TEST_SERVICES=docker or embedded forces one; a forced Docker that does not answer is an error.
 """
+
+# ruff: noqa: PLC0415 - only the chosen backend is imported
 
 import contextlib
 import gc

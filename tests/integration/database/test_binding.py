@@ -151,7 +151,7 @@ async def test_a_session_does_not_cross_into_the_scope_of_another_tenant(databas
 
 
 async def test_a_transaction_never_changes_its_tenant(databases, shelf, tenant_a, tenant_b):
-    with pytest.raises(DBAPIError, match="bound to another tenant"):
+    with pytest.raises(DBAPIError, match="bound to another tenant"):  # noqa: PT012 - the session is part of it
         async with databases.tenant_session(tenant_a) as session:
             await shelf.add(session, tenant_a)
             await session.execute(text("SELECT tenantry.bind(:other, 'pool', false)"), {"other": str(tenant_b.id)})
@@ -184,7 +184,7 @@ async def test_a_read_only_session_cannot_write(databases, shelf, tenant_a):
 
 
 async def test_an_error_rolls_back(databases, shelf, tenant_a):
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the session is part of it
         async with databases.tenant_session(tenant_a) as session:
             await shelf.add(session, tenant_a)
             _ = 1 / 0

@@ -115,8 +115,10 @@ async def test_nothing_stays_on_a_pooled_connection(databases, shelf, tenant_fac
     async def unbound():
         async with databases.engine_for(tenants[0]) as engine, engine.begin() as connection:
             state = await connection.execute(
-                text("SELECT count(*), coalesce(current_setting('app.tenant_id', true), ''), "
-                     "current_setting('search_path'), current_setting('transaction_read_only') FROM pool.book")
+                text(
+                    "SELECT count(*), coalesce(current_setting('app.tenant_id', true), ''), "
+                    "current_setting('search_path'), current_setting('transaction_read_only') FROM pool.book"
+                )
             )
             row = tuple(state.one())
             if row != (0, "", '""', "off"):

@@ -79,6 +79,7 @@ async def test_many_starts_at_once_migrate_once(urls, shelf):
         "import asyncio, sys; from pathlib import Path; from tenantry.database import migrate; "
         "print(asyncio.run(migrate(sys.argv[1], 'shelf', directory=Path(sys.argv[2]))))"
     )
+
     async def start():
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", program, urls.migrator, str(shelf.migrations)), stdout=asyncio.subprocess.PIPE

@@ -14,7 +14,7 @@ from tenantry.database import Databases, DatabaseSettings, UnsafeRole, create_se
 from tenantry.database._psql import script_path
 from tenantry.database._url import dsn, with_database, with_user
 
-PASSWORDS = {role: "only-for-tests" for role in ("migrator", "service", "system", "provisioner")}
+PASSWORDS = dict.fromkeys(("migrator", "service", "system", "provisioner"), "only-for-tests")
 
 
 async def verify(shelf, **urls):

@@ -31,7 +31,9 @@ async def add_column(shelf):
             await admin.execute(f"ALTER TABLE pool.book DROP COLUMN {name}")
 
 
-async def test_the_first_statement_is_repeated_bound_to_the_same_tenant(databases, shelf, tenant_a, tenant_b, add_column):
+async def test_the_first_statement_is_repeated_bound_to_the_same_tenant(
+    databases, shelf, tenant_a, tenant_b, add_column
+):
     for tenant in (tenant_a, tenant_b):
         async with databases.tenant_session(tenant) as session:
             await shelf.add(session, tenant, tenant.slug)
@@ -50,7 +52,7 @@ async def test_read_only_holds_after_the_repetition(databases, shelf, tenant_a, 
     async with databases.tenant_session(tenant_a) as session:
         await session.execute(SELECT)
     await add_column()
-    with pytest.raises(DBAPIError, match="read-only transaction"):
+    with pytest.raises(DBAPIError, match="read-only transaction"):  # noqa: PT012 - the session is part of it
         async with databases.tenant_session(tenant_a, read_only=True) as session:
             await session.execute(SELECT)
             await shelf.add(session, tenant_a)
@@ -60,7 +62,7 @@ async def test_a_later_statement_is_not_repeated(databases, shelf, tenant_a, add
     async with databases.tenant_session(tenant_a) as session:
         await session.execute(SELECT)
     await add_column()
-    with pytest.raises(DBAPIError, match="cached statement"):
+    with pytest.raises(DBAPIError, match="cached statement"):  # noqa: PT012 - the session is part of it
         async with databases.tenant_session(tenant_a) as session:
             await shelf.add(session, tenant_a)
             await session.execute(SELECT)

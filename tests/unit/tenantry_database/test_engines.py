@@ -6,6 +6,7 @@ import pytest
 
 from tenantry.database import ConnectionsExhausted
 from tenantry.database._engines import TenantEngines
+from tenantry.testing import eventually
 
 
 class Engine:
@@ -170,8 +171,5 @@ async def test_eviction_happens_by_itself():
     cache = Cache(idle=0.0)
     async with cache.lease("a"):
         pass
-    async with asyncio.timeout(5):
-        while cache.open_engines:
-            await asyncio.sleep(0.001)
-    assert cache.connections == 0
+    await eventually(lambda: cache.open_engines == 0 and cache.connections == 0, within=5, interval=0.001)
     await cache.dispose()

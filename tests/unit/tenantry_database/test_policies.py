@@ -12,8 +12,10 @@ def test_a_tenant_table_has_row_level_security_its_policies_and_grants():
     assert tenant_table("book", ROLES) == [
         'ALTER TABLE "book" ENABLE ROW LEVEL SECURITY',
         'ALTER TABLE "book" FORCE ROW LEVEL SECURITY',
-        f'CREATE POLICY tenant_isolation ON "book" AS PERMISSIVE FOR ALL TO "shelf_service" '
-        f"USING ({IS_TENANT}) WITH CHECK ({IS_TENANT})",
+        (
+            'CREATE POLICY tenant_isolation ON "book" AS PERMISSIVE FOR ALL TO "shelf_service" '
+            f"USING ({IS_TENANT}) WITH CHECK ({IS_TENANT})"
+        ),
         'CREATE POLICY system_access ON "book" AS PERMISSIVE FOR ALL TO "shelf_system" USING (true) WITH CHECK (true)',
         'CREATE POLICY backup_read ON "book" AS PERMISSIVE FOR SELECT TO "tenantry_backup" USING (true)',
         'GRANT SELECT, INSERT, UPDATE, DELETE ON "book" TO "shelf_service"',

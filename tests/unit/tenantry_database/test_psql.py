@@ -10,7 +10,10 @@ def steps(script, **variables):
 
 
 def test_statements_end_with_a_semicolon_at_the_end_of_a_line():
-    assert steps("SELECT 1;\n-- a comment;\nSELECT ';',\n  2;\n") == [("SELECT 1", "", ""), ("SELECT ';',\n  2", "", "")]
+    assert steps("SELECT 1;\n-- a comment;\nSELECT ';',\n  2;\n") == [
+        ("SELECT 1", "", ""),
+        ("SELECT ';',\n  2", "", ""),
+    ]
 
 
 def test_backslash_commands():

@@ -3,7 +3,7 @@
 import pytest
 
 from tenantry import Isolation, Placement
-from tenantry.database import DataCatalogue, DatabaseSettings, SystemTable, TenantTable
+from tenantry.database import DatabaseSettings, DataCatalogue, SystemTable, TenantTable
 from tenantry.database._placement import Location, locate
 from tenantry.database._url import dsn, sqlalchemy_url, with_database, with_user
 

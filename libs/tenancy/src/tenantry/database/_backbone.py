@@ -61,7 +61,7 @@ BEGIN
         RAISE EXCEPTION 'no tenant to bind' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF bound <> '' AND bound <> tenant THEN
-        RAISE EXCEPTION 'the transaction is already bound to another tenant' USING ERRCODE = 'invalid_transaction_state';
+        RAISE EXCEPTION 'the transaction is bound to another tenant' USING ERRCODE = 'invalid_transaction_state';
     END IF;
     IF schema IS NULL OR to_regnamespace(quote_ident(schema)) IS NULL THEN
         RAISE EXCEPTION 'schema % does not exist', schema USING ERRCODE = 'invalid_schema_name';

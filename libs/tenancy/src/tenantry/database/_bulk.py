@@ -38,19 +38,21 @@ async def copy_rows(
         connection = await connection.connection()
     target = quote_qualified(table)
     found = await connection.exec_driver_sql(_STAGING, (target, list(columns)))
-    name, definition, made = found.one()
-    staging = f"pg_temp.{quote(name)}"
-    if not made:
-        await connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {quote(name)} ({definition}) ON COMMIT DELETE ROWS")
+    row = found.one()
+    staging = f"pg_temp.{quote(row.name)}"
+    if not row.made:
+        await connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE {quote(row.name)} ({row.definition}) ON COMMIT DELETE ROWS"
+        )
     raw = await connection.get_raw_connection()
     driver = raw.driver_connection
     if driver is None:
         msg = "the connection is closed"
         raise RuntimeError(msg)
-    await driver.copy_records_to_table(name, columns=list(columns), records=records, schema_name="pg_temp")
+    await driver.copy_records_to_table(row.name, columns=list(columns), records=records, schema_name="pg_temp")
     names = ", ".join(quote(column) for column in columns)
     inserted = await connection.exec_driver_sql(
-        f"INSERT INTO {target} ({names}) SELECT {names} FROM {staging} {on_conflict}"
+        f"INSERT INTO {target} ({names}) SELECT {names} FROM {staging} {on_conflict}"  # noqa: S608 - quoted identifiers
     )
     await connection.exec_driver_sql(f"TRUNCATE {staging}")
     return inserted.rowcount

@@ -45,14 +45,15 @@ def tenant_table(
     """
     name = quote_qualified(table)
     predicate = tenant_predicate(tenant_column, tenant_type)
+    isolation = f"CREATE POLICY {TENANT_POLICY} ON {name} AS PERMISSIVE FOR ALL TO {quote(roles.service)}"
+    access = f"CREATE POLICY {SYSTEM_POLICY} ON {name} AS PERMISSIVE FOR ALL TO {quote(roles.system)}"
+    reading = f"CREATE POLICY {BACKUP_POLICY} ON {name} AS PERMISSIVE FOR SELECT TO {quote(roles.backup)}"
     return [
         f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
-        f"CREATE POLICY {TENANT_POLICY} ON {name} AS PERMISSIVE FOR ALL TO {quote(roles.service)} "
-        f"USING ({predicate}) WITH CHECK ({predicate})",
-        f"CREATE POLICY {SYSTEM_POLICY} ON {name} AS PERMISSIVE FOR ALL TO {quote(roles.system)} "
-        "USING (true) WITH CHECK (true)",
-        f"CREATE POLICY {BACKUP_POLICY} ON {name} AS PERMISSIVE FOR SELECT TO {quote(roles.backup)} USING (true)",
+        f"{isolation} USING ({predicate}) WITH CHECK ({predicate})",
+        f"{access} USING (true) WITH CHECK (true)",
+        f"{reading} USING (true)",
         *_grants(name, roles, service=service, system=system),
     ]
 
@@ -82,7 +83,7 @@ def _grants(name: str, roles: RoleNames, *, service: Sequence[str], system: Sequ
     statements = []
     for role, privileges in ((roles.service, service), (roles.system, system), (roles.backup, READ)):
         if forbidden := set(privileges) - _GRANTABLE:
-            msg = f"{', '.join(sorted(forbidden))} on {name} cannot be granted: TRUNCATE, REFERENCES and TRIGGER bypass RLS"
+            msg = f"{', '.join(sorted(forbidden))} on {name} cannot be granted: it would get around row level security"
             raise ValueError(msg)
         if privileges:
             statements.append(f"GRANT {', '.join(privileges)} ON {name} TO {quote(role)}")

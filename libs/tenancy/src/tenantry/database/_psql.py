@@ -1,10 +1,11 @@
-"""Runs the operator's psql scripts from Python, so that roles and grants are written down once.
+r"""Runs the operator's psql scripts from Python, so that roles and grants are written down once.
 
-Understood is what those scripts use: ``:'name'`` and ``:"name"``, ``\\gset``, ``\\gexec``, ``\\if :{?name}``, ``\\else``,
-``\\endif``, ``\\connect``, ``\\ir``, and ``\\set ON_ERROR_STOP``, which is always on here. A statement ends with a
+Understood is what those scripts use: ``:'name'`` and ``:"name"``, ``\gset``, ``\gexec``, ``\if :{?name}``, ``\else``,
+``\endif``, ``\connect``, ``\ir``, and ``\set ON_ERROR_STOP``, which is always on here. A statement ends with a
 semicolon at the end of a line; every statement is one call.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from tenantry.database._url import dsn, with_database
 
 _VARIABLE = re.compile(r"""(?<!:):(?:'(?P<literal>\w+)'|"(?P<identifier>\w+)")""")
 _COMMENT = re.compile(r"^\s*--")
-_CONDITION = re.compile(r"^:\{\?(\w+)\}$")
+_CONDITION = re.compile(r"^\\if :\{\?(\w+)\}$")
 
 
 def script_path(name: str) -> Path:
@@ -55,7 +56,9 @@ class _Run:
         self._connections.append(await asyncpg.connect(dsn(url)))
 
     async def _execute_file(self, path: Path) -> None:
-        for statement, command, argument in _steps(path.read_text(encoding="utf-8"), self._variables):
+        for statement, command, argument in _steps(
+            await asyncio.to_thread(path.read_text, encoding="utf-8"), self._variables
+        ):
             connection = self._connections[-1]
             text = self._substitute(statement)
             match command:
@@ -86,34 +89,33 @@ class _Run:
 
 
 def _steps(script: str, variables: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """(statement, command, argument) of every active step. Variables are read when the step is reached."""
-    active = [True]
+    """(statement, command, argument) of every active step, as the run reaches it."""
     statement: list[str] = []
-    for line in script.splitlines():
-        if _COMMENT.match(line) or not line.strip():
-            continue
+    for line in _active_lines(script, variables):
         if line.startswith("\\"):
-            command, _, argument = line[1:].strip().partition(" ")
-            match command:
-                case "set":
-                    pass
-                case "if":
-                    condition = _CONDITION.match(argument)
-                    if condition is None:
-                        msg = f"\\if {argument} is not supported"
-                        raise ValueError(msg)
-                    active.append(active[-1] and condition[1] in variables)
-                case "else":
-                    active[-1] = active[-2] and not active[-1]
-                case "endif":
-                    active.pop()
-                case _ if active[-1]:
-                    yield "", command, argument
+            command, _, argument = line[1:].partition(" ")
+            if command != "set":
+                yield "", command, argument
             continue
-        if not active[-1]:
-            continue
-        text, backslash, command = line.rstrip().partition(" \\")
-        statement.append(text.removesuffix(";") if not backslash else text)
-        if backslash or line.rstrip().endswith(";"):
-            yield "\n".join(statement), command, ""
+        text, _, command = line.partition(" \\")
+        statement.append(text)
+        if command or text.endswith(";"):
+            yield "\n".join(statement).removesuffix(";"), command, ""
             statement.clear()
+
+
+def _active_lines(script: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """The lines that count: no comments, nothing below a condition that is false when it is reached."""
+    active = [True]
+    for raw in script.splitlines():
+        line = raw.rstrip()
+        if not line or _COMMENT.match(line):
+            continue
+        if condition := _CONDITION.match(line):
+            active.append(active[-1] and condition[1] in variables)
+        elif line == "\\else":
+            active[-1] = active[-2] and not active[-1]
+        elif line == "\\endif":
+            active.pop()
+        elif active[-1]:
+            yield line

@@ -36,4 +36,4 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def from_env(cls, service: str) -> Self:
         """The settings of ``service`` from its environment variables; raises pydantic's ValidationError."""
-        return cls(_env_prefix=f"{service.upper()}_")  # type: ignore[call-arg]  # pydantic-settings' own parameter
+        return cls(_env_prefix=f"{service.upper()}_")

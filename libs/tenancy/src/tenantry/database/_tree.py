@@ -64,9 +64,9 @@ def load_tree(directory: Path) -> MigrationTree:
     branches: dict[Branch, tuple[Script, ...]] = {}
     for branch in BRANCHES:
         chain: list[Script] = []
-        remaining = {script.down_revision: script for script in modules if _branch(script) == branch}
+        remaining = {str(script.down_revision or ""): script for script in modules if _branch(script) == branch}
         count = sum(_branch(script) == branch for script in modules)
-        previous: object = None
+        previous = ""
         while (script := remaining.get(previous)) is not None:
             chain.append(script)
             previous = script.revision
@@ -80,8 +80,9 @@ def load_tree(directory: Path) -> MigrationTree:
 
 
 def _branch(script: Script) -> Branch:
-    branch = getattr(script.module, "branch", None)
-    if branch not in BRANCHES:
-        msg = f'{script.path} does not say branch = "system" or branch = "tenant"'
-        raise MigrationError(msg)
-    return branch
+    said = getattr(script.module, "branch", None)
+    for branch in BRANCHES:
+        if said == branch:
+            return branch
+    msg = f'{script.path} does not say branch = "system" or branch = "tenant"'
+    raise MigrationError(msg)

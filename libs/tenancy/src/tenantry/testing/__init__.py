@@ -1,5 +1,7 @@
 """A pytest plugin and helpers for testing services that are built on the library."""
 
+# ruff: noqa: PLC0415 - pytest loads a plugin in every run; one that uses none of this must not pay for it
+
 from typing import TYPE_CHECKING, Any
 
 from tenantry.testing._plugin import (
@@ -37,7 +39,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # pytest imports this package in every run; what needs a driver is imported by who uses it.
     if name == "ServiceDatabase":
         from tenantry.testing._databases import ServiceDatabase
 

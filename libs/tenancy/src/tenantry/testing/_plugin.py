@@ -5,6 +5,8 @@ from TENANTRY_POSTGRES_URL and TENANTRY_KAFKA_BOOTSTRAP. The server must be the 
 passwords. Imports are inside the fixtures, because pytest loads a plugin in every run, also where none is used.
 """
 
+# ruff: noqa: PLC0415 - pytest loads a plugin in every run; one that uses none of this must not pay for it
+
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,0 +1,224 @@
+"""Compares a database with the data catalogue and with the rules that keep tenants apart.
+
+Every check is one query whose rows are findings. The policies are compared with what the generator makes today, as the
+server itself prints it: on a temporary table that is rolled back.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tenantry.database._names import RoleNames, quote
+from tenantry.database._policies import tenant_table
+from tenantry.database._tables import TenantTable
+
+_TENANT_SCHEMA: Final = "(n.nspname = 'pool' OR n.nspname ~ '^t_[0-9a-f]{32}$')"
+_OUR_SCHEMA: Final = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+_PREFIX: Final = f"""
+    WITH ours AS (
+        SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE {_OUR_SCHEMA}
+    ), catalogue AS (
+        SELECT * FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[]), CAST(:types AS text[]),
+                             CAST(:immutables AS boolean[])) AS t (relname, tenant_column, tenant_type, immutable)
+    ), tenant_tables AS (
+        SELECT o.*, t.tenant_column, t.tenant_type, t.immutable, a.attnum AS tenant_attnum
+          FROM ours o JOIN catalogue t USING (relname) JOIN pg_namespace n ON n.oid = o.relnamespace
+          LEFT JOIN pg_attribute a ON a.attrelid = o.oid AND a.attname = t.tenant_column AND NOT a.attisdropped
+         WHERE o.relkind IN ('r', 'p') AND NOT o.relispartition AND {_TENANT_SCHEMA}
+    )
+"""
+
+# ruff: noqa: S608 - the queries are put together from constants of this module
+_CHECKS: Final = (
+    # The catalogue is complete, and so is the database.
+    f"""
+    SELECT name || ' is not in the data catalogue' FROM ours n
+     WHERE relkind IN ('r', 'p', 'f') AND NOT relispartition AND relname <> 'alembic_version'
+       AND NOT ({_TENANT_SCHEMA} AND relname IN (SELECT relname FROM catalogue))
+       AND NOT nspname || '.' || relname = ANY (CAST(:others AS text[]))
+    """,
+    f"""
+    SELECT format('%I.%I is in the data catalogue but does not exist', n.nspname, t.relname)
+      FROM pg_namespace n, catalogue t
+     WHERE {_TENANT_SCHEMA} AND NOT EXISTS (SELECT FROM tenant_tables o
+                                             WHERE o.nspname = n.nspname AND o.relname = t.relname)
+    """,
+    """
+    SELECT other || ' is in the data catalogue but does not exist' FROM unnest(CAST(:others AS text[])) AS other
+     WHERE NOT EXISTS (SELECT FROM ours WHERE nspname || '.' || relname = other)
+    """,
+    # Row level security holds for everybody, the owner included.
+    "SELECT name || ' does not ENABLE row level security' FROM tenant_tables WHERE NOT relrowsecurity",
+    "SELECT name || ' does not FORCE row level security' FROM tenant_tables WHERE NOT relforcerowsecurity",
+    # Keys: neither uniqueness nor a foreign key asks row level security.
+    "SELECT name || ' has no column ' || tenant_column FROM tenant_tables WHERE tenant_attnum IS NULL",
+    """
+    SELECT format('%s: %I is nullable', name, tenant_column) FROM tenant_tables
+      JOIN pg_attribute a ON a.attrelid = tenant_tables.oid AND a.attnum = tenant_attnum WHERE NOT a.attnotnull
+    """,
+    """
+    SELECT name || ' has no primary key that starts with ' || tenant_column FROM tenant_tables t
+     WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = t.oid AND k.contype = 'p'
+                          AND k.conkey[1] = tenant_attnum)
+    """,
+    """
+    SELECT format('%s: unique index %I leaves out %I', name, i.indexrelid::regclass, tenant_column)
+      FROM tenant_tables t JOIN pg_index i ON i.indrelid = t.oid
+     WHERE i.indisunique AND NOT tenant_attnum = ANY (i.indkey::smallint[])
+    """,
+    """
+    SELECT format('%s: exclusion constraint %I leaves out %I', name, k.conname, tenant_column)
+      FROM tenant_tables t JOIN pg_constraint k ON k.conrelid = t.oid
+     WHERE k.contype = 'x' AND NOT tenant_attnum = ANY (k.conkey)
+    """,
+    """
+    SELECT format('%s: foreign key %I does not pair the tenant columns', t.name, k.conname)
+      FROM tenant_tables t JOIN pg_constraint k ON k.conrelid = t.oid JOIN tenant_tables r ON r.oid = k.confrelid
+     WHERE k.contype = 'f' AND NOT EXISTS (SELECT FROM unnest(k.conkey, k.confkey) AS pair (child, parent)
+                                            WHERE child = t.tenant_attnum AND parent = r.tenant_attnum)
+    """,
+    """
+    SELECT format('%s: foreign key %I points at rows of tenants', o.name, k.conname)
+      FROM ours o JOIN pg_constraint k ON k.conrelid = o.oid JOIN tenant_tables r ON r.oid = k.confrelid
+     WHERE k.contype = 'f' AND NOT o.relispartition AND o.oid NOT IN (SELECT oid FROM tenant_tables)
+    """,
+    # Ways around a table's policies.
+    """
+    SELECT name || ' is a view without security_invoker' FROM ours
+     WHERE relkind = 'v' AND NOT COALESCE(reloptions, '{}') && ARRAY['security_invoker=true', 'security_invoker=on']
+    """,
+    """
+    SELECT DISTINCT o.name || ' is a materialized view of rows of tenants'
+      FROM ours o JOIN pg_rewrite w ON w.ev_class = o.oid
+      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+      JOIN tenant_tables t ON t.oid = d.refobjid
+     WHERE o.relkind = 'm'
+    """,
+    """
+    SELECT DISTINCT format('%s is a partition granted to %s', name, g.grantee::regrole)
+      FROM ours, aclexplode(relacl) AS g WHERE relispartition AND relkind IN ('r', 'p') AND g.grantee <> relowner
+    """,
+    """
+    SELECT format('%s is granted to %s: %s', name,
+                  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END, g.privilege_type)
+      FROM ours, aclexplode(relacl) AS g
+     WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND g.grantee <> relowner
+       AND (g.grantee = 0 OR g.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN'))
+    """,
+    """
+    SELECT format('%s is immutable but %s may %s', name, g.grantee::regrole, g.privilege_type)
+      FROM tenant_tables, aclexplode(relacl) AS g
+     WHERE immutable AND g.grantee <> relowner AND g.privilege_type IN ('UPDATE', 'DELETE')
+    """,
+    """
+    SELECT format('%s is immutable but %s may change column %I', name, g.grantee::regrole, a.attname)
+      FROM tenant_tables t JOIN pg_attribute a ON a.attrelid = t.oid, aclexplode(a.attacl) AS g
+     WHERE immutable AND g.grantee <> relowner AND g.privilege_type = 'UPDATE'
+    """,
+    """
+    SELECT name || ' is owned by ' || relowner::regrole FROM ours
+     WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relowner::regrole::text <> CAST(:owner AS text)
+    """,
+    f"""
+    SELECT format('%s is a SECURITY DEFINER function without a search_path of its own', p.oid::regprocedure)
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE {_OUR_SCHEMA} AND p.prosecdef
+       AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS setting WHERE setting LIKE 'search_path=%')
+    """,
+    # What would close the way to other engines, to moves, or to tables that differ by schema.
+    """
+    SELECT format('%s has trigger %I', name, g.tgname) FROM tenant_tables t JOIN pg_trigger g ON g.tgrelid = t.oid
+     WHERE NOT g.tgisinternal
+    """,
+    """
+    SELECT format('%s: %I is an identity column', name, a.attname)
+      FROM tenant_tables t JOIN pg_attribute a ON a.attrelid = t.oid WHERE a.attidentity <> ''
+    """,
+    """
+    SELECT format('%s: %I has a type of its own, %s', name, a.attname, format_type(a.atttypid, NULL))
+      FROM tenant_tables t JOIN pg_attribute a ON a.attrelid = t.oid JOIN pg_type y ON y.oid = a.atttypid
+     WHERE a.attnum > 0 AND NOT a.attisdropped AND y.typtype IN ('e', 'd', 'c')
+    """,
+    """
+    SELECT format('%s: foreign key %I sets columns on delete', name, k.conname)
+      FROM tenant_tables t JOIN pg_constraint k ON k.conrelid = t.oid
+     WHERE k.contype = 'f' AND k.confdeltype IN ('n', 'd')
+    """,
+)
+
+_TENANT_TABLES: Final = f"""
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {_TENANT_SCHEMA}
+"""
+_ACTUAL_POLICIES: Final = f"""
+    SELECT n.schemaname, n.tablename, n.policyname, ROW (permissive, roles, cmd, qual, with_check)::text
+      FROM (SELECT *, schemaname AS nspname FROM pg_policies) AS n WHERE {_TENANT_SCHEMA}
+"""
+_REFERENCE: Final = "tenantry_audit_reference"
+_REFERENCE_POLICIES: Final = f"""
+    SELECT policyname, ROW (permissive, roles, cmd, qual, with_check)::text AS definition
+      FROM pg_policies WHERE tablename = '{_REFERENCE}' AND schemaname LIKE 'pg_temp%'
+"""
+
+
+async def find_faults(
+    connection: AsyncConnection, roles: RoleNames, tenant_tables: Iterable[TenantTable], others: Collection[str]
+) -> list[str]:
+    """Findings, sorted; empty if all is well."""
+    tables = list(tenant_tables)
+    parameters: dict[str, Any] = {
+        "tables": [table.name for table in tables],
+        "columns": [table.tenant_column for table in tables],
+        "types": [table.tenant_type for table in tables],
+        "immutables": [table.immutable for table in tables],
+        "others": sorted(others),
+        "owner": roles.owner,
+    }
+    found: set[str] = set()
+    for check in _CHECKS:
+        found.update(await connection.scalars(text(_PREFIX + check), parameters))
+    found.update(await _policy_faults(connection, roles, tables))
+    return sorted(found)
+
+
+async def _policy_faults(connection: AsyncConnection, roles: RoleNames, tables: Collection[TenantTable]) -> set[str]:
+    """Policies that are missing, changed or added. Permissive ones are joined by OR: one more opens the table."""
+    actual: dict[tuple[str, str], dict[str, str]] = {}
+    for schema, table, policy, definition in await connection.execute(text(_ACTUAL_POLICIES)):
+        actual.setdefault((schema, table), {})[policy] = definition
+    found: set[str] = set()
+    existing = await connection.execute(text(_TENANT_TABLES))
+    places = [(row.nspname, row.relname) for row in existing]
+    for table in tables:
+        wanted = await _generated_policies(connection, roles, table)
+        for schema, name in places:
+            if name != table.name:
+                continue
+            present = actual.get((schema, name), {})
+            for policy in wanted.keys() | present.keys():
+                if policy not in present:
+                    found.add(f"{schema}.{name} has no policy {policy}")
+                elif policy not in wanted:
+                    found.add(f"{schema}.{name} has another policy, {policy}")
+                elif wanted[policy] != present[policy]:
+                    found.add(f"{schema}.{name}: policy {policy} is not as generated: {present[policy]}")
+    return found
+
+
+async def _generated_policies(connection: AsyncConnection, roles: RoleNames, table: TenantTable) -> dict[str, str]:
+    """What the generator makes, as this server prints it."""
+    column = f"{quote(table.tenant_column)} {table.tenant_type}"
+    async with connection.begin_nested() as savepoint:
+        await connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_REFERENCE} ({column})")
+        for statement in tenant_table(
+            _REFERENCE, roles, tenant_column=table.tenant_column, tenant_type=table.tenant_type
+        ):
+            await connection.exec_driver_sql(statement)
+        rows = await connection.execute(text(_REFERENCE_POLICIES))
+        policies: dict[str, str] = {row.policyname: row.definition for row in rows}
+        await savepoint.rollback()
+    return policies

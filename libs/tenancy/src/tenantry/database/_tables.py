@@ -1,0 +1,40 @@
+"""The three kinds of tables that a service has."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Retention(StrEnum):
+    """What becomes of a tenant's rows when the tenant is purged."""
+
+    ERASE = "erase"
+    PSEUDONYMISE = "pseudonymise"
+    STATUTE = "statute"  # kept as the law says: invoices, ledger, head of the audit chain
+
+
+@dataclass(frozen=True, slots=True)
+class TenantTable:
+    """Rows of tenants. ``name`` has no schema: the table is in ``pool`` and in the schema of each tenant.
+
+    ``immutable`` says that rows are written once: no role may then have the right to change or delete them.
+    """
+
+    name: str
+    retention: Retention = Retention.ERASE
+    immutable: bool = False
+    tenant_column: str = "tenant_id"
+    tenant_type: str = "uuid"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemTable:
+    """Rows of the service itself, named ``schema.table``; a name without schema is in ``system``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTable:
+    """Reference data that every tenant may read, named ``schema.table``; a name without schema is in ``system``."""
+
+    name: str
