@@ -62,6 +62,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 _decode = msgspec.json.Decoder(_Stored).decode
 _decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
+_decode_any = msgspec.json.Decoder(float_hook=canonical_number).decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, ValueError, OverflowError)
 
 
@@ -115,7 +116,7 @@ def decode_event(value: bytes | None) -> _Stored:
         raise InvalidEvent("", "the record has no value")
     try:
         # The six characters may also be an escaped backslash and plain text: only decoded strings can tell.
-        if _NUL in value and has_nul(msgspec.json.decode(value, float_hook=canonical_number)):
+        if _NUL in value and has_nul(_decode_any(value)):
             raise InvalidEvent("", "a string contains NUL")
         return _decode(value)
     except InvalidEvent:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usage_service.domain.errors import InvalidWindow
+from usage_service.domain.windows import Granularity, pieces, windows, zone
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def test_days_of_23_and_25_hours_are_days():
+    spring = windows(at("2026-03-28T23:00"), at("2026-03-30T22:00"), Granularity.DAY, BERLIN)
+    assert [each.end - each.start for each in spring] == [timedelta(hours=23), timedelta(hours=24)]
+    autumn = windows(at("2026-10-24T22:00"), at("2026-10-25T23:00"), Granularity.DAY, BERLIN)
+    assert [each.end - each.start for each in autumn] == [timedelta(hours=25)]
+
+
+def test_weeks_begin_on_monday_and_months_on_the_first():
+    [week] = windows(at("2026-11-18T12:00"), at("2026-11-18T13:00"), Granularity.WEEK, BERLIN)
+    assert (week.start, week.end) == (at("2026-11-15T23:00"), at("2026-11-22T23:00"))
+    [month] = windows(at("2026-10-31T23:30"), at("2026-11-01T00:30"), Granularity.MONTH, BERLIN)
+    assert (month.start, month.end) == (at("2026-10-31T23:00"), at("2026-11-30T23:00"))
+
+
+def test_a_range_cuts_its_first_and_last_window():
+    first, last = windows(at("2026-11-01T10:30"), at("2026-11-01T11:15"), Granularity.HOUR, zone("UTC"))
+    assert (first.start, first.first, first.last) == (at("2026-11-01T10:00"), at("2026-11-01T10:30"), at("2026-11-01T11:00"))
+    assert (last.first, last.last, last.end) == (at("2026-11-01T11:00"), at("2026-11-01T11:15"), at("2026-11-01T12:00"))
+
+
+def test_pieces_are_whole_hours_and_ragged_ends():
+    found = pieces(at("2026-11-01T10:30"), at("2026-11-01T13:15"))
+    assert found.hours == (at("2026-11-01T11:00"), at("2026-11-01T13:00"))
+    assert [end - start for start, end in found.raw] == [timedelta(minutes=30), timedelta(minutes=15)]
+    assert pieces(at("2026-11-01T10:30"), at("2026-11-01T10:45")).hours is None
+
+
+@pytest.mark.parametrize("name", ["", "Mars/Olympus", "../etc/passwd", "/etc/localtime", "x" * 60])
+def test_zones_are_iana_zones(name):
+    with pytest.raises(InvalidWindow):
+        zone(name)
+
+
+def test_too_many_windows_are_refused():
+    with pytest.raises(InvalidWindow):
+        windows(at("2026-01-01"), at("2026-01-03"), Granularity.MINUTE, zone("UTC"))
+
+
+MOMENTS = st.datetimes(datetime(2005, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
+
+
+@given(
+    MOMENTS,
+    st.timedeltas(timedelta(seconds=1), timedelta(hours=20)),
+    st.sampled_from(sorted(available_timezones())),
+    st.sampled_from(list(Granularity)),
+)
+def test_windows_tile_the_range(start, length, name, granularity):
+    found = windows(start, start + length, granularity, ZoneInfo(name))
+    assert found[0].first == start
+    assert found[-1].last == start + length
+    for before, after in zip(found, found[1:], strict=False):
+        assert before.end == after.start
+        assert before.last == after.first
+    for each in found:
+        assert each.start <= each.first < each.last <= each.end
+        parts = pieces(each.first, each.last)
+        edges = sorted([*parts.raw, *([parts.hours] if parts.hours else [])])
+        assert edges[0][0] == each.first
+        assert edges[-1][1] == each.last
