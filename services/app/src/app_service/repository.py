@@ -202,12 +202,13 @@ async def read_chunks(
 
 async def change_storage(session: AsyncSession, tenant_id: UUID, delta: int, now: datetime) -> StorageChange:
     """Add `delta` bytes to the tenant's total and keep its row locked to the end of the transaction."""
-    statement = upsert(StorageTotal).values(tenant_id=tenant_id, bytes=delta, changed_at=now)
+    # The checks of the table see the proposed row even where a row exists and is updated instead.
+    statement = upsert(StorageTotal).values(tenant_id=tenant_id, bytes=max(delta, 0), changed_at=now)
     result = await session.execute(
         statement.on_conflict_do_update(
             index_elements=[StorageTotal.tenant_id],
             set_={
-                "bytes": StorageTotal.bytes + statement.excluded.bytes,
+                "bytes": StorageTotal.bytes + delta,
                 # Two changes within one microsecond, or under a test clock that stands still, keep their order.
                 "changed_at": func.greatest(
                     statement.excluded.changed_at,
