@@ -59,7 +59,7 @@ async def test_an_event_of_the_largest_size_goes_and_a_larger_one_is_refused(bro
     assert len(await broker.read(TOPIC, 2)) == 2
 
 
-async def test_with_the_broker_away_every_list_is_refused_in_time_and_it_recovers_by_itself(broker, producer, network):
+async def test_with_the_broker_away_every_list_is_refused_in_time_and_it_recovers_by_itself(network, broker, producer):
     await broker.create(TOPIC, partitions=2)
     sender = await producer(delivery_seconds=1.0)
     await sender.send(events(10))
@@ -84,7 +84,7 @@ async def test_with_the_broker_away_every_list_is_refused_in_time_and_it_recover
     assert all(ids[value] >= 1 for value in acknowledged)
 
 
-async def test_pending_events_are_bounded(broker, producer, network):
+async def test_pending_events_are_bounded(network, broker, producer):
     await broker.create(TOPIC)
     sender = await producer(max_pending_bytes=100_000, delivery_seconds=2.0)
     await network.cut()
@@ -92,9 +92,10 @@ async def test_pending_events_are_bounded(broker, producer, network):
     assert all(isinstance(result, Unavailable) for result in results)
     assert sum("too many" in str(result) for result in results) >= 15
     assert sender.pending_bytes <= 100_000
+    await network.mend()
 
 
-async def test_it_starts_with_the_broker_away_and_connects_later(broker, kafka, network):
+async def test_it_starts_with_the_broker_away_and_connects_later(network, broker, kafka):
     await broker.create(TOPIC)
     await network.cut()
     sender = UsageProducer(kafka, delivery_seconds=0.3)
@@ -109,7 +110,7 @@ async def test_it_starts_with_the_broker_away_and_connects_later(broker, kafka, 
         await sender.stop()
 
 
-async def test_stopping_with_the_broker_away_ends(broker, kafka, network):
+async def test_stopping_with_the_broker_away_ends(network, broker, kafka):
     await broker.create(TOPIC)
     sender = UsageProducer(kafka, delivery_seconds=0.5)
     await sender.start()
@@ -120,6 +121,7 @@ async def test_stopping_with_the_broker_away_ends(broker, kafka, network):
         await sender.stop()
         with pytest.raises(Unavailable):
             await waiting
+    await network.mend()
 
 
 async def test_a_client_that_failed_for_good_is_replaced(broker, producer):
