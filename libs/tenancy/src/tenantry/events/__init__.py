@@ -9,7 +9,7 @@ from tenantry.events._dead_letters import TooManyInvalidRecords
 from tenantry.events._directory import KafkaDirectory
 from tenantry.events._envelope import Event, InvalidRecord, InvalidRecords, decode, encode, encode_data, format_time
 from tenantry.events._offsets import Fenced
-from tenantry.events._outbox import LANES, append_outbox, lane_of
+from tenantry.events._outbox import LANES, OutboxEvent, append_outbox, append_outbox_many, lane_of
 from tenantry.events._relay import OutboxRelay
 from tenantry.events._requests import Ack, Handler, Request, RequestResponder
 from tenantry.events._settings import KafkaSettings
@@ -30,6 +30,7 @@ __all__ = [
     "InvalidRecords",
     "KafkaDirectory",
     "KafkaSettings",
+    "OutboxEvent",
     "OutboxRelay",
     "Record",
     "Request",
@@ -41,6 +42,7 @@ __all__ = [
     "UsageEvent",
     "UsageProducer",
     "append_outbox",
+    "append_outbox_many",
     "create_topics",
     "dead_letter_topic",
     "decode",
