@@ -7,6 +7,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey
@@ -63,7 +64,7 @@ class Issuer:
 
 
 def make_tenant(tenant_id: UUID, **changes: Any) -> Tenant:
-    values = {
+    values: dict[str, Any] = {
         "id": TenantId(tenant_id),
         "external_id": f"org-{str(tenant_id)[-1]}",
         "slug": f"tenant-{str(tenant_id)[-1]}",
@@ -74,6 +75,13 @@ def make_tenant(tenant_id: UUID, **changes: Any) -> Tenant:
         "created_at": NOW,
     }
     return Tenant(**(values | changes))
+
+
+@pytest.fixture(autouse=True)
+def logs():
+    """What is logged, instead of on the terminal."""
+    with structlog.testing.capture_logs() as logs:
+        yield logs
 
 
 @pytest.fixture

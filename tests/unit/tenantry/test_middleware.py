@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from typing import Annotated
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
@@ -15,6 +17,7 @@ from tenantry import (
     LocalDirectory,
     NoTenant,
     Operation,
+    Tenant,
     TenantStatus,
     current_request_id,
     current_tenant,
@@ -196,8 +199,8 @@ async def test_public_routes_need_no_credential_and_have_no_tenant(make_app, cli
 
 async def test_scopes_are_checked_and_implied(make_app, client_of, issuer):
     app = make_app()
-    for path, scope in (("read", Scope.TENANT_READ), ("write", Scope.TENANT_WRITE), ("admin", Scope.TENANT_ADMIN)):
-        app.get(f"/{path}", dependencies=[Depends(require_scope(scope, Scope.PLATFORM))])(lambda: None)
+    for path, needed in (("read", Scope.TENANT_READ), ("write", Scope.TENANT_WRITE), ("admin", Scope.TENANT_ADMIN)):
+        app.get(f"/{path}", dependencies=[Depends(require_scope(needed, Scope.PLATFORM))])(lambda: None)
     allowed = {
         "tenant:read": [200, 403, 403],
         "tenant:write": [200, 200, 403],
@@ -222,7 +225,7 @@ async def test_the_tenant_is_bound_for_the_whole_request_and_gone_after_it(make_
         seen.append(current_tenant().id)
 
     @app.get("/bound")
-    async def bound(first=Depends(plain)) -> str:
+    async def bound(first: Annotated[Tenant, Depends(plain)]) -> str:
         await asyncio.sleep(0)
         return str(first.id)
 
@@ -323,7 +326,7 @@ async def test_lifespans_and_other_scopes_pass_untouched(directory, identifier):
         seen.append(scope["type"])
 
     middleware = TenancyMiddleware(app, service="x", directory=directory, identifier=identifier)
-    await middleware({"type": "lifespan"}, None, None)
+    await middleware({"type": "lifespan"}, AsyncMock(), AsyncMock())
     assert seen == ["lifespan"]
 
 
