@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Tenant, Tier
-from tenantry.events import append_outbox
+from tenantry.events import OutboxEvent, append_outbox, append_outbox_many
 from tenantry.identity import Credential
 
 TENANT_STATE = "tenant.state.v1"
@@ -50,10 +50,9 @@ def changes_of(session: AsyncSession) -> list[Change]:
 
 
 async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant]) -> None:
-    """The tenants as they are now. Call it once a change, after the version was raised under the row lock."""
-    for tenant in tenants:
-        await append_outbox(
-            session,
+    """The tenants as they are now, by one statement. Call it after the versions were raised under the rows' locks."""
+    events = [
+        OutboxEvent(
             topic=TENANT_STATE,
             key=str(tenant.id),
             type="tenant.state.v1",
@@ -61,6 +60,9 @@ async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant]) -> N
             tenant_id=tenant.id,
             version=tenant.version,
         )
+        for tenant in tenants
+    ]
+    await append_outbox_many(session, events)
     changes_of(session).extend(tenants)
 
 
