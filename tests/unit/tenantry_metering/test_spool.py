@@ -141,7 +141,8 @@ async def test_a_killed_writer_loses_no_appended_event_and_its_directory_is_adop
         "for n in range(10**6):\n"
         "    spool.append(b'k', b'%d' % n); sys.stdout.write(f'{n}\\n'); sys.stdout.flush()\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: ASYNC220 - nothing else runs
         said = [int(child.stdout.readline()) for _ in range(500)]
         child.send_signal(signal.SIGKILL)
         said += [int(line) for line in child.stdout if line.endswith("\n")]
