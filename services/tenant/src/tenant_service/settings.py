@@ -1,5 +1,6 @@
 """What the environment says. Nothing here has a secret as its default."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,8 @@ from tenacity.wait import wait_exponential_jitter
 
 from tenant_service.domain.saga import RetryPolicy, RunKind
 from tenant_service.runs.steps import SagaSettings
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-fA-F:]+\](?::[0-9]+)?")
 
 
 class TenantSettings(BaseSettings):
@@ -41,6 +44,15 @@ class TenantSettings(BaseSettings):
     @classmethod
     def _no_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    @field_validator("sign_in_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        """They stand in a header of the sign-in page as they are."""
+        wrong = [origin for origin in origins if _ORIGIN.fullmatch(origin) is None]
+        if wrong:
+            raise ValueError(f"not an origin such as https://billing.example.com: {', '.join(wrong)}")
+        return origins
 
     @classmethod
     def from_env(cls) -> Self:

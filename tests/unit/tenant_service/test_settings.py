@@ -1,0 +1,28 @@
+"""What the environment may say."""
+
+import pytest
+from pydantic import ValidationError
+
+from tenant_service.domain.saga import RunKind
+from tenant_service.settings import TenantSettings
+
+
+def test_there_is_no_default_secret():
+    assert TenantSettings().master_key == ""
+    assert "secret" not in repr(TenantSettings(master_key="secret"))
+
+
+def test_services_are_a_list_in_json(monkeypatch):
+    monkeypatch.setenv("TENANT_REQUIRED_SERVICES", '["usage", "app", "app"]')
+    assert TenantSettings.from_env().saga().services[RunKind.PROVISION] == ("app", "usage")
+
+
+@pytest.mark.parametrize("origin", ["https://a.example", "http://127.0.0.1:8003", "http://[::1]:8003"])
+def test_origins(origin):
+    assert TenantSettings(sign_in_origins=[origin]).sign_in_origins == [origin]
+
+
+@pytest.mark.parametrize("origin", ["a.example", "https://a.example/", "https://a.example; script-src *", "*", ""])
+def test_what_is_no_origin(origin):
+    with pytest.raises(ValidationError):
+        TenantSettings(sign_in_origins=[origin])
