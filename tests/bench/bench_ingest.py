@@ -37,9 +37,7 @@ async def run(servers: Servers) -> list[Row]:
         async with stack.role("usage-api") as process:
             await _ready(stack)
             batches = cycle(_batch_requests(stack, samples))
-            rows.append(
-                await _ingest(stack, "ingest_http_batch100", batches, BATCH, 900, median(limits), process.pid)
-            )
+            rows.append(await _ingest(stack, "ingest_http_batch100", batches, BATCH, 900, median(limits), process.pid))
             singles = cycle(
                 [post(sample.cloudevent(), _SINGLE, stack.secret, stack.port) for sample in samples[:50_000]]
             )
@@ -54,9 +52,7 @@ async def run(servers: Servers) -> list[Row]:
 async def _ingest(
     stack: UsageStack, name: str, requests: cycle[bytes], events: int, overload: float, limit: float, pid: int
 ) -> Row:
-    full: list[Outcome] = [
-        await offer(stack.port, requests, rate=overload, seconds=SECONDS) for _ in range(RUNS)
-    ]
+    full: list[Outcome] = [await offer(stack.port, requests, rate=overload, seconds=SECONDS) for _ in range(RUNS)]
     rate = median(outcome.rate for outcome in full)
     calm = await offer(stack.port, requests, rate=rate * 0.6, seconds=SECONDS)
     return row(

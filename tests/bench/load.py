@@ -94,9 +94,7 @@ class _Load:
             connection.request(body, due)
 
 
-async def offer(
-    port: int, requests: Iterator[bytes], *, rate: float, seconds: float, connections: int = 64
-) -> Outcome:
+async def offer(port: int, requests: Iterator[bytes], *, rate: float, seconds: float, connections: int = 64) -> Outcome:
     """Offers `rate` requests a second; what was not sent when the time is over is not sent any more."""
     loop = asyncio.get_running_loop()
     load = _Load(requests)

@@ -22,7 +22,7 @@ class Servers:
 
 
 class Row(TypedDict):
-    """One figure. `limit` is what the machine could do at most, measured in the same run; `ratio` is value over limit."""
+    """One figure. `limit` is what the machine can do at most, measured in the same run; `ratio` is value over it."""
 
     name: str
     value: float | None

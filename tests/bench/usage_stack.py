@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -42,6 +43,9 @@ _METER = """
 INSERT INTO system.meter (id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, created_at)
 VALUES ($1, $2, 1, $3, $4, $5, $6, '{}', $7, 1, now())
 """
+_COUNTED = """
+SELECT COALESCE(sum(next_offset), 0)::bigint FROM system.consumer_offset WHERE topic LIKE '%usage.events.v1'
+"""
 
 
 @dataclass
@@ -68,7 +72,7 @@ class UsageStack:
         }
 
     async def publish_state(self, workload: Workload) -> None:
-        """Tenants, their tier (without an age limit) and a service's credential, as the tenant service publishes them."""
+        """Tenants, their tier (without an age limit) and a service's credential, as their owner publishes them."""
         born = datetime(2026, 1, 1, tzinfo=UTC)
         tier = Tier(name="bench", version=1, max_event_age_seconds=None)
         credential = Credential(
@@ -123,8 +127,8 @@ class UsageStack:
             await producer.stop()
 
     async def counted(self, connection: asyncpg.Connection) -> int:
-        statement = "SELECT COALESCE(sum(next_offset), 0)::bigint FROM system.consumer_offset WHERE topic LIKE '%usage.events.v1'"
-        total: int = await connection.fetchval(statement)
+        """Records of usage.events.v1 whose effect is committed."""
+        total: int = await connection.fetchval(_COUNTED)
         return total
 
     @asynccontextmanager
@@ -178,7 +182,9 @@ async def _remove(servers: Servers, name: str, kafka: KafkaSettings) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers.kafka)
     await admin.start()
     try:
-        await admin.delete_topics([topic for topic in await admin.list_topics() if topic.startswith(kafka.topic_prefix)])
+        await admin.delete_topics(
+            [topic for topic in await admin.list_topics() if topic.startswith(kafka.topic_prefix)]
+        )
     finally:
         await admin.close()
     connection = await asyncpg.connect(servers.postgres)
@@ -194,5 +200,5 @@ def in_database(url: str, name: str) -> str:
 
 def memory_pss(pid: int) -> int:
     """Bytes of a process: its share of every page it maps."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

@@ -74,7 +74,7 @@ class Workload:
     _made: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)
+        self._random = random.Random(self.seed)  # noqa: S311 (a workload, repeatable)
         self.tenant_ids = [UUID(int=self._random.getrandbits(128), version=4) for _ in range(self.tenants)]
         self._weights = list(itertools.accumulate(1 / rank**1.1 for rank in range(1, self.tenants + 1)))
 

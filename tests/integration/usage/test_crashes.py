@@ -24,7 +24,7 @@ class Replay:
     """A seeded stream with copies inside a batch, across batches and on other days, and the totals it must give."""
 
     def __init__(self, tenants) -> None:
-        self._random = random.Random(20261121)
+        self._random = random.Random(20261121)  # noqa: S311
         self._tenants = tenants
         self._sent = []
         self._stored: dict[tuple, list] = {}
@@ -76,7 +76,7 @@ async def test_killed_workers_count_everything_once(usage, tenant_factory):
     await usage.put_meter("api-calls", API_CALLS)
     await usage.put_meter("bandwidth", BANDWIDTH)
     replay = Replay([tenant.id for tenant in tenants])
-    moments = random.Random(7)
+    moments = random.Random(7)  # noqa: S311
     environment = usage.environment() | {"USAGE_METER_BATCH": "400", "USAGE_METER_MEMBERS": "2"}
     worker = await RoleProcess.start("usage-meter", environment)
     kills = 0

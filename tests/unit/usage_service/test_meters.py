@@ -59,7 +59,9 @@ def test_paths_name_one_value(path, value):
     assert reader(path)({"a": 1, "b": {"c": 2}, "b c": 3, "list": [4, {"x": 5}]}) == value
 
 
-@pytest.mark.parametrize("path", ["a", "$", "$.", "$.*", "$..a", "$[?(@.a)]", "$[1:2]", "$[01]", "$.a b", "$['a'", "$[*]"])
+@pytest.mark.parametrize(
+    "path", ["a", "$", "$.", "$.*", "$..a", "$[?(@.a)]", "$[1:2]", "$[01]", "$.a b", "$['a'", "$[*]"]
+)
 def test_paths_of_more_than_names_and_indices_are_refused(path):
     with pytest.raises(InvalidPath):
         reader(path)
@@ -71,7 +73,26 @@ def test_numbers_and_numeric_texts_count(value, quantity):
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, "", " 1", "1 ", "NaN", "Inf", "Infinity", "0x10", "1_000", "+1", "01", "١", [], {}, "1e99", 10**38]
+    "value",
+    [
+        None,
+        True,
+        "",
+        " 1",
+        "1 ",
+        "NaN",
+        "Inf",
+        "Infinity",
+        "0x10",
+        "1_000",
+        "+1",
+        "01",
+        "\u0661",
+        [],
+        {},
+        "1e99",
+        10**38,
+    ],
 )
 def test_everything_else_is_invalid(value):
     with pytest.raises(InvalidQuantity):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -33,7 +34,11 @@ def test_weeks_begin_on_monday_and_months_on_the_first():
 
 def test_a_range_cuts_its_first_and_last_window():
     first, last = windows(at("2026-11-01T10:30"), at("2026-11-01T11:15"), Granularity.HOUR, zone("UTC"))
-    assert (first.start, first.first, first.last) == (at("2026-11-01T10:00"), at("2026-11-01T10:30"), at("2026-11-01T11:00"))
+    assert (first.start, first.first, first.last) == (
+        at("2026-11-01T10:00"),
+        at("2026-11-01T10:30"),
+        at("2026-11-01T11:00"),
+    )
     assert (last.first, last.last, last.end) == (at("2026-11-01T11:00"), at("2026-11-01T11:15"), at("2026-11-01T12:00"))
 
 
@@ -55,7 +60,8 @@ def test_too_many_windows_are_refused():
         windows(at("2026-01-01"), at("2026-01-03"), Granularity.MINUTE, zone("UTC"))
 
 
-MOMENTS = st.datetimes(datetime(2005, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
+YEARS = (datetime(2005, 1, 1), datetime(2030, 1, 1))  # noqa: DTZ001 (hypothesis wants them naive)
+MOMENTS = st.datetimes(*YEARS, timezones=st.just(UTC))
 
 
 @given(
@@ -68,7 +74,7 @@ def test_windows_tile_the_range(start, length, name, granularity):
     found = windows(start, start + length, granularity, ZoneInfo(name))
     assert found[0].first == start
     assert found[-1].last == start + length
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert before.end == after.start
         assert before.last == after.first
     for each in found:

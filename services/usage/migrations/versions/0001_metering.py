@@ -14,7 +14,8 @@ TABLES = (
     # One row. Its version rises with every change of a meter; a worker that finds another one than it has reloads.
     """
     CREATE TABLE system.meter_catalogue (
-        single boolean NOT NULL DEFAULT true CONSTRAINT pk_meter_catalogue PRIMARY KEY CONSTRAINT ck_single CHECK (single),
+        single boolean NOT NULL DEFAULT true CONSTRAINT pk_meter_catalogue PRIMARY KEY
+               CONSTRAINT ck_single CHECK (single),
         version bigint NOT NULL
     )
     """,

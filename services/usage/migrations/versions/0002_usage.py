@@ -32,8 +32,8 @@ TABLES = {
         CONSTRAINT pk_usage_event PRIMARY KEY (tenant_id, identity, day)
     ) PARTITION BY RANGE (day)
     """,
-    # Absolute, mergeable state of one hour (UTC). Which columns a meter fills depends on its aggregation. Three tenths of
-    # a page stay free so that an update finds room beside the row and no index changes.
+    # Absolute, mergeable state of one hour (UTC). Which columns a meter fills depends on its aggregation. Three tenths
+    # of a page stay free so that an update finds room beside the row and no index changes.
     "usage_rollup": """
     CREATE TABLE usage_rollup (
         tenant_id uuid NOT NULL,

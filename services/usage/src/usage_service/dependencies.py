@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from tenantry import Tenant, Tenancy, current_tenant_or_none
+from tenantry import Tenancy, Tenant, current_tenant_or_none
 from tenantry.database import SystemSession
 from usage_service.publishing.ends import TopicEnds
 

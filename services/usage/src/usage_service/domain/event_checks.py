@@ -55,7 +55,7 @@ Resolver = Callable[[str], Route]
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """An event as it will stand in `usage.events.v1`. (A struct: one is made per event, 4 times faster than a dataclass.)"""
+    """An event as it will stand in `usage.events.v1`. (A struct, because one is made per event.)"""
 
     key: bytes
     value: bytes
@@ -77,24 +77,23 @@ def check_event(raw: bytes, resolve: Resolver) -> Accepted:
     event = _object(raw)
     if event.get("specversion") != "1.0":
         raise InvalidEvent("specversion", 'must be "1.0"')
-    for name, longest in _TEXTS:
-        _check_text(event, name, longest)
+    event_id, source, kind, subject = [_text(event, name, longest) for name, longest in _TEXTS]
     _check_data(event)
     for name, value in event.items():
         if name not in _KNOWN:
             _check_extension(name, value)
-    route = resolve(event["subject"])
+    route = resolve(subject)
     if route.refusal is not None:
         raise route.refusal
     time = _time(event.get("time"), route)
-    stored = {name: event[name] for name in ("specversion", "id", "source", "type")}
+    stored: dict[str, object] = {"specversion": "1.0", "id": event_id, "source": source, "type": kind}
     stored |= {"subject": route.subject, "time": time}
     stored |= {name: event[name] for name in ("data", "datacontenttype", "dataschema") if event.get(name) is not None}
     stored |= {name: value for name, value in event.items() if name not in _KNOWN}
     value = encode_event(stored)
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent("", f"an event has at most {MAX_EVENT_BYTES:,} bytes", kind="too-large")
-    return Accepted(route.key, value, event["id"], time)
+    return Accepted(route.key, value, event_id, time)
 
 
 def _object(raw: bytes) -> dict[str, object]:
@@ -134,7 +133,7 @@ def has_nul(value: object) -> bool:
     return isinstance(value, list) and any(has_nul(member) for member in value)
 
 
-def _check_text(event: dict[str, object], name: str, longest: int) -> None:
+def _text(event: dict[str, object], name: str, longest: int) -> str:
     value = event.get(name)
     if value is None:
         raise InvalidEvent(name, "is required")
@@ -142,6 +141,7 @@ def _check_text(event: dict[str, object], name: str, longest: int) -> None:
         raise InvalidEvent(name, "must be a text that is not empty")
     if len(value) > longest:
         raise InvalidEvent(name, f"has at most {longest} characters")
+    return value
 
 
 def _check_data(event: dict[str, object]) -> None:

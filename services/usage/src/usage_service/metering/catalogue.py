@@ -18,7 +18,7 @@ _METERS = text(
 
 
 async def load_catalogue(connection: AsyncConnection) -> Catalogue:
-    """The current catalogue. Version first: meters that are newer than it are left out, and come with its next version."""
+    """The current catalogue. Version first: meters newer than it are left out, and come with its next version."""
     version = await connection.scalar(_VERSION)
     rows = await connection.execute(_METERS, {"version": version})
     return Catalogue.of(version or 0, [meter_of(row) for row in rows])

@@ -74,7 +74,7 @@ async def take_parked(connection: asyncpg.Connection, partitions: Sequence[int])
 
 
 async def nudge_parked(engine: AsyncEngine, kafka: KafkaSettings, topic: str, header: str) -> None:
-    """Wakes the owners of partitions with parked records, every second, until cancelled. Runs once a service or more."""
+    """Wakes the owners of partitions with parked records, every second, until cancelled."""
     producer = AIOKafkaProducer(**kafka.client_options(), acks="all")
     await producer.start()
     try:
@@ -82,7 +82,9 @@ async def nudge_parked(engine: AsyncEngine, kafka: KafkaSettings, topic: str, he
             async with engine.connect() as connection:
                 waiting = (await connection.execute(_WAITING)).scalars().all()
             for partition in waiting:
-                await producer.send_and_wait(kafka.topic(topic), partition=partition, headers=[(header, b"1")])
+                await producer.send_and_wait(
+                    kafka.topic(topic), key=header.encode(), partition=partition, headers=[(header, b"1")]
+                )
             await asyncio.sleep(_NUDGE_SECONDS)
     finally:
         await producer.stop()

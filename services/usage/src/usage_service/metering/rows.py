@@ -10,8 +10,8 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from usage_service.domain.errors import InvalidEvent
-from usage_service.domain.identity import digest_of, identity_of
 from usage_service.domain.event_checks import has_nul
+from usage_service.domain.identity import digest_of, identity_of
 from usage_service.domain.instants import DAY, EPOCH, UNIX_EPOCH_MILLISECONDS, microseconds
 from usage_service.domain.quantities import canonical_number
 
@@ -30,7 +30,7 @@ class _Stored(msgspec.Struct, gc=False):
 
 
 class EventRow(msgspec.Struct, gc=False):
-    """An event on its way into the database. `time` and `received` are microseconds, `day` a day number (`instants`)."""
+    """An event on its way into the database; times are microseconds and `day` a day number (`domain.instants`)."""
 
     tenant: bytes
     identity: bytes
@@ -115,14 +115,14 @@ def decode_event(value: bytes | None) -> _Stored:
     if value is None:
         raise InvalidEvent("", "the record has no value")
     try:
+        event = _decode(value)
         # The six characters may also be an escaped backslash and plain text: only decoded strings can tell.
-        if _NUL in value and has_nul(_decode_any(value)):
-            raise InvalidEvent("", "a string contains NUL")
-        return _decode(value)
-    except InvalidEvent:
-        raise
+        nul = _NUL in value and has_nul(_decode_any(value))
     except _UNREADABLE as error:
         raise InvalidEvent("", f"not a usage event: {error}") from None
+    if nul:
+        raise InvalidEvent("", "a string contains NUL")
+    return event
 
 
 def row_of(event: _Stored, tenant: bytes, position: Position) -> EventRow:

@@ -92,8 +92,10 @@ class MeterWorker:
         topic: str = TOPIC,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`window_days`: days on either side of an event's own in which a copy never counts. `group` and `topic` are the
-        names on the cluster."""
+        """`window_days`: days on either side of an event's own in which a copy never counts.
+
+        `group` and `topic` are the names on the cluster.
+        """
         self._directory = directory
         self._days = days
         self._group = group

@@ -29,7 +29,8 @@ _PAGE = text(
 _END = text("UPDATE system.meter SET until = :until WHERE slug = :slug AND until IS NULL")
 _INSERT = text(
     """
-    INSERT INTO system.meter (id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, created_at)
+    INSERT INTO system.meter
+           (id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, created_at)
     VALUES (:id, :slug, :version, :event_type, :aggregation, :value, :group_by, :filter, :unit, :since,
             clock_timestamp())
     """

@@ -51,7 +51,7 @@ _CHANGED = text(
                AS key (tenant_id, meter_id, window_start, group_hash)
          WHERE change.lane = :lane AND change.id = ANY(:ids))
     SELECT rollup.tenant_id, meter.slug, meter.version AS meter_version, rollup.window_start, rollup.group_hash,
-           rollup.groups, rollup.version, rollup.count, rollup.sum, rollup.minimum, rollup.maximum,
+           rollup.groups, rollup.version, rollup.count AS counted, rollup.sum, rollup.minimum, rollup.maximum,
            rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset, rollup.integral
       FROM changed
       JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
@@ -162,7 +162,7 @@ def _record(row: Row[Any]) -> RollupRecord:
         window_start=_hour(row.window_start),
         group=_decode_group(row.groups),
         group_hash=row.group_hash.hex,
-        count=str(row.count),
+        count=str(row.counted),
         sum=_text(row.sum),
         min=_text(row.minimum),
         max=_text(row.maximum),

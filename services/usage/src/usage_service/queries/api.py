@@ -161,7 +161,7 @@ async def unmatched_types(
         {
             "tenant_id": str(row.tenant_id),
             "type": row.type,
-            "count": str(row.count),
+            "count": str(row.counted),
             "first_received_at": rfc3339(row.first_received_at),
             "last_received_at": rfc3339(row.last_received_at),
         }

@@ -104,7 +104,7 @@ async def _add_rollups(
     for row in await find_rollups(session, tenant_id, ids, [span for _, span in hours], by_group=by_group):
         group = _decode_group(row.groups) if by_group else {}
         if tally.passes(group):
-            added = RollupState(row.count, _quantity(row.sum), _quantity(row.minimum), _quantity(row.maximum))
+            added = RollupState(row.counted, _quantity(row.sum), _quantity(row.minimum), _quantity(row.maximum))
             tally.state(hours[row.bucket - 1][0], group).merge(added)
 
 

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 Range = tuple[datetime, datetime]
 
-# One aggregate over the primary key's range; the starts of all windows are sorted, so their number is found by bisection.
+# One aggregate over the primary key's range; the starts of all windows are sorted, so a bisection finds their number.
 _ROLLUPS = """
-SELECT meter_id, bucket, {groups} AS groups, sum(count)::bigint AS count, sum(sum) AS sum,
+SELECT meter_id, bucket, {groups} AS groups, sum(count)::bigint AS counted, sum(sum) AS sum,
        min(minimum) AS minimum, max(maximum) AS maximum
   FROM (SELECT *, width_bucket(window_start, CAST(:starts AS timestamptz[])) AS bucket
           FROM usage_rollup
@@ -55,7 +55,7 @@ SELECT tenant_id, id, kind, reason, meter_id, type, source, event_id, kafka_part
 _DEAD_LETTERS_OF_TENANT = text(_DEAD_LETTERS.format(tenant="tenant_id = :tenant AND"))
 _DEAD_LETTERS_OF_ALL = text(_DEAD_LETTERS.format(tenant=""))
 _UNMATCHED = """
-SELECT tenant_id, type, count, first_received_at, last_received_at FROM pool.unmatched_type
+SELECT tenant_id, type, count AS counted, first_received_at, last_received_at FROM pool.unmatched_type
  WHERE {tenant} (tenant_id, type) > (CAST(:after_tenant AS uuid), :after_type)
  ORDER BY tenant_id, type LIMIT :limit
 """

@@ -1,0 +1,199 @@
+"""Who may send and ask what, and the answer to everything else."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from support import API_CALLS, BANDWIDTH, end_offsets, event
+
+from tenantry import Operation, SystemClock, TenantClock, TenantStatus, Tier, uuid7
+from tenantry.events import KafkaSettings, UsageProducer
+from tenantry.http import install_problem_handlers
+from tenantry.identity import Principal, PrincipalKind, Scope
+from tenantry.testing import eventually
+from usage_service.ingest.endpoint import IngestEndpoint, Limits
+
+BATCH = {"Content-Type": "application/cloudevents-batch+json"}
+
+
+async def in_kafka(usage) -> int:
+    return sum((await end_offsets(usage.kafka, "usage.events.v1")).values())
+
+
+async def test_one_bad_event_refuses_the_batch_with_index_and_reason(usage, tenant_a):
+    response = await usage.send(event(tenant_a, 1), event(tenant_a, 2, time="x"), event(tenant_a, 3, data=5))
+    assert response.status_code == 400
+    problem = response.json()
+    assert problem["type"] == "invalid-events"
+    assert [(error["index"], error["loc"]) for error in problem["errors"]] == [(1, [1, "time"]), (2, [2, "data"])]
+    assert all(error["reason"] for error in problem["errors"])
+    assert await in_kafka(usage) == 0
+
+
+async def test_partial_accepts_the_good_ones(usage, tenant_a):
+    response = await usage.send(event(tenant_a, 1), event(tenant_a, 2, id=""), partial="true", echo="true")
+    assert response.status_code == 202
+    answer = response.json()
+    assert (answer["accepted"], [each["index"] for each in answer["rejected"]]) == (1, [1])
+    assert answer["events"][0]["id"] == "e-1"
+    assert await in_kafka(usage) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "kind"),
+    [
+        (b"{", "application/cloudevents+json", 400, "malformed-json"),
+        (b"[]", "application/cloudevents-batch+json", 400, "malformed-json"),
+        (b"\xff", "application/json", 400, "malformed-json"),
+        (b"5", "application/cloudevents+json", 400, "invalid-events"),
+        (b"{}", "text/plain", 415, "unsupported-media-type"),
+        (b"{}", "application/json; charset=latin-1", 415, "unsupported-media-type"),
+        (b" " * (5 << 20), "application/json", 413, "payload-too-large"),
+        (b"[" + b"{}," * 10_000 + b"{}]", "application/json", 413, "payload-too-large"),
+    ],
+)
+async def test_bodies_that_cannot_be_read(usage, content, content_type, status, kind):
+    headers = {"Content-Type": content_type, **usage.service}
+    response = await usage.http.post("/v1/events", content=content, headers=headers)
+    assert (response.status_code, response.json()["type"]) == (status, kind)
+    assert await in_kafka(usage) == 0
+
+
+async def test_a_tenant_sends_for_itself_only(usage, tenant_a, tenant_b):
+    own = usage.tenant_key(tenant_a)
+    assert (await usage.send(event(tenant_a, 1), headers=own)).status_code == 202
+    for foreign in (event(tenant_b, 1), event(tenant_a, 2, subject="nobody")):
+        response = await usage.send(event(tenant_a, 2), foreign, headers=own)
+        assert (response.status_code, response.json()["type"]) == (403, "tenant-mismatch")
+    assert await in_kafka(usage) == 1
+    partial = await usage.send(event(tenant_a, 2), event(tenant_b, 1), headers=own, partial="true")
+    assert (partial.status_code, partial.json()["accepted"]) == (202, 1)
+
+
+async def test_who_may_not_send(usage, tenant_a):
+    body = json.dumps([event(tenant_a, 1)])
+    assert (await usage.http.post("/v1/events", content=body, headers=BATCH)).status_code == 401
+    reader = usage.state.key(Scope.TENANT_READ, tenant=tenant_a)
+    assert (await usage.send(event(tenant_a, 1), headers=reader)).status_code == 403
+    unknown = await usage.send(event(tenant_a, 1, subject="nobody"))
+    assert (unknown.status_code, unknown.json()["errors"][0]["kind"]) == (400, "unknown-tenant")
+
+
+async def test_a_suspended_tenant_is_refused_where_its_document_says_so(usage, tenant_a):
+    own = usage.tenant_key(tenant_a)
+    suspended = {"status": TenantStatus.SUSPENDED, "suspension_reasons": ("billing",), "version": 2}
+    usage.state.directory.upsert(replaced(tenant_a, **suspended, blocked=(Operation.INGEST,)))
+    refused = await usage.send(event(tenant_a, 1), headers=own)
+    assert (refused.status_code, refused.json()["type"]) == (403, "tenant-suspended")
+    assert (await usage.send(event(tenant_a, 1))).status_code == 202
+    suspended["version"] = 3
+    both = (Operation.INGEST, Operation.SERVICE_INGEST)
+    usage.state.directory.upsert(replaced(tenant_a, **suspended, blocked=both))
+    refused = await usage.send(event(tenant_a, 2))
+    assert (refused.status_code, refused.json()["type"]) == (403, "tenant-suspended")
+
+
+async def test_age_is_measured_by_the_tenants_clock_and_tier(usage, tenant_a):
+    old = event(tenant_a, 1, time="2015-05-17T10:05:03Z")
+    assert (await usage.send(old)).json()["errors"][0]["kind"] == "too-old"
+    usage.state.directory.upsert_tier(Tier(name="sample", version=1, max_event_age_seconds=None))
+    clock = TenantClock(id=uuid7(), now=datetime(2015, 5, 21, tzinfo=UTC))
+    usage.state.directory.upsert(replaced(tenant_a, version=2, tier="sample", clock=clock))
+    assert (await usage.send(old)).status_code == 202
+    assert (await usage.send(event(tenant_a, 2))).json()["errors"][0]["kind"] == "future"
+    [echoed] = (await usage.send({**old, "time": None}, echo="true")).json()["events"]
+    assert echoed["time"] == "2015-05-21T00:00:00Z"
+
+
+async def test_kafka_away_acknowledges_nothing(usage, tenant_a):
+    away = UsageProducer(KafkaSettings(kafka_bootstrap="127.0.0.1:1"), delivery_seconds=0.2)
+    await away.start()
+    try:
+        endpoint = IngestEndpoint(
+            directory=usage.state.directory, clock=SystemClock(), sender=away, limits=Limits(max_events=100)
+        )
+        response = await through(endpoint, usage, event(tenant_a, 1))
+    finally:
+        await away.stop()
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_meters_are_put_by_operators_and_versioned(usage, tenant_a):
+    tenant = usage.tenant_key(tenant_a)
+    assert (await usage.http.put("/v1/meters/m", json=API_CALLS, headers=tenant)).status_code == 403
+    first = await usage.put_meter("m", API_CALLS)
+    assert (await usage.put_meter("m", API_CALLS))["version"] == first["version"] == 1
+    assert (await usage.put_meter("m", {**API_CALLS, "group_by": {}}))["version"] == 2
+    fixed = await usage.http.put("/v1/meters/m", json=BANDWIDTH, headers=usage.operator)
+    assert (fixed.status_code, fixed.json()["type"]) == (409, "meter-fixed")
+    stale = await usage.http.put("/v1/meters/m", json=API_CALLS, headers={**usage.operator, "If-Match": '"1"'})
+    assert stale.status_code == 412
+    for wrong in ({**API_CALLS, "value": "$.a"}, {**API_CALLS, "extra": 1}, {**BANDWIDTH, "value": "bytes"}):
+        assert (await usage.http.put("/v1/meters/w", json=wrong, headers=usage.operator)).status_code == 422
+    assert [each["slug"] for each in (await usage.http.get("/v1/meters", headers=tenant)).json()["items"]] == ["m"]
+    assert (await usage.http.get("/v1/meters/none", headers=tenant)).status_code == 404
+
+
+async def test_a_tenant_reads_its_own_usage_only(usage, tenant_a, tenant_b):
+    await usage.put_meter("api-calls", API_CALLS)
+    now = datetime.now(UTC)
+    span = {"from": (now - timedelta(hours=2)).isoformat(), "to": (now + timedelta(hours=1)).isoformat()}
+    own = usage.tenant_key(tenant_b)
+    async with usage.metering():
+        await usage.send(event(tenant_a, 1, data={"bytes": "x"}), event(tenant_a, 2, type="other"))
+        await eventually(usage.counted, within=30)
+    for path in ("/v1/events", "/v1/dead-letters", "/v1/unmatched-types", "/v1/meters/api-calls/query"):
+        response = await usage.http.get(path, params=span, headers=own)
+        assert (response.status_code, response.json()["items"]) == (200, [])
+        foreign = await usage.http.get(path, params={**span, "tenant_id": str(tenant_a.id)}, headers=own)
+        assert (foreign.status_code, foreign.json()["type"]) == (403, "tenant-mismatch")
+    assert (await usage.http.post("/v1/cuts", headers=own)).status_code == 403
+    nobody = await usage.http.get("/v1/events", headers=usage.operator)
+    assert (nobody.status_code, nobody.json()["type"]) == (400, "tenant-missing")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"timezone": "Mars/Olympus"},
+        {"window": "fortnight"},
+        {"group_by": "planet"},
+        {"filter[planet]": "mars"},
+        {"from": "2026-01-01T00:00:00"},
+        {"from": "2030-01-01T00:00:00Z"},
+        {"window": "minute", "from": "2026-01-01T00:00:00Z"},
+        {"fill": "one"},
+    ],
+)
+async def test_questions_that_make_no_sense(usage, tenant_a, params):
+    await usage.put_meter("api-calls", API_CALLS)
+    asked = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-21T00:00:00Z", **params}
+    response = await usage.http.get("/v1/meters/api-calls/query", params=asked, headers=usage.tenant_key(tenant_a))
+    assert response.status_code == 422, response.text
+    assert response.json()["errors"]
+
+
+def replaced(tenant, **changes):
+    return msgspec.structs.replace(tenant, **changes)
+
+
+async def through(endpoint, usage, sent):
+    """A response of the endpoint alone, behind the problem handlers, as an operator's service would get it."""
+    app = FastAPI()
+    install_problem_handlers(app)
+    principal = Principal(subject="s", kind=PrincipalKind.SERVICE, scopes=frozenset({Scope.SERVICE}), credential_id="c")
+
+    async def receive(request: Request):
+        request.scope["tenantry.identity"] = (principal, None)
+        return await endpoint.receive(request)
+
+    app.add_route("/v1/events", receive, methods=["POST"])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://usage.test") as client:
+        return await client.post("/v1/events", content=json.dumps([sent]), headers=BATCH)

@@ -1,0 +1,189 @@
+"""What becomes of events that are not plain: late meters, unknown tenants, bad values, conflicts, many groups."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+from support import API_CALLS, BANDWIDTH, event
+
+from tenantry import Tier
+from tenantry.testing import eventually
+from usage_service.metering import parking, rollups
+from usage_service.metering.rollups import RollupStore
+
+SPAN = {
+    "from": (datetime.now(UTC) - timedelta(days=3)).isoformat(),
+    "to": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+}
+
+
+async def letters(usage, **params) -> list[dict]:
+    response = await usage.http.get("/v1/dead-letters", params=params, headers=usage.operator)
+    assert response.status_code == 200, response.text
+    return response.json()["items"]
+
+
+async def test_a_meter_counts_what_is_received_after_it_was_put(usage, tenant_a):
+    async with usage.metering():
+        await usage.put_meter("bandwidth", BANDWIDTH)
+        await usage.send(event(tenant_a, 1))
+        await eventually(usage.counted, within=30)
+        await usage.put_meter("api-calls", API_CALLS)
+        await usage.send(event(tenant_a, 2))
+        await eventually(usage.counted, within=30)
+        await usage.put_meter("api-calls", {**API_CALLS, "filter": {"$.path": {"ne": "/a"}}})
+        await usage.send(event(tenant_a, 3), event(tenant_a, 4, data={"path": "/b", "bytes": 1}))
+        await eventually(usage.counted, within=30)
+    calls = await usage.query(tenant_a, "api-calls", group_by="path", **SPAN)
+    assert {item["group"]["path"]: item["value"] for item in calls["items"]} == {"/a": "1", "/b": "1"}
+    # Raw events say the same: each is counted by the version under which it was stored.
+    minutes = await usage.query(
+        tenant_a,
+        "api-calls",
+        window="minute",
+        **{"from": (datetime.now(UTC) - timedelta(hours=1)).isoformat(), "to": datetime.now(UTC).isoformat()},
+    )
+    assert sum(int(item["value"]) for item in minutes["items"]) == 2
+
+
+async def test_unmatched_types_are_counted_by_tenant_and_listed(usage, tenant_a):
+    async with usage.metering():
+        await usage.send(event(tenant_a, 1, type="new.thing"), event(tenant_a, 2, type="new.thing"))
+        await eventually(usage.counted, within=30)
+    listed = (await usage.http.get("/v1/unmatched-types", headers=usage.tenant_key(tenant_a))).json()["items"]
+    assert [(each["type"], each["count"]) for each in listed] == [("new.thing", "2")]
+
+
+async def test_a_value_that_is_no_number_is_listed_and_never_a_zero(usage, tenant_a):
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    values = ["NaN", None, True, "12x", [1], {}, "7", 1.5]
+    async with usage.metering():
+        await usage.send(*[event(tenant_a, n, data={"bytes": value}) for n, value in enumerate(values)])
+        await eventually(usage.counted, within=30)
+    [item] = (await usage.query(tenant_a, "bandwidth", **SPAN))["items"]
+    assert item["value"] == "8.5"
+    listed = await letters(usage, kind="invalid-value", tenant_id=str(tenant_a.id))
+    assert {each["event_id"] for each in listed} == {f"e-{n}" for n in range(6)}
+    assert all(each["reason"] and json.loads(each["payload"])["source"] == "tests" for each in listed)
+    [row] = await usage.fetch("SELECT count(*) FROM pool.usage_event")
+    assert row[0] == 8
+
+
+async def test_the_same_identity_with_other_content_is_a_reported_duplicate(usage, tenant_a):
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    first = event(tenant_a, 1, data={"bytes": 10, "path": "/a"})
+    async with usage.metering():
+        await usage.send(first)
+        await eventually(usage.counted, within=30)
+        # The order of members and the spelling of a number are no difference; the value is.
+        body = json.dumps([first]).replace('{"bytes": 10, "path": "/a"}', '{"path":"/a","bytes":1.0e1}')
+        headers = {"Content-Type": "application/json", **usage.service}
+        assert (await usage.http.post("/v1/events", content=body, headers=headers)).status_code == 202
+        await usage.send({**first, "data": {"bytes": 99}})
+        await eventually(usage.counted, within=30)
+    [item] = (await usage.query(tenant_a, "bandwidth", **SPAN))["items"]
+    assert item["value"] == "10"
+    [conflict] = await letters(usage, kind="conflict")
+    assert json.loads(conflict["payload"])["data"] == {"bytes": 99}
+
+
+async def test_a_tenant_that_the_worker_learns_of_later_is_counted(usage, tenant_factory):
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    late = tenant_factory()
+    body = json.dumps(event(late, 1)).encode()
+    async with usage.metering():
+        await usage.produce([body], [late.id])
+        await eventually(lambda: usage.fetch("SELECT FROM system.parked_record"), within=30)
+        usage.state.directory.upsert(late)
+        await eventually(usage.counted, within=30)
+    [item] = (await usage.query(late, "bandwidth", **SPAN))["items"]
+    assert item["value"] == "10"
+
+
+async def test_a_tenant_that_nobody_knows_becomes_a_dead_letter(usage, tenant_factory, monkeypatch):
+    monkeypatch.setattr("usage_service.metering.worker.PARKED_SECONDS", 1)
+    stranger = tenant_factory()
+    async with usage.metering():
+        await usage.produce([json.dumps(event(stranger, 1)).encode(), b"{nonsense"], [stranger.id, stranger.id])
+        await eventually(lambda: letters(usage, kind="unknown-tenant"), within=30)
+        await eventually(usage.counted, within=30)
+    assert parking.PARKED_SECONDS == 60
+    [unreadable] = await letters(usage, kind="undecodable")
+    assert (unreadable["payload"], unreadable["tenant_id"]) == ("{nonsense", None)
+    assert await usage.fetch("SELECT FROM pool.usage_event") == []
+
+
+async def test_groups_past_the_bound_are_counted_as_other(usage, tenant_a, monkeypatch):
+    monkeypatch.setattr(rollups, "MAX_GROUPS", 5)
+    monkeypatch.setattr(RollupStore.__init__, "__kwdefaults__", {"max_groups": 5})
+    await usage.put_meter("api-calls", API_CALLS)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0).isoformat()
+    async with usage.metering():
+        for start in (0, 4):
+            paths = range(start, start + 4)
+            await usage.send(*[event(tenant_a, n, time=now, data={"path": f"/{n}"}) for n in paths])
+            await eventually(usage.counted, within=30)
+    calls = await usage.query(tenant_a, "api-calls", group_by="path", **SPAN)
+    found = {item["group"]["path"]: int(item["value"]) for item in calls["items"]}
+    assert sum(found.values()) == 8
+    assert found["__other__"] == 3
+    assert len(found) == 6
+
+
+async def test_figures_from_hours_and_from_raw_events_agree(usage, tenant_a):
+    """A range cut anywhere gives the sum of its parts: rollups and raw events count alike."""
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    draw = random.Random(5)  # noqa: S311
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
+    sent = [
+        (start + timedelta(seconds=draw.randrange(100_000)), Decimal(draw.randrange(1, 999)) / 8) for _ in range(400)
+    ]
+    events = [
+        event(tenant_a, n, time=time.isoformat(), data={"bytes": str(size), "method": "GET"})
+        for n, (time, size) in enumerate(sent)
+    ]
+    async with usage.metering():
+        await usage.send(*events)
+        await eventually(usage.counted, within=30)
+    for _ in range(8):
+        first = start + timedelta(seconds=draw.randrange(50_000), microseconds=draw.randrange(10**6))
+        last = first + timedelta(seconds=draw.randrange(60_000))
+        expected = sum(size for time, size in sent if first <= time < last)
+        span = {"from": first.isoformat(), "to": last.isoformat()}
+        for window in ("none", "hour", "day"):
+            for zone in ("UTC", "Asia/Kolkata"):
+                answer = await usage.query(tenant_a, "bandwidth", window=window, timezone=zone, **span)
+                assert sum(Decimal(item["value"]) for item in answer["items"]) == expected
+
+
+async def test_events_are_listed_page_by_page(usage, tenant_a):
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    async with usage.metering():
+        await usage.send(*[event(tenant_a, n) for n in range(25)], event(tenant_a, 99, type="other"))
+        await eventually(usage.counted, within=30)
+    seen, cursor = [], None
+    while True:
+        params = {"meter": "bandwidth", "limit": 10} | ({"cursor": cursor} if cursor else {})
+        page = (await usage.http.get("/v1/events", params=params, headers=usage.tenant_key(tenant_a))).json()
+        seen += [each["id"] for each in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(f"e-{n}" for n in range(25))
+
+
+async def test_history_gets_its_days_on_demand(usage, tenant_a):
+    usage.state.directory.upsert_tier(Tier(name="sample", version=1, max_event_age_seconds=None))
+    usage.state.directory.upsert(msgspec.structs.replace(tenant_a, version=2, tier="sample"))
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    async with usage.metering():
+        await usage.send(*[event(tenant_a, n, time=f"2015-05-{17 + n % 4}T10:05:03Z") for n in range(20)])
+        await eventually(usage.counted, within=30)
+    days = await usage.query(
+        tenant_a, "bandwidth", window="day", **{"from": "2015-05-01T00:00:00Z", "to": "2015-06-01T00:00:00Z"}
+    )
+    assert [item["value"] for item in days["items"]] == ["50", "50", "50", "50"]
