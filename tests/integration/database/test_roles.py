@@ -82,6 +82,22 @@ async def test_what_makes_a_role_unsafe(shelf, stranger, statement, reason):
         await alter("REVOKE TRIGGER ON pool.book FROM PUBLIC")
 
 
+async def test_a_member_of_any_owner_is_refused(shelf, stranger):
+    """Also of one that has nothing to do with the service's own roles."""
+    url, alter = stranger
+    await alter("CREATE ROLE {name}_maker")
+    await alter("GRANT {name}_maker TO {name}")
+    await verify(shelf, database_url=url)
+    await alter("CREATE TABLE public.stray ()")
+    await alter("ALTER TABLE public.stray OWNER TO {name}_maker")
+    try:
+        with pytest.raises(UnsafeRole, match=r"owns public\.stray"):
+            await verify(shelf, database_url=url)
+    finally:
+        await alter("DROP OWNED BY {name}_maker")
+        await alter("DROP ROLE {name}_maker")
+
+
 async def test_a_member_of_a_role_that_bypasses_is_refused(shelf, stranger):
     url, alter = stranger
     await alter("CREATE ROLE {name}_group BYPASSRLS")

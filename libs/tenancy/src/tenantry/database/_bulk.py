@@ -40,7 +40,9 @@ async def copy_rows(
     found = await connection.exec_driver_sql(_STAGING, (target, list(columns)))
     row = found.one()
     staging = f"pg_temp.{quote(row.name)}"
-    if not row.made:
+    if row.made:  # and perhaps filled by an earlier call in this transaction
+        await connection.exec_driver_sql(f"TRUNCATE {staging}")
+    else:
         await connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE {quote(row.name)} ({row.definition}) ON COMMIT DELETE ROWS"
         )
@@ -54,5 +56,4 @@ async def copy_rows(
     inserted = await connection.exec_driver_sql(
         f"INSERT INTO {target} ({names}) SELECT {names} FROM {staging} {on_conflict}"  # noqa: S608 - quoted identifiers
     )
-    await connection.exec_driver_sql(f"TRUNCATE {staging}")
     return inserted.rowcount
