@@ -45,12 +45,12 @@ async def plan_items(session: AsyncSession, run: Run, directory: TenantDirectory
             )
             items.extend(
                 Item(
-                    n=len(items) + n,
+                    n=n,
                     tenant_id=subscription.tenant_id,
                     subscription_id=subscription.id,
                     period=period,
                     billed_at=now,
                 )
-                for n, period in enumerate(due, start=1)
+                for n, period in enumerate(due, start=len(items) + 1)
             )
     return items
