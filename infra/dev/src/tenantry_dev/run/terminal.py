@@ -7,8 +7,10 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
+import httpx
 from rich.console import Console
 
+from tenantry_dev.sample.api import SampleError
 from tenantry_dev.sample.traces import TraceError
 from tenantry_dev.stack import StackError, guard
 
@@ -25,13 +27,21 @@ def run_guarded(console: Console, work: Callable[[], int]) -> int:
     if "MAKELEVEL" in os.environ:
         guard.die_with_parent(signal.SIGTERM, os.getppid())
     try:
-        return work()
+        return _unwrapped(work)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (StackError, TraceError) as error:
-        console.print(f"[bold red]{type(error).__name__.removesuffix('Error')}:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    except (StackError, TraceError, SampleError, httpx.HTTPError) as error:
+        console.print("[bold red]It did not work:[/] ", end="")
+        console.print(str(error) or repr(error), markup=False, highlight=False, soft_wrap=True)
         return 1
+
+
+def _unwrapped(work: Callable[[], int]) -> int:
+    """Tasks that work together fail together, mostly for one reason: the first says it."""
+    try:
+        return work()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,5 +1,9 @@
 """A client for the services' HTTP interfaces that sits out restarts.
 
+    SampleError         what ends a sample run
+      ApiError          a service refused a request
+      OnboardingError   a tenant could not be provisioned (onboarding.py)
+
 Every request of the sample may be repeated: it reads, it puts, or it carries an Idempotency-Key or events with ids.
 """
 
@@ -22,7 +26,11 @@ _PASSING = frozenset({429, 502, 503, 504})
 _TOKEN_SECONDS = 300.0
 
 
-class ApiError(RuntimeError):
+class SampleError(RuntimeError):
+    """The sample run cannot go on; the text is for the person at the terminal."""
+
+
+class ApiError(SampleError):
     """A service refused a request. `status` and the problem document say why."""
 
     def __init__(self, request: httpx.Request, status: int, problem: Mapping[str, Any]) -> None:
@@ -96,7 +104,7 @@ class Api:
                     raise
                 answer = error.problem
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{path} did not arrive within {within:.0f} s; the last answer was {answer}")
+                raise SampleError(f"{path} did not arrive within {within:.0f} s; the last answer was {answer}")
             await asyncio.sleep(0.1)
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from tenantry_dev.run.settings import GRACE_SECONDS, OPERATOR, SAMPLE_TRAFFIC
 from tenantry_dev.run.system import System
-from tenantry_dev.sample.api import Api, Apis, connect
+from tenantry_dev.sample.api import Api, Apis, SampleError, connect
 from tenantry_dev.sample.onboarding import (
     SampleTenant,
     advance_clock,
@@ -31,7 +31,7 @@ from tenantry_dev.sample.traces import Trace
 from tenantry_dev.sample.traffic import REQUESTS_PER_TENANT, drive
 
 _RUN_SECONDS = 120.0
-_FINISHED = frozenset({"completed", "failed"})
+_FINISHED = frozenset({"done", "failed"})
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ async def _bill(billing: Api, as_of: datetime) -> None:
     done = await billing.until(
         f"/v1/invoice-runs/{run['id']}", lambda now: now["state"] in _FINISHED, within=_RUN_SECONDS
     )
-    if done["state"] != "completed":
-        raise RuntimeError(f"The invoice run failed: {done}")
+    if done["state"] != "done":
+        raise SampleError(f"The invoice run failed: {done}")
 
 
 async def _invoices(billing: Api, tenants: Sequence[SampleTenant]) -> list[dict[str, Any]]:

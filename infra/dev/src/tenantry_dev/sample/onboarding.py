@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from tenantry_dev.sample.api import Api, ApiError, Apis
+from tenantry_dev.sample.api import Api, ApiError, Apis, SampleError
 from tenantry_dev.sample.catalogue import (
     CURRENCY,
     METERS,
@@ -40,7 +40,7 @@ class SampleTenant:
     api_key: str
 
 
-class OnboardingError(RuntimeError):
+class OnboardingError(SampleError):
     """A tenant could not be provisioned; the text carries the reason that the tenant service gives."""
 
 

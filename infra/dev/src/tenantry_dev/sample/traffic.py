@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from tenantry_dev.sample.api import SampleError
 from tenantry_dev.sample.onboarding import SampleTenant
 
 DOCUMENTS = 6
-# Four documents per tenant requests: create, attach, read, download; then a search and a list, and deletes.
+# For each document: create, attach, read, download. Then a search, a list, and every third document deleted.
 REQUESTS_PER_TENANT = DOCUMENTS * 4 + 2 + DOCUMENTS // 3
 
 
@@ -54,7 +55,7 @@ async def _drive_tenant(
             await client.get(f"/v1/documents/{document}")
             returned = (await client.get(file)).content
             if returned != content:
-                raise RuntimeError(f"{tenant.slug} got back another file than it stored")
+                raise SampleError(f"{tenant.slug} got back another file than it stored")
             sizes[document] = len(content)
             counted["stored"] += len(content)
         await client.get("/v1/search", params={"q": rng.choice(_NOUNS)})
