@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from weakref import WeakKeyDictionary
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep
@@ -26,8 +27,13 @@ from tenantry.database._names import (
 from tenantry.database._tree import Branch, MigrationTree, load_tree, migrations_directory
 from tenantry.database._url import sqlalchemy_url
 
-# Alembic's `op` is one proxy for the whole process, so two migrations must not interleave in one.
-_one_at_a_time: Final = asyncio.Lock()
+# Alembic's `op` is one proxy for the whole process, so two migrations must not interleave in one. A lock belongs to the
+# loop in which it was first contended, and tests have many.
+_locks: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+
+
+def _one_at_a_time() -> asyncio.Lock:
+    return _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('tenantry.migrate.' || :schema, 0))")
 _SCHEMA_EXISTS = text("SELECT to_regnamespace(:schema) IS NOT NULL")
@@ -77,7 +83,7 @@ class Migrator:
             runs.insert(0, ("system", SYSTEM_SCHEMA, "head"))
         applied: list[str] = []
         for branch, run_schema, run_target in runs:
-            async with _one_at_a_time, self._connection.begin():
+            async with _one_at_a_time(), self._connection.begin():
                 applied += await self._connection.run_sync(
                     _migrate_schema, self._roles, tree, branch, run_schema, run_target
                 )
