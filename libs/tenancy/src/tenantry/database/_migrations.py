@@ -35,6 +35,7 @@ _locks: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = Weak
 def _one_at_a_time() -> asyncio.Lock:
     return _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
+
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('tenantry.migrate.' || :schema, 0))")
 _SCHEMA_EXISTS = text("SELECT to_regnamespace(:schema) IS NOT NULL")
 
