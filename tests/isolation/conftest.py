@@ -4,10 +4,10 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from app_product import run_product
 from app_world import new_world
 from issuer import ISSUER, Issuer
+
 from tenantry import Isolation
 
 

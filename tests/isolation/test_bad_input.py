@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from issuer import Issuer
+
 from tenantry import Isolation, Operation, TenantStatus, uuid7
 
 # One pattern is enough: what is refused here is refused before any row is looked for.
@@ -19,7 +19,8 @@ async def refused(product, response, status, kind):
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert (problem["type"], problem["status"]) == (kind, status), problem
-    assert problem["title"] and problem["instance"].startswith("/")
+    assert problem["title"]
+    assert problem["instance"].startswith("/")
     for inner in ("Traceback", "sqlalchemy", "asyncpg", "SELECT", "INSERT", "document_pkey"):
         assert inner not in response.text
     return problem

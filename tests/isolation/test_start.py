@@ -55,7 +55,10 @@ async def unsafe_role(postgres_url, app_environment, request):
 @pytest.mark.parametrize("role", ["app-api", "app-worker"])
 async def test_an_unsafe_role_is_refused(app_environment, unsafe_role, role):
     kind, name = unsafe_role
-    environment = {**app_environment, "APP_DATABASE_URL": with_user(app_environment["APP_DATABASE_URL"], name, "unsafe")}
+    environment = {
+        **app_environment,
+        "APP_DATABASE_URL": with_user(app_environment["APP_DATABASE_URL"], name, "unsafe"),
+    }
     finished = start(environment, role)
     assert finished.returncode == 1, finished.stderr
     said = [line for line in (finished.stdout + finished.stderr).splitlines() if "refusing to start" in line]

@@ -51,7 +51,7 @@ async def served(app_environment, kafka, publish, issuer, world, free_port, tmp_
         "TENANTRY_STATE_DIR": str(tmp_path),
     }
     log = (tmp_path / "app-api.log").open("wb")
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 (it returns at once)
         [sys.executable, "-c", "from tenantry.cli import main; main()", "serve", "--role", "app-api"],
         env=environment,
         stdout=log,

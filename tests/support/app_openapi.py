@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from app_product import StaticSource
+from issuer import ISSUER, Issuer
+
 from app_service.app import create_app
 from app_service.settings import AppSettings
-from issuer import ISSUER, Issuer
-from app_product import StaticSource
 from tenantry import Tenancy, TenancySettings
 
 

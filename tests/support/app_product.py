@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import msgspec
 from fastapi import FastAPI
+from issuer import ISSUER, Issuer
 
 from app_service.app import create_app
 from app_service.settings import AppSettings
-from issuer import ISSUER, Issuer
 from tenantry import Clock, LocalDirectory, SystemClock, Tenancy, TenancySettings, Tenant
 from tenantry.identity import CredentialStore, KeySet
 from tenantry.metering import MeteringClient
@@ -65,10 +65,12 @@ class Product:
     async def send(self, request: httpx.Request) -> httpx.Response:
         return await self.client.send(request)
 
-    def spooled(self, tenant: Tenant, type: str | None = None) -> list[dict[str, Any]]:
+    def spooled(self, tenant: Tenant, event_type: str | None = None) -> list[dict[str, Any]]:
         """The tenant's metered events, of one type or of all."""
         return [
-            event for event in self.spool.events if event["subject"] == str(tenant.id) and type in {None, event["type"]}
+            event
+            for event in self.spool.events
+            if event["subject"] == str(tenant.id) and event_type in {None, event["type"]}
         ]
 
     @contextmanager

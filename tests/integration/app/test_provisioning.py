@@ -6,10 +6,10 @@ import sys
 
 import asyncpg
 import pytest
+from app_world import new_world
 
 from app_service.models import CATALOGUE
 from app_service.provisioning import provision_tenant
-from app_world import new_world
 from tenantry import Isolation, uuid7
 from tenantry.database import tenant_schema
 
@@ -120,7 +120,7 @@ async def test_the_provisioner_leaves_no_connection(app, place):
 async def test_the_service_role_makes_no_place(app, place):
     for isolation in OWN_PLACES:
         world = place(isolation)
-        with pytest.raises(Exception, match="permission denied|must be able to SET ROLE"):
+        with pytest.raises(Exception, match=r"permission denied|must be able to SET ROLE"):
             await provision_tenant(app.urls.service, world.a.id, isolation)
     async with app.connect() as connection:
         assert not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", tenant_schema(uuid7()))

@@ -22,7 +22,7 @@ def test_tags_are_lower_case_sorted_and_unique():
 
 @pytest.mark.parametrize("tags", [[""], ["  "], ["x" * 65], [str(n) for n in range(21)], ["a\x00"]])
 def test_bad_tags_are_refused(tags):
-    with pytest.raises(ValueError, match="tag|control"):
+    with pytest.raises(ValueError, match=r"tag|control"):
         normalise_tags(tags)
 
 

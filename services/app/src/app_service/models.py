@@ -30,7 +30,7 @@ class Record(DeclarativeBase):
 
 class Document(TenantMixin, Record):
     __tablename__ = "document"
-    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": False}
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 - SQLAlchemy declares it on the instance
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     title: Mapped[str]

@@ -5,13 +5,13 @@ Nothing commits here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Row, Select, cast, delete, func, insert, literal, literal_column, select, tuple_, update
-from sqlalchemy.dialects.postgresql import REGCONFIG, insert as upsert
+from sqlalchemy import Integer, Row, cast, delete, func, insert, literal, literal_column, select, tuple_, update
+from sqlalchemy.dialects.postgresql import REGCONFIG
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 
@@ -53,7 +53,7 @@ async def list_documents(
 
 async def search_documents(
     session: AsyncSession, tenant_id: UUID, *, text: str, after: tuple[int, UUID] | None, limit: int
-) -> Sequence[Row[Any]]:
+) -> Sequence[Row[*tuple[Any, ...]]]:
     """At most `limit` rows of the summary with `rank` and `excerpt`, best first, those behind `after` (rank, id).
 
     Reads all documents of the tenant and no others: `@@` is not leakproof, so under a row-level policy PostgreSQL uses

@@ -75,24 +75,27 @@ class RouteOperation:
 
     def _example(self, schema: Mapping[str, Any], values: Mapping[str, str], name: str = "") -> Any:
         schema = self._resolved(schema)
+        example: Any
         if name in values:
-            return values[name]
-        if "enum" in schema:
-            return schema["enum"][0]
-        match schema.get("type"):
-            case "object":
-                properties: Mapping[str, Any] = schema.get("properties", {})
-                return {key: self._example(each, values, key) for key, each in properties.items()}
-            case "array":
-                return [self._example(schema["items"], values)]
-            case "boolean":
-                return True
-            case "integer" | "number":
-                return max(1, schema.get("minimum", 1))
-            case "null":
-                return None
-            case _:
-                return self._text(schema)
+            example = values[name]
+        elif "enum" in schema:
+            example = schema["enum"][0]
+        else:
+            match schema.get("type"):
+                case "object":
+                    properties: Mapping[str, Any] = schema.get("properties", {})
+                    example = {key: self._example(each, values, key) for key, each in properties.items()}
+                case "array":
+                    example = [self._example(schema["items"], values)]
+                case "boolean":
+                    example = True
+                case "integer" | "number":
+                    example = max(1, schema.get("minimum", 1))
+                case "null":
+                    example = None
+                case _:
+                    example = self._text(schema)
+        return example
 
     def _text(self, schema: Mapping[str, Any]) -> str | bytes:
         match schema.get("format"):
