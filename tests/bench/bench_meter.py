@@ -128,9 +128,11 @@ async def _until(connection: asyncpg.Connection, stack: UsageStack, wanted: int)
 def _row(offset: int, sample: Sample) -> EventRow:
     time_ = microseconds(sample.time)
     assert day_of(time_ // DAY) == sample.time.date()
+    tenant, identity = sample.tenant_id.bytes, identity_of(sample.source, sample.id)
     return EventRow(
-        sample.tenant_id.bytes,
-        identity_of(sample.source, sample.id),
+        tenant + identity,
+        tenant,
+        identity,
         time_,
         time_ // DAY,
         time_,

@@ -18,7 +18,7 @@ OPERATORS = ("eq", "ne", "in", "exists", "gt", "gte", "lt", "lte", "like")
 
 
 def predicate(operator: str, operand: object, *, loc: str) -> Predicate:
-    """The test that one operator makes of a value. Raises InvalidDefinition for an operator or operand it cannot use."""
+    """The test that one operator makes of a value. Raises InvalidDefinition for what it cannot use."""
     if operator == "exists":
         if not isinstance(operand, bool):
             raise InvalidDefinition(loc, "exists takes true or false")

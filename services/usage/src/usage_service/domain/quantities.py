@@ -18,6 +18,8 @@ MIN_EXPONENT, MAX_EXPONENT = -18, 20
 
 _EXPECTED = "value must be a finite number or a numeric string"
 _BIGGEST_INTEGER = 10**MAX_DIGITS
+SMALL = 10**18
+"""Integers below need no check of their digits."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LONGEST = 200  # characters of a numeric string; more cannot be within the bounds unless it is padding
 

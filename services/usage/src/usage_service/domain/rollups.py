@@ -66,7 +66,7 @@ def _average(total: Quantity, count: int) -> str:
 
 
 def observe(meter: CompiledMeter, data: Mapping[str, object], state: RollupState) -> None:
-    """Counts one event that matches the meter. Raises InvalidQuantity, with nothing changed, for a value that cannot."""
+    """Counts one event that matches the meter. Raises InvalidQuantity, and changes nothing, otherwise."""
     if meter.value is not None:
         value = quantity_of(meter.value(data))
         if meter.sums:

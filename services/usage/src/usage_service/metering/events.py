@@ -95,15 +95,9 @@ class EventStore:
         self, connection: asyncpg.Connection, rows: Sequence[EventRow], catalogue_version: int, stored: Stored
     ) -> list[EventRow]:
         first: dict[bytes, EventRow] = {}
-        copies: list[EventRow] = []
-        for row in rows:
-            key = row.tenant + row.identity
-            if key in first:
-                copies.append(row)
-            else:
-                first[key] = row
+        copies = [row for row in rows if first.setdefault(row.key, row) is not row]
         new = await self._insert(connection, list(first.values()), catalogue_version, stored)
-        fresh = {row.tenant + row.identity for row in new} if copies else set()
+        fresh = {row.key for row in new} if copies else set()
         further: list[EventRow] = []
         for copy in copies:
             winner = first[copy.key]
@@ -160,7 +154,7 @@ class EventStore:
         }
         suspects = []
         for row in rows:
-            key = row.tenant + row.identity
+            key = row.key
             for each in around[row.partition, row.day]:
                 if key in each:
                     suspects.append(row)
@@ -184,9 +178,11 @@ class EventStore:
         return kept
 
     def _remember(self, rows: Iterable[EventRow]) -> None:
-        filters = {place: self._filters.get(place) for place in {(row.partition, row.day) for row in rows}}
+        keys: dict[tuple[int, int], list[bytes]] = {}
         for row in rows:
-            filters[row.partition, row.day].add(row.tenant + row.identity)
+            keys.setdefault((row.partition, row.day), []).append(row.key)
+        for place, new in keys.items():
+            self._filters.get(place).extend(new)
 
     async def _load_filters(self, connection: asyncpg.Connection, rows: Iterable[EventRow]) -> None:
         days = {(row.partition, row.day) for row in rows}

@@ -38,17 +38,14 @@ class DayFilter:
         """All filters that hold a key; a key that none of them holds is new."""
         return [] if self._empty else self._filters
 
-    def __contains__(self, key: bytes) -> bool:
-        return any(key in each for each in self._filters)
-
-    def add(self, key: bytes) -> None:
-        if self._room == 0:
-            self._capacity *= _GROWTH
+    def extend(self, keys: list[bytes]) -> None:
+        if self._room < len(keys):
+            self._capacity = max(self._capacity * _GROWTH, 2 * len(keys))
             self._filters.append(Bloom(self._capacity, _FALSE_POSITIVES))
             self._room = self._capacity
-        self._filters[-1].add(key)
-        self._room -= 1
-        self._empty = False
+        self._filters[-1].update(keys)
+        self._room -= len(keys)
+        self._empty = self._empty and not keys
 
 
 class IdentityFilters:

@@ -30,8 +30,12 @@ class _Stored(msgspec.Struct, gc=False):
 
 
 class EventRow(msgspec.Struct, gc=False):
-    """An event on its way into the database; times are microseconds and `day` a day number (`domain.instants`)."""
+    """An event on its way into the database; times are microseconds and `day` a day number (`domain.instants`).
 
+    `key` is what makes it the same event as another, whatever the time: tenant and identity.
+    """
+
+    key: bytes
     tenant: bytes
     identity: bytes
     time: int
@@ -45,11 +49,6 @@ class EventRow(msgspec.Struct, gc=False):
     type: str
     text: bytes
     data: Mapping[str, Any]
-
-    @property
-    def key(self) -> bytes:
-        """What makes it the same event as another: tenant and identity, whatever the time."""
-        return self.tenant + self.identity
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -90,10 +89,12 @@ def read_rows(
             others.append(record)
             continue
         time = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+        identity = identity_of(event.source, event.id)
         rows.append(
             EventRow(
+                tenant + identity,
                 tenant,
-                identity_of(event.source, event.id),
+                identity,
                 time,
                 time // DAY,
                 (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000,
@@ -135,9 +136,11 @@ def row_of(event: _Stored, tenant: bytes, position: Position) -> EventRow:
         time = microseconds(event.time)
     except _UNREADABLE as error:
         raise InvalidEvent("data", f"not a usage event: {error}") from None
+    identity = identity_of(event.source, event.id)
     return EventRow(
+        tenant + identity,
         tenant,
-        identity_of(event.source, event.id),
+        identity,
         time,
         time // DAY,
         position.received,
