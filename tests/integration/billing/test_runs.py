@@ -1,3 +1,4 @@
+import asyncio
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -7,7 +8,7 @@ import pytest
 
 from billing_service.domain.runs import RunState
 from tenantry import Tenant
-from tenantry.testing import ServiceDatabase, TenantFactory
+from tenantry.testing import ServiceDatabase, TenantFactory, eventually
 
 from .support import APRIL, MARCH, MAY, PLAN, Billing, at, rollup
 
@@ -79,6 +80,28 @@ async def test_numbers_have_no_gap_and_periods_one_invoice(billing: Billing, ten
     assert set(states) <= {"already_billed"}
 
 
+async def test_two_workers_that_bill_the_same_periods(billing: Billing, tenant_factory: TenantFactory) -> None:
+    tenants = [tenant_factory() for _ in range(20)]
+    await billing.put_plan()
+    for tenant in tenants:
+        await billing.subscribe(tenant)
+    for _ in range(2):
+        await billing.request_run(APRIL)
+
+    async def both_are_planned(_: UUID) -> None:
+        await eventually(planned, within=20)
+
+    async def planned() -> bool:
+        return await billing.scalar("SELECT count(*) FROM system.invoice_run WHERE state = 'requested'") == 0
+
+    billing.after_cut = both_are_planned
+    await asyncio.gather(billing.finish_runs(chunk=3), billing.finish_runs(chunk=3))
+    assert len(await billing.totals()) == 20
+    assert await billing.scalar("SELECT max(sequence) FROM invoice_final") == 20
+    states = dict(await billing.rows("SELECT state, count(*) FROM system.invoice_run_item GROUP BY 1"))
+    assert states == {"invoiced": 20, "already_billed": 20}
+
+
 async def test_usage_behind_the_cut_is_not_billed(billing: Billing, tenant_a: Tenant) -> None:
     await billing.put_plan()
     await billing.subscribe(tenant_a)
@@ -115,6 +138,7 @@ async def test_a_late_rollup_changes_no_final_invoice(billing: Billing, tenant_a
 async def test_an_older_version_never_replaces_a_newer_one(billing: Billing, tenant_a: Tenant) -> None:
     await billing.feed(rollup(tenant_a.id, "requests", MARCH, 5, 50))
     await billing.feed(rollup(tenant_a.id, "requests", MARCH, 4, 40), rollup(tenant_a.id, "requests", MARCH, 3, 30))
+    assert await billing.rows("SELECT version, count::text FROM usage_rollup") == [(5, "50")]
     await billing.feed(rollup(tenant_a.id, "requests", MARCH, 7, 70), rollup(tenant_a.id, "requests", MARCH, 6, 60))
     assert await billing.rows("SELECT version, count::text FROM usage_rollup") == [(7, "70")]
 

@@ -1,4 +1,5 @@
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -64,13 +65,16 @@ def test_allocation_by_largest_remainder(total: str, weights: str, currency: str
 )
 def test_parts_sum_to_the_whole_and_stay_within_one_unit(units: int, weights: list[Decimal], currency: str) -> None:
     unit = minor_unit(currency)
-    total = Decimal(units).scaleb(unit.as_tuple().exponent)  # type: ignore[arg-type]
-    parts = allocate(total, weights, currency)
-    assert sum(int(part / unit) for part in parts) == units
-    whole = sum(weights)
+    exponent = unit.as_tuple().exponent
+    assert isinstance(exponent, int)
+    parts = [Fraction(part) for part in allocate(Decimal(units).scaleb(exponent), weights, currency)]
+    total = units * Fraction(unit)
+    assert sum(parts) == total
+    whole = sum(map(Fraction, weights))
     if whole:
         for part, weight in zip(parts, weights, strict=True):
-            assert abs(part - total * weight / whole) < unit + abs(total) * Decimal("1e-25")
+            assert (part / Fraction(unit)).denominator == 1
+            assert abs(part - total * Fraction(weight) / whole) < unit
 
 
 @pytest.mark.parametrize("value", [1.5, True, None, "1e3", "NaN", "Infinity", " 1", "1.", ".5", "+1", "١", "1" * 39])  # noqa: RUF001
