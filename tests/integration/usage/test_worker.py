@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import msgspec
+from aiokafka import ConsumerRecord
 from support import API_CALLS, BANDWIDTH, event
 
 from tenantry import Tier
 from tenantry.testing import eventually
 from usage_service.metering import parking, rollups
 from usage_service.metering.rollups import RollupStore
+from usage_service.metering.worker import GROUP, TOPIC
 
 SPAN = {
     "from": (datetime.now(UTC) - timedelta(days=3)).isoformat(),
@@ -187,3 +189,28 @@ async def test_history_gets_its_days_on_demand(usage, tenant_a):
         tenant_a, "bandwidth", window="day", **{"from": "2015-05-01T00:00:00Z", "to": "2015-06-01T00:00:00Z"}
     )
     assert [item["value"] for item in days["items"]] == ["50", "50", "50", "50"]
+
+
+async def test_a_batch_that_was_rolled_back_can_be_handled_again(usage, tenant_a):
+    await usage.put_meter("api-calls", API_CALLS)
+    await usage.fetch(
+        "INSERT INTO system.consumer_offset VALUES ($1, $2, 0, 0, 1)",
+        usage.kafka.group(GROUP),
+        usage.kafka.topic(TOPIC),
+    )
+    records = [record(tenant_a, offset) for offset in range(3)]
+    worker = usage.worker()
+    async with usage.databases.system.connect() as connection:
+        for outcome in ("rollback", "commit"):
+            async with connection.begin() as transaction:
+                await worker.handle(connection, records)
+                # A part of a batch may come again in the same transaction: nothing of it counts twice.
+                await worker.handle(connection, records[:2])
+                await getattr(transaction, outcome)()
+    [row] = await usage.fetch("SELECT sum(count)::int AS count, max(version) AS version FROM pool.usage_rollup")
+    assert tuple(row) == (3, 1)
+
+
+def record(tenant, offset: int) -> ConsumerRecord:
+    value = json.dumps(event(tenant, offset, time="2026-11-20T10:00:00Z")).encode()
+    return ConsumerRecord(TOPIC, 0, offset, 1_780_000_000_000, 1, None, value, None, 0, len(value), ())

@@ -56,7 +56,8 @@ _STATE = text(
     """
     SELECT COALESCE((SELECT version FROM system.meter_catalogue), 0) AS version,
            owned.partition, owned.owner_epoch, owned.next_offset,
-           EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = owned.partition) AS parked
+           EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = owned.partition) AS parked,
+           to_regclass('pg_temp.staged_event') IS NOT NULL AS staged
       FROM system.consumer_offset AS owned
      WHERE owned.group_id = :group AND owned.topic = :topic AND owned.partition = ANY(CAST(:partitions AS int[]))
     """
@@ -119,8 +120,8 @@ class MeterWorker:
         transaction = connection.sync_connection.get_transaction() if connection.sync_connection else None
         again = transaction is self._transaction
         self._transaction = transaction
-        driver = await self._driver(connection)
         parked_partitions = await self._begin(connection, records)
+        driver = await self._driver(connection)
         batch = self._read(records)
         if parked_partitions:
             await self._resume_parked(driver, parked_partitions, batch)
@@ -140,10 +141,6 @@ class MeterWorker:
     async def _driver(self, connection: AsyncConnection) -> asyncpg.Connection:
         driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
-        if "usage_stages" not in connection.sync_connection.info:  # type: ignore[union-attr]  # it is open
-            for statement in STAGES:
-                await connection.exec_driver_sql(statement)
-            connection.sync_connection.info["usage_stages"] = True  # type: ignore[union-attr]
         return driver
 
     async def _begin(self, connection: AsyncConnection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> list[int]:
@@ -159,6 +156,10 @@ class MeterWorker:
             # A batch that was handled but is not committed has left groups in memory that the database does not have.
             if newly_owned or self._written.get(row.partition, row.next_offset) != row.next_offset:
                 self._rollups.forget()
+        # Asked and not remembered: a rollback takes the tables of its own transaction with it.
+        if not state or not state[0].staged:
+            for statement in STAGES:
+                await connection.exec_driver_sql(statement)
         if state and state[0].version != self._catalogue.version:
             self._catalogue = await load_catalogue(connection)
         if self._tenants_version != self._directory.version or len(self._tenants) > _TENANTS_REMEMBERED:
