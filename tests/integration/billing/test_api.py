@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -10,11 +11,12 @@ import pytest
 
 from billing_service.app import create_app
 from tenantry import Tenant
+from tenantry.events import Request
 from tenantry.identity import SESSION_COOKIE
 from tenantry.testing import eventually
 
 from .installation import Installation, settled
-from .support import APRIL, MARCH, PLAN, Billing, rollup
+from .support import APRIL, MARCH, MAY, PLAN, Billing, at, rollup
 
 
 @asynccontextmanager
@@ -50,6 +52,10 @@ async def test_plans_are_immutable_versions(installation: Installation, operator
         changed = await client.put("/v1/plans/pro", json=PLAN | {"zero_invoices": "skip"}, headers=operator)
         assert (changed.status_code, changed.json()["version"]) == (201, 2)
         assert (await client.get("/v1/plans/pro?version=1", headers=operator)).json() == first.json()
+        for text in ("a\x00b", "\ud800"):
+            body = json.dumps(PLAN | {"name": text})
+            refused = await client.put("/v1/plans/pro", content=body, headers=operator)
+            assert 400 <= refused.status_code < 500
         stale = await client.put("/v1/plans/pro", json=PLAN, headers=operator | {"If-Match": '"1"'})
         assert (stale.status_code, stale.json()["type"]) == (412, "stale-version")
         listed = await client.get("/v1/plans", headers=operator)
@@ -120,6 +126,10 @@ async def test_subscriptions(installation: Installation, operator: dict[str, str
         assert await status(ends_at=MARCH.isoformat()) == 422
         assert await status(start_at="2026-03-01T00:00:00") == 422
         assert await status(surprise=1) == 422
+        assert await status(start_at="0001-01-01T00:00:00Z") == 422
+        assert await status(ends_at="9999-12-31T23:59:59-10:00") == 422
+        assert await status(account="a\x00b") == 422
+        assert await status(tenant_id="a\x00b") == 404
 
         url = f"/v1/subscriptions/{first.json()['id']}/cancel"
         ended = await client.post(url, json={"at": APRIL.isoformat()}, headers=operator)
@@ -176,6 +186,24 @@ async def test_a_tenant_sees_its_own_invoices_only(
             assert refused.status_code == 403, (method, path, refused.text)
 
 
+async def test_a_clock_is_advanced_once_its_tenants_are_known_there(
+    installation: Installation, tenant_a: Tenant
+) -> None:
+    before, after = at(tenant_a, APRIL), at(at(tenant_a, APRIL), MAY)
+    await installation.publish_tenants(before)
+    runtime = installation.runtime()
+    async with runtime.tenancy.run():
+        await settled(runtime)
+        assert before.clock is not None
+        data = {"clock_id": str(before.clock.id), "to": MAY.isoformat()}
+        request = Request(request_id=uuid4(), kind="clock.advance", services=("billing",), data=data)
+        answering = asyncio.create_task(runtime.clock_advanced(request))
+        await runtime.freshen()
+        assert not answering.done()
+        await installation.publish_tenants(after)
+        await asyncio.wait_for(answering, 10)
+
+
 async def test_runs_over_http(
     installation: Installation, operator: dict[str, str], tenant_a: Tenant, billing: Billing
 ) -> None:
@@ -188,6 +216,7 @@ async def test_runs_over_http(
             {"as_of": "2026-04-01"},
             {"as_of": APRIL.isoformat(), "x": 1},
             {"as_of": "x"},
+            {"as_of": "9999-12-31T23:59:59-10:00"},
         ]
         for body in bad:
             assert (await client.post("/v1/invoice-runs", json=body, headers=operator)).status_code == 422

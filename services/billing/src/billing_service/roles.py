@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import httpx
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from billing_service.app import create_app
 from billing_service.invoicing.cuts import UsageCuts
@@ -13,11 +15,16 @@ from billing_service.runtime import SERVICE, Runtime
 from billing_service.usage.consumers import GROUP, TOPIC, RollupConsumer
 from tenantry import configure_logging
 from tenantry.cli import Role, serve_http
+from tenantry.database import Databases
 from tenantry.events import OutboxRelay, RequestResponder, TransactionalConsumer
+from tenantry.http import delete_expired_idempotency_keys
 
 _USAGE_TIMEOUT_SECONDS = 10.0
 # A month of hourly rollups of one replayed tenant is a few thousand records: large batches catch up quickly.
 _ROLLUPS_AT_ONCE = 5_000
+_HOUSEKEEPING_SECONDS = 3600.0
+
+log = structlog.get_logger(__name__)
 
 
 async def run_api() -> None:
@@ -58,6 +65,7 @@ async def run_worker() -> None:
         tasks.create_task(runtime.when_ready(rollups.run))
         tasks.create_task(runtime.when_ready(runner.run))
         tasks.create_task(runtime.when_ready(requests.run))
+        tasks.create_task(_keep_house(tenancy.databases))
 
 
 async def run_relay() -> None:
@@ -69,6 +77,17 @@ async def run_relay() -> None:
         await OutboxRelay(SERVICE, databases.system, runtime.kafka).run()
     finally:
         await databases.dispose()
+
+
+async def _keep_house(databases: Databases) -> None:
+    """Forget what nobody can ask for any more, once an hour."""
+    while True:
+        try:
+            async with databases.system_session() as session:
+                await delete_expired_idempotency_keys(session)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("housekeeping is put off", error=str(error))
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
 def _runtime() -> Runtime:

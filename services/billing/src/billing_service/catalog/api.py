@@ -38,7 +38,10 @@ async def put_plan(
 
 @router.get("/plans/{code}", dependencies=[Platform])
 async def get_plan(
-    code: PlanCode, response: Response, session: Transaction, version: Annotated[int | None, Query(ge=1)] = None
+    code: PlanCode,
+    response: Response,
+    session: Transaction,
+    version: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
 ) -> PlanOut:
     """A version of the plan, the latest by default."""
     found = await service.get_plan(session, code, version)

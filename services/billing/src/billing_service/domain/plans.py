@@ -10,6 +10,7 @@ from billing_service.domain.errors import UnsupportedPriceError
 from billing_service.domain.money import minor_unit
 from billing_service.domain.periods import Interval
 from billing_service.domain.prices import FlatPrice, Price
+from billing_service.domain.texts import Line
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -21,7 +22,7 @@ class Charge(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: Code
-    description: Annotated[str, Field(max_length=200)] = ""
+    description: Line = ""
     meter: Code | None = None
     quantity: Code | None = None
     pay: Literal["in_arrears"] = "in_arrears"
@@ -56,13 +57,13 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Line = ""
     currencies: Annotated[tuple[Currency, ...], Field(min_length=1, max_length=50)]
     interval: Interval = Interval.MONTH
     zero_invoices: Literal["skip", "issue"] = "issue"
     skip_without_usage: bool = False
     charges: Annotated[tuple[Charge, ...], Field(min_length=1, max_length=200)]
-    entitlements: dict[str, bool | int | str] = {}
+    entitlements: dict[Code, bool | int | Line] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,7 +15,7 @@ import httpx
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing_service.domain.runs import RunState
@@ -101,6 +101,13 @@ class InvoiceRunner:
                 continue
             try:
                 await self._drive(run)
+            except (OperationalError, InterfaceError, OSError, TimeoutError):
+                raise
+            except Exception as error:
+                # One run that cannot go on must stop neither the others nor this process; it is tried again.
+                log.exception("invoice run failed", run_id=str(run.id), state=run.state)
+                async with self._databases.system_session() as session:
+                    await run_repository.set_error(session, run.id, f"{type(error).__name__} while {run.state}")
             finally:
                 await locks.execute(_UNLOCK, key)
 

@@ -6,11 +6,12 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from billing_service.domain.money import plain
 from billing_service.domain.rating import in_minor_units
 from billing_service.domain.runs import ItemState, RunState
+from billing_service.domain.texts import Instant
 from billing_service.invoicing.models import Invoice, Run, StoredLine
 
 
@@ -19,7 +20,7 @@ class RunIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    as_of: AwareDatetime
+    as_of: Instant
     tenants: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=10_000)] | None = (
         None
     )

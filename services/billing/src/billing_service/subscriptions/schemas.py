@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from billing_service.domain.numbers import Amount
 from billing_service.domain.periods import Anchor
 from billing_service.domain.plans import Code, Currency
+from billing_service.domain.texts import Instant
 from billing_service.subscriptions.models import Subscription
 
 
@@ -19,13 +20,13 @@ class SubscriptionIn(BaseModel):
 
     tenant_id: Annotated[str, Field(min_length=1, max_length=128, description="the tenant's id or external id")]
     plan: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,8})?$")]
-    account: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    account: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")] | None = None
     currency: Currency | None = None
     quantities: dict[Code, Amount] = {}
     time_zone: Annotated[str, Field(max_length=64)] = "UTC"
     anchor: Anchor = Anchor.ANNIVERSARY
-    start_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    start_at: Instant | None = None
+    ends_at: Instant | None = None
 
     @property
     def plan_code(self) -> str:
@@ -42,7 +43,7 @@ class CancelIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    at: AwareDatetime
+    at: Instant
 
 
 class SubscriptionOut(BaseModel):
