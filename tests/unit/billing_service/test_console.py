@@ -101,6 +101,22 @@ def test_amounts_are_what_an_invoice_would_say_now() -> None:
     assert not shown.rerate(10)
 
 
+def test_each_subscription_is_rated_by_its_own_period() -> None:
+    charge = {"code": "calls", "meter": "requests", "price": {"model": "per_unit", "unit_amount": "1"}}
+    plan = Plan.model_validate({"currencies": ["USD", "EUR"], "charges": [charge]})
+    half = START + timedelta(days=15)
+    shown = board(
+        subscriptions=(
+            OpenSubscription("whole", plan, "USD", Period(START, END, 31, 31), {}),
+            OpenSubscription("later", plan, "EUR", Period(half, half + timedelta(days=10), 10, 10), {}),
+        )
+    )
+    shown.apply(record(1, 3), 0)
+    shown.apply(record(1, 4, hour=16 * 24), 0)
+    shown.rerate(10)
+    assert shown.tenants[TENANT].amounts == {"USD": Decimal(7), "EUR": Decimal(4)}
+
+
 def test_the_rate_is_by_second_and_forgets() -> None:
     shown = board()
     shown.apply(record(1, 10), 1000)

@@ -21,6 +21,7 @@ from billing_service.usage.records import Rollup
 
 SECONDS_SHOWN: Final = 120
 RowKey = tuple[UUID, str, datetime, int, str]
+Window = tuple[datetime, datetime]
 ZERO: Final = Decimal(0)
 
 
@@ -49,24 +50,48 @@ class OpenSubscription:
     period: Period
     quantities: Mapping[str, Decimal]
 
+    @property
+    def window(self) -> Window:
+        return self.period.start, self.period.end
+
 
 @dataclass(slots=True)
 class TenantBoard:
-    """One tenant: the window that its totals cover, its subscriptions, and what they would cost if they ended now."""
+    """One tenant: the window that is shown, its subscriptions, and what they would cost if they ended now.
+
+    `totals` is by window and meter: for the window shown, and for the period of each subscription, because a tenant
+    may have subscriptions with different anchors.
+    """
 
     tenant_id: UUID
     start: datetime
     end: datetime
     subscriptions: tuple[OpenSubscription, ...] = ()
-    meters: dict[str, MeterTotal] = field(default_factory=dict)
+    totals: dict[Window, dict[str, MeterTotal]] = field(default_factory=dict)
     amounts: dict[str, Decimal] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for window in ((self.start, self.end), *(each.window for each in self.subscriptions)):
+            self.totals.setdefault(window, {})
+
+    @property
+    def meters(self) -> dict[str, MeterTotal]:
+        """What was counted in the window that is shown."""
+        return self.totals[self.start, self.end]
+
+    def add(self, meter: str, at: datetime, count: Decimal, total: Decimal | None) -> None:
+        for (start, end), meters in self.totals.items():
+            if start <= at < end:
+                meters.setdefault(meter, MeterTotal()).add(count, total)
+
     def rerate(self) -> None:
-        usage = {
-            meter: MeterUsage(total.count, total.total, 0, "") for meter, total in self.meters.items() if total.count
-        }
         amounts: dict[str, Decimal] = {}
         for each in self.subscriptions:
+            usage = {
+                meter: MeterUsage(total.count, total.total, 0, "")
+                for meter, total in self.totals[each.window].items()
+                if total.count
+            }
             try:
                 rated = rate(each.plan, each.currency, each.period, each.quantities, usage)
             except BillingRuleError:
@@ -117,7 +142,7 @@ class Board:
             return
         count = rollup.count - (known.count if known else ZERO)
         total = None if rollup.sum is None else rollup.sum - ((known.total if known else None) or ZERO)
-        tenant.meters.setdefault(rollup.meter, MeterTotal()).add(count, total)
+        tenant.add(rollup.meter, rollup.window_start, count, total)
         self._remember(rollup)
         self._dirty.add(tenant.tenant_id)
         self._count(second, count)

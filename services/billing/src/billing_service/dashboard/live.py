@@ -220,9 +220,10 @@ class LivePage:
             )
             tenants = await self._open_tenants(connection)
             windows = [(each.tenant_id, each.start, each.end) for each in tenants]
-            counted = await repository.totals(connection, windows)
+            periods = [(each.tenant_id, start, end) for each in tenants for start, end in each.totals]
+            counted = await repository.totals(connection, periods)
             for each in tenants:
-                each.meters = counted.get(each.tenant_id, {})
+                each.totals = {window: counted.get((each.tenant_id, window), {}) for window in each.totals}
             rows = await repository.rows(connection, windows, _ROW_LIMIT)
             self._invoiced = await repository.invoiced(connection)
             latest = await repository.latest_invoices(connection, INVOICES_SHOWN)

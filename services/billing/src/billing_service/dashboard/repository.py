@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing_service.dashboard.board import MeterTotal, RowKey, RowState
+from billing_service.dashboard.board import MeterTotal, RowKey, RowState, Window
 
 _SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 _OFFSETS: Final = text(
@@ -22,11 +22,11 @@ _WINDOWS: Final = (
 )
 _TOTALS: Final = text(
     f"""
-    SELECT r.tenant_id, r.meter, sum(r.count) AS events, sum(r.sum) AS total
+    SELECT r.tenant_id, shown.period_from, shown.period_to, r.meter, sum(r.count) AS events, sum(r.sum) AS total
       FROM {_WINDOWS}
       JOIN usage_rollup AS r ON r.tenant_id = shown.tenant_id
        AND r.window_start >= shown.period_from AND r.window_start < shown.period_to
-     GROUP BY r.tenant_id, r.meter
+     GROUP BY r.tenant_id, shown.period_from, shown.period_to, r.meter
     """  # noqa: S608 - constant parts
 )
 _ROWS: Final = text(
@@ -73,11 +73,12 @@ async def stored_offsets(connection: AsyncConnection, group: str, topic: str) ->
 
 async def totals(
     connection: AsyncConnection, windows: Sequence[tuple[UUID, datetime, datetime]]
-) -> dict[UUID, dict[str, MeterTotal]]:
-    """By tenant and meter, what was counted in each tenant's window."""
-    found: dict[UUID, dict[str, MeterTotal]] = {}
+) -> dict[tuple[UUID, Window], dict[str, MeterTotal]]:
+    """By tenant and window, and by meter, what was counted."""
+    found: dict[tuple[UUID, Window], dict[str, MeterTotal]] = {}
     for row in await connection.execute(_TOTALS, _parameters(windows)):
-        found.setdefault(row.tenant_id, {})[row.meter] = MeterTotal(row.events, row.total)
+        key = (row.tenant_id, (row.period_from, row.period_to))
+        found.setdefault(key, {})[row.meter] = MeterTotal(row.events, row.total)
     return found
 
 
