@@ -1,4 +1,4 @@
-"""Row level security as the last line: statements without a predicate, straight at the database, as the service role."""
+"""Row level security as the last line: statements without a predicate, at the database, as the service role."""
 
 import asyncpg
 import pytest
