@@ -8,6 +8,8 @@ import anyio
 from tenant_service.audit import WORKER
 from tenant_service.clocks.service import advance_clock, create_clock
 from tenant_service.domain.saga import AckOutcome
+from tenant_service.tenants.service import NewTenant, create_tenant, update_tenant
+from tenantry.testing import eventually
 
 FIRST = "2026-01-01T00:00:00Z"
 SECOND = "2026-02-01T00:00:00Z"
@@ -96,23 +98,50 @@ async def test_a_tenant_that_is_created_during_an_advance_has_the_new_time(platf
     start, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
     async with platform.transactions.begin() as session:
         clock = await create_clock(session, start, actor=WORKER, now=start)
-    created: list[UUID] = []
-
-    async def create():
-        created.append((await platform.create(test_clock_id=clock.id)).id)
+    advanced = anyio.Event()
 
     async def advance():
         async with platform.transactions.begin() as session:
             await advance_clock(session, clock.id, later, actor=WORKER, now=start)
+        advanced.set()
 
-    async with anyio.create_task_group() as tasks:
-        for index in range(8):
-            tasks.start_soon(create)
-            if index == 4:
-                tasks.start_soon(advance)
-    for tenant_id in created:
-        documents = await platform.outbox("tenant.state.v1", str(tenant_id))
-        assert documents[-1]["payload"]["clock"]["now"] == "2026-02-01T00:00:00Z"
+    async def waits_or_is_done():
+        async with platform.database.connect() as connection:
+            waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return waiting or advanced.is_set()
+
+    wanted = NewTenant(slug="in-between", name="x", tier="standard", admin_email="a@x.example", test_clock_id=clock.id)
+    async with anyio.create_task_group() as tasks, platform.transactions.begin() as session:
+        tenant = await create_tenant(session, wanted, actor=WORKER, now=start)
+        tasks.start_soon(advance)
+        await eventually(waits_or_is_done)
+    documents = await platform.outbox("tenant.state.v1", str(tenant.id))
+    assert documents[-1]["payload"]["clock"]["now"] == "2026-02-01T00:00:00Z"
+
+
+async def test_a_document_that_waited_for_an_advance_has_the_new_time(platform):
+    start, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    async with platform.transactions.begin() as session:
+        clock = await create_clock(session, start, actor=WORKER, now=start)
+    tenant = await platform.create(test_clock_id=clock.id)
+
+    async def rename():
+        async with platform.transactions.begin() as session:
+            await update_tenant(
+                session, str(tenant.id), {"name": "New"}, expected_version=None, actor=WORKER, now=start
+            )
+
+    async def waits():
+        async with platform.database.connect() as connection:
+            return await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    async with anyio.create_task_group() as tasks, platform.transactions.begin() as session:
+        await advance_clock(session, clock.id, later, actor=WORKER, now=start)
+        tasks.start_soon(rename)
+        await eventually(waits)
+    last = (await platform.outbox("tenant.state.v1", str(tenant.id)))[-1]
+    assert (last["version"], last["payload"]["name"]) == (3, "New")
+    assert last["payload"]["clock"]["now"] == "2026-02-01T00:00:00Z"
 
 
 async def test_unknown_clocks(api):

@@ -30,6 +30,7 @@ def test_default(target):
     "target",
     [
         "//evil.example",
+        "///evil.example",
         "/\\evil.example",
         "\\\\evil.example",
         "https://evil.example",
