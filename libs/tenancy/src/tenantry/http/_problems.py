@@ -54,8 +54,8 @@ def problem(error: TenantryError, instance: str) -> Response:
 async def _on_tenantry_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, TenantryError) or request.scope["type"] != "http":
         raise error  # a WebSocket is closed by the middleware
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("request_failed", type=error.type, detail=error.detail)
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:  # a defect; a 503 is counted, not logged for each request
+        log.error("request_failed", type=error.type, detail=error.detail)
     return problem(error, request.url.path)
 
 
