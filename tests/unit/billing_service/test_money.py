@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_service.domain.errors import UnknownCurrencyError
-from billing_service.domain.money import allocate, minor_unit, plain, round_amount
+from billing_service.domain.money import EXACT, allocate, minor_unit, plain, round_amount
 from billing_service.domain.numbers import parse_number
 
 CURRENCIES = st.sampled_from(["USD", "JPY", "KWD", "UYW", "EUR"])
@@ -67,7 +67,7 @@ def test_parts_sum_to_the_whole_and_stay_within_one_unit(units: int, weights: li
     unit = minor_unit(currency)
     exponent = unit.as_tuple().exponent
     assert isinstance(exponent, int)
-    parts = [Fraction(part) for part in allocate(Decimal(units).scaleb(exponent), weights, currency)]
+    parts = [Fraction(part) for part in allocate(Decimal(units).scaleb(exponent, EXACT), weights, currency)]
     total = units * Fraction(unit)
     assert sum(parts) == total
     whole = sum(map(Fraction, weights))
