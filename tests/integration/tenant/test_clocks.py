@@ -8,7 +8,8 @@ import anyio
 from tenant_service.audit import WORKER
 from tenant_service.clocks.service import advance_clock, create_clock
 from tenant_service.domain.saga import AckOutcome
-from tenant_service.tenants.service import NewTenant, create_tenant, update_tenant
+from tenant_service.tenants.repository import add_tenant
+from tenant_service.tenants.service import update_tenant
 from tenantry.testing import eventually
 
 FIRST = "2026-01-01T00:00:00Z"
@@ -94,7 +95,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_tenants(api, coun
     assert counts[0] == counts[1]
 
 
-async def test_a_tenant_that_is_created_during_an_advance_has_the_new_time(platform):
+async def test_a_tenant_that_is_created_during_an_advance_has_the_new_time(platform, monkeypatch):
     start, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
     async with platform.transactions.begin() as session:
         clock = await create_clock(session, start, actor=WORKER, now=start)
@@ -110,11 +111,15 @@ async def test_a_tenant_that_is_created_during_an_advance_has_the_new_time(platf
             waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return waiting or advanced.is_set()
 
-    wanted = NewTenant(slug="in-between", name="x", tier="standard", admin_email="a@x.example", test_clock_id=clock.id)
-    async with anyio.create_task_group() as tasks, platform.transactions.begin() as session:
-        tenant = await create_tenant(session, wanted, actor=WORKER, now=start)
+    async def add_during_an_advance(session, row):
+        # The moment between reading the clock and inserting the tenant.
         tasks.start_soon(advance)
         await eventually(waits_or_is_done)
+        await add_tenant(session, row)
+
+    monkeypatch.setattr("tenant_service.tenants.repository.add_tenant", add_during_an_advance)
+    async with anyio.create_task_group() as tasks:
+        tenant = await platform.create(test_clock_id=clock.id)
     documents = await platform.outbox("tenant.state.v1", str(tenant.id))
     assert documents[-1]["payload"]["clock"]["now"] == "2026-02-01T00:00:00Z"
 
