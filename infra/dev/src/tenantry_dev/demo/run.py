@@ -16,7 +16,7 @@ from tenantry_dev.oracle import expected_invoices
 from tenantry_dev.run.settings import OPERATOR
 from tenantry_dev.run.stopping import remove_state
 from tenantry_dev.run.system import System, running
-from tenantry_dev.run.terminal import run_guarded
+from tenantry_dev.run.terminal import run_guarded, step_printer
 from tenantry_dev.sample.api import connect
 from tenantry_dev.sample.flow import SampleRun, run_sample
 from tenantry_dev.sample.record import Record, choose_traces
@@ -55,7 +55,7 @@ def _demo(console: Console, home: Home, log: Path | None, llm: Path | None) -> i
     record = Record(home)
     traces = choose_traces(home, record, {"log": log, "llm": llm})
     show_traces(console, traces)
-    with PeakMemory() as memory, running(home, lambda step: console.print(f"[dim]{step}[/]")) as system:
+    with PeakMemory() as memory, running(home, step_printer(console)) as system:
         run = asyncio.run(run_sample(system, record, traces, console))
         show_invoices(console, run)
         checks = asyncio.run(_compare(system, run, traces))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -34,6 +35,12 @@ def run_guarded(console: Console, work: Callable[[], int]) -> int:
         console.print("[bold red]It did not work:[/] ", end="")
         console.print(str(error) or repr(error), markup=False, highlight=False, soft_wrap=True)
         return 1
+
+
+def step_printer(console: Console) -> Callable[[str], None]:
+    """Prints each step with the seconds since the first."""
+    began = time.monotonic()
+    return lambda step: console.print(f"[dim]{time.monotonic() - began:6.1f} s  {step}[/]", highlight=False)
 
 
 def _unwrapped(work: Callable[[], int]) -> int:

@@ -13,7 +13,7 @@ from tenantry_dev.home import Home
 from tenantry_dev.run.logs import LogView
 from tenantry_dev.run.settings import OPERATOR
 from tenantry_dev.run.system import System, running
-from tenantry_dev.run.terminal import run_guarded
+from tenantry_dev.run.terminal import run_guarded, step_printer
 from tenantry_dev.sample.api import connect
 from tenantry_dev.sample.flow import run_sample
 from tenantry_dev.sample.record import Kind, Record, choose_traces
@@ -36,7 +36,7 @@ def _up(console: Console, home: Home, given: Mapping[Kind, Path | None] | None) 
     # Before anything starts: a file that cannot be used is told at once.
     traces = [] if given is None else choose_traces(home, record, given)
     show_traces(console, traces)
-    with running(home, lambda step: console.print(f"[dim]{step}[/]")) as system:
+    with running(home, step_printer(console)) as system:
         if traces:
             show_invoices(console, asyncio.run(run_sample(system, record, traces, console)))
         _show_addresses(console, system)

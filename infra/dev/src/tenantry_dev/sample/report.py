@@ -12,6 +12,7 @@ from tenantry_dev.sample.flow import SampleRun
 from tenantry_dev.sample.traces import Trace
 
 _SHOWN_SKIPPED = 5
+_WIDE = 120
 
 
 def show_traces(console: Console, traces: Iterable[Trace]) -> None:
@@ -28,17 +29,22 @@ def show_traces(console: Console, traces: Iterable[Trace]) -> None:
 def show_invoices(console: Console, run: SampleRun) -> None:
     """The table of invoices, the same for the same traces."""
     tenants = {tenant.id: tenant for tenant in run.tenants}
-    table = Table("tenant", "isolation", "number", "period", "lines", "status", title="Invoices")
-    table.add_column("total", justify="right")
+    wide = console.width >= _WIDE
+    table = Table("tenant", "isolation", "invoice", "month", "status", title="Invoices")
+    if wide:
+        table.add_column("lines")
+    table.add_column("total USD", justify="right")
+    for column in table.columns:
+        column.no_wrap = True
     for invoice in run.invoices:
         tenant = tenants[invoice["tenant_id"]]
-        lines = ", ".join(f"{line['charge']} {line['amount']}" for line in invoice["lines"])
-        period = f"{invoice['period']['from'][:10]} to {invoice['period']['to'][:10]}"
-        due = f"{invoice['total']} {invoice['currency']}"
-        table.add_row(tenant.slug, tenant.isolation, invoice["number"], period, lines, invoice["status"], due)
+        month = invoice["period"]["from"][:7]
+        lines = [", ".join(f"{line['charge']} {line['amount']}" for line in invoice["lines"])] if wide else []
+        row = (tenant.slug, tenant.isolation, invoice["number"], month, invoice["status"], *lines, invoice["total"])
+        table.add_row(*row)
     total = sum((Decimal(invoice["total"]) for invoice in run.invoices), Decimal(0))
     table.add_section()
-    table.add_row("", "", "", "", f"{len(run.invoices)} invoices", "", f"{total} USD")
+    table.add_row(f"{len(run.invoices)} invoices", *[""] * (len(table.columns) - 2), str(total))
     console.print(table)
 
 
