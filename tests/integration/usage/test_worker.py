@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import msgspec
@@ -155,7 +155,9 @@ async def test_figures_from_hours_and_from_raw_events_agree(usage, tenant_a):
         first = start + timedelta(seconds=draw.randrange(50_000), microseconds=draw.randrange(10**6))
         last = first + timedelta(seconds=draw.randrange(60_000))
         expected = sum(size for time, size in sent if first <= time < last)
-        span = {"from": first.isoformat(), "to": last.isoformat()}
+        # Asked with an offset that puts the edges on other local days than UTC's.
+        east = timezone(timedelta(hours=13))
+        span = {"from": first.astimezone(east).isoformat(), "to": last.astimezone(east).isoformat()}
         for window in ("none", "hour", "day"):
             for zone in ("UTC", "Asia/Kolkata"):
                 answer = await usage.query(tenant_a, "bandwidth", window=window, timezone=zone, **span)

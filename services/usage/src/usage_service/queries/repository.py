@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -98,9 +98,8 @@ async def stream_raw(
             "type": event_type,
             "starts": [start for start, _ in ranges],
             "ends": [end for _, end in ranges],
-            # A day is a UTC day; a range ends before its end.
-            "first_day": ranges[0][0].date(),
-            "last_day": ranges[-1][1].date(),
+            "first_day": _utc_day(ranges[0][0]),
+            "last_day": _utc_day(ranges[-1][1]),
         },
     )
     async for row in rows:
@@ -122,8 +121,8 @@ async def find_events(
         _EVENTS,
         {
             "tenant": tenant_id,
-            "first_day": first.date(),
-            "last_day": last.date(),
+            "first_day": _utc_day(first),
+            "last_day": _utc_day(last),
             "first": first,
             "last": last,
             "type": event_type,
@@ -161,3 +160,8 @@ async def find_watermark(session: AsyncSession) -> datetime | None:
     """The receipt time up to which all partitions are counted; None before the first is."""
     watermark: datetime | None = await session.scalar(_WATERMARK)
     return watermark
+
+
+def _utc_day(moment: datetime) -> date:
+    """The day whose partition holds an instant, whatever offset it was asked with."""
+    return moment.astimezone(UTC).date()
