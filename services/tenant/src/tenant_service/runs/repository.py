@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import (
     BindParameter,
     bindparam,
-    func,
     insert,
     or_,
     select,
@@ -239,11 +238,3 @@ async def store_acks(connection: AsyncConnection, acks: Sequence[Ack], now: date
         await connection.execute(_WAKE_STEPS, steps)
         await wake_workers(connection)
     return len(answered)
-
-
-async def count_by_state(session: AsyncSession) -> Mapping[RunState, int]:
-    """How many runs are not over, by state: for metrics."""
-    open_runs = (RunState.RUNNING, RunState.NEEDS_OPERATOR)
-    statement = select(SagaRunRow.state, func.count()).where(SagaRunRow.state.in_(open_runs)).group_by(SagaRunRow.state)
-    counted = dict((await session.execute(statement)).all())
-    return {state: counted.get(state, 0) for state in open_runs}
