@@ -1,4 +1,4 @@
-"""From `tenant.state.v1` to the refusal, with the real process and the real broker."""
+"""From a state topic to the refusal, with the real process and the real broker."""
 
 import asyncio
 import subprocess
@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tenantry import Isolation, TenantStatus
+from tenantry import Isolation, TenantStatus, uuid7
 from tenantry.events import KafkaSettings, create_topics
+from tenantry.identity import Credential, new_api_key, secret_hash
 from tenantry.testing import eventually
 
 pytestmark = pytest.mark.parametrize("world", [Isolation.POOL], ids=str, indirect=True, scope="module")
@@ -32,7 +33,9 @@ async def publish(kafka):
     await producer.start()
 
     async def send(topic, key, value):
-        await producer.send_and_wait(kafka.topic(topic), key=key.encode(), value=msgspec.json.encode(value))
+        await producer.send_and_wait(
+            kafka.topic(topic), key=key.encode(), value=None if value is None else msgspec.json.encode(value)
+        )
 
     yield send
     await producer.stop()
@@ -103,3 +106,32 @@ async def test_a_suspended_tenant_is_refused_within_a_second(served, publish, wo
         return (await served.get("/v1/documents", headers=of_a)).status_code == 200
 
     await eventually(served_again, within=5)
+
+
+@pytest.mark.parametrize("how", ["revoked", "deleted"])
+async def test_a_key_that_is_taken_back_is_refused_within_a_second(served, publish, world, how):
+    secret = new_api_key()
+    key = Credential(
+        id=str(uuid7()),
+        kind="api_key",
+        hash=secret_hash(secret),
+        tenant_id=world.b.id,
+        subject="a key",
+        scopes=frozenset({"tenant:read"}),
+    )
+    headers = {"Authorization": f"Bearer {secret}"}
+
+    async def status():
+        return (await served.get("/v1/documents", headers=headers)).status_code
+
+    async def accepted():
+        return await status() == 200
+
+    await publish("tenant.credentials.v1", key.id, key)
+    await eventually(accepted, within=5)
+    revoked = msgspec.structs.replace(key, status="revoked")
+    published = time.monotonic()
+    await publish("tenant.credentials.v1", key.id, revoked if how == "revoked" else None)
+    while await status() != 401:
+        assert time.monotonic() - published < LIMIT_SECONDS, "still accepted"
+        await asyncio.sleep(0.01)

@@ -10,13 +10,14 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tenantry._errors import FieldError, InvalidRequest, MalformedRequest, TenantryError
 
 log = structlog.get_logger(__name__)
 
+CLIENT_GONE: Final = 499
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -34,6 +35,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TenantryError, _on_tenantry_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
@@ -100,6 +102,11 @@ def _as_tenantry_error(error: HTTPException) -> TenantryError:
     # On the instance: the statuses of routing (404, 405) have no class of their own.
     vars(rendered).update(status=error.status_code, type=title.lower().replace(" ", "-"), title=title)
     return rendered
+
+
+async def _on_client_gone(_: Request, __: Exception) -> Response:
+    # Nobody reads it; it is the status that the request is counted under.
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> Response:
