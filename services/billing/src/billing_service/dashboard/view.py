@@ -13,7 +13,7 @@ from tenantry import Tenant, TenantDirectory
 
 TENANTS_SHOWN: Final = 50
 USAGE_SHOWN: Final = 8
-INVOICES_SHOWN: Final = 12
+INVOICES_SHOWN: Final = 8
 METERS_SHOWN: Final = 4
 
 SPARK_WIDTH: Final = 240
