@@ -136,8 +136,8 @@ async def _measure(databases: Databases, owner_url: str) -> list[Row]:
         numbers = await owner.fetchrow("SELECT count(*), max(sequence) FROM pool.invoice_final")
     finally:
         await owner.close()
-    if tuple(numbers) != (RUNS * TENANTS, RUNS * TENANTS):
-        raise RuntimeError(f"{RUNS * TENANTS} invoices were due, there are {tuple(numbers)}")
+    if numbers is None or tuple(numbers) != (RUNS * TENANTS, RUNS * TENANTS):
+        raise RuntimeError(f"{RUNS * TENANTS} invoices were due, there are (count, last number): {numbers}")
     return [
         row(
             "invoice_run",
