@@ -5,7 +5,7 @@ import tarfile
 from typing import Final, Self
 
 from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+from testcontainers.core.wait_strategies import ExecWaitStrategy, LogMessageWaitStrategy
 
 POSTGRES_IMAGE: Final = "postgres:18"
 KAFKA_IMAGE: Final = "apache/kafka:4.3.1"
@@ -47,8 +47,8 @@ class PostgresServer(DockerContainer):
 
     def start(self) -> Self:
         super().start()
-        # The image starts a server twice: the first, without TCP, only runs its initialisation.
-        ready = LogMessageWaitStrategy("database system is ready to accept connections", times=2)
+        # The image starts a server twice; the first one only runs its initialisation and does not listen on TCP.
+        ready = ExecWaitStrategy(["pg_isready", "-h", "127.0.0.1", "-U", "postgres"])
         ready.with_startup_timeout(_START_SECONDS).wait_until_ready(self)
         return self
 
