@@ -45,9 +45,7 @@ def home(own_servers: None) -> Iterator[Home]:
     home.create()
     generate_log(home.sample / "access.log.gz", lines=900)
     generate_llm(home.sample / "llm.csv.gz", rows=900)
-    record = Record(home)
-    for kind, name in (("log", "access.log.gz"), ("llm", "llm.csv.gz")):
-        choose_traces(home, record, {kind: home.sample / name})  # type: ignore[dict-item]
+    choose_traces(home, Record(home), {"log": home.sample / "access.log.gz", "llm": home.sample / "llm.csv.gz"})
     yield home
     remove_state(home)
     shutil.rmtree(directory, ignore_errors=True)

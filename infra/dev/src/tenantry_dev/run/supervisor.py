@@ -27,6 +27,7 @@ from tenantry_dev.stack.process import PidFile, end, failure, guarded, launch, s
 
 _STOP_SECONDS = 15
 _START_SECONDS = 20.0
+_CALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,27 @@ class _SocketTransport(xmlrpc.client.Transport):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._opened: _SocketConnection | None = None
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002 - the socket is the address
-        connection = http.client.HTTPConnection("supervisor", timeout=30)
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(30)
-        connection.sock.connect(str(self._path))
-        return connection
+        if self._opened is None:
+            self._opened = _SocketConnection(self._path)
+        return self._opened
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("supervisor", timeout=_CALL_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_CALL_SECONDS)
+        self.sock.connect(str(self._path))
 
 
 def _section(name: str, options: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import asyncpg
 import httpx
+import psutil
 
 from tenantry.database import ServiceUrls, create_service_database, migrate
 from tenantry.events import create_topics
@@ -31,7 +32,7 @@ from tenantry_dev.stack.process import failure, last_lines, wait_until
 _SERVER_SECONDS = 90.0
 _READY_SECONDS = 120.0
 # How a role says that trying again is of no use.
-_REFUSAL = "refusing to start"
+_HOPELESS = ("refusing to start", "address already in use")
 Notify = Callable[[str], None]
 
 
@@ -178,36 +179,41 @@ class _Launch:
         return databases
 
     def _wait_ready(self, supervisor: Supervisor) -> None:
+        """Returns when every API is ready. Raises StackError when there is nothing left to wait for."""
         waiting = set(SERVICES)
         deadline = time.monotonic() + _READY_SECONDS
         while waiting:
-            waiting -= {service for service in waiting if _is_ready(self._addresses.url(service))}
-            self._check_programs(supervisor, waiting, deadline)
+            if not supervisor.alive:
+                raise StackError("The supervisor ended. Start again.")
+            pids = supervisor.pids()
+            waiting -= {name for name in waiting if self._is_ready(name, pids.get(f"{name}-api"))}
+            for name, state in supervisor.states().items():
+                log = self._home.logs / f"{name}.log"
+                if state == "BACKOFF" and any(sign in last_lines(log, 3) for sign in _HOPELESS):
+                    raise failure(name, log)
+            if waiting and time.monotonic() > deadline:
+                service = min(waiting)
+                raise failure(f"The {service} service", self._home.logs / f"{service}-api.log")
             time.sleep(0.2)
 
-    def _check_programs(self, supervisor: Supervisor, waiting: set[str], deadline: float) -> None:
-        """Raises StackError when there is nothing left to wait for."""
-        if not supervisor.alive:
-            raise StackError("The supervisor ended. Start again.")
-        for name, state in supervisor.states().items():
-            log = self._home.logs / f"{name}.log"
-            if state == "BACKOFF" and _REFUSAL in last_lines(log, 1):
-                raise failure(name, log)
-        if waiting and time.monotonic() > deadline:
-            service = min(waiting)
-            raise failure(f"The {service} service", self._home.logs / f"{service}-api.log")
+    def _is_ready(self, service: str, pid: int | None) -> bool:
+        """Whether this very process serves: another program may have taken the port since it was chosen."""
+        url = self._addresses.url(service)
+        try:
+            answers = httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+            listening = {
+                connection.laddr.port
+                for connection in psutil.Process(pid).net_connections("tcp")
+                if connection.status == psutil.CONN_LISTEN
+            }
+        except (httpx.TransportError, psutil.Error):
+            return False
+        return pid is not None and answers and self._addresses.ports[service] in listening
 
 
 async def _migrate(databases: dict[str, ServiceUrls]) -> None:
     for service, urls in databases.items():
         await migrate(urls.migrator, service)
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
 
 
 @contextlib.contextmanager
