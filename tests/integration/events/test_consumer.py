@@ -121,6 +121,44 @@ async def test_a_stale_owner_changes_nothing(broker, consumer, effects, engine, 
     assert await offsets() == [(0, 5, 3)]
 
 
+async def test_an_owner_whose_partition_was_claimed_drops_its_batch_even_if_nothing_was_read_since(
+    broker, consumer, effects, engine, running, offsets
+):
+    await broker.create(TOPIC)
+    await broker.write(TOPIC, values(0, 5))
+    entered, released, calls = asyncio.Event(), asyncio.Event(), []
+
+    async def slow(connection, records):
+        await store(connection, records)
+        calls.append(len(records))
+        entered.set()
+        await released.wait()
+
+    running.start(consumer(slow, max_wait_ms=300).run())
+    await asyncio.wait_for(entered.wait(), 10)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE system.consumer_offset SET owner_epoch = owner_epoch + 1"))
+    released.set()
+    await eventually(lambda: _equals(offsets, [(0, 5, 3)]))
+    assert await effects() == texts(0, 5)
+    assert len(calls) == 2
+
+
+async def test_partitions_are_paused_until_they_are_claimed(broker, consumer, effects, running):
+    topic = await broker.create(TOPIC)
+    await broker.write(TOPIC, values(0, 5))
+    paused = []
+
+    async def look(partitions):
+        paused.append((partitions, worker._member._consumer.paused()))
+
+    worker = consumer(on_assigned=look)
+    running.start(worker.run())
+    await eventually(lambda: _equals(effects, texts(0, 5)))
+    assert paused == [({TopicPartition(topic, 0)}, {TopicPartition(topic, 0)})]
+    assert worker._member._consumer.paused() == set()
+
+
 async def test_a_commit_that_was_applied_although_it_looked_lost_is_not_repeated(
     broker, consumer, effects, monkeypatch, running
 ):

@@ -110,7 +110,10 @@ async def test_a_relay_killed_before_the_delete_publishes_again_in_order(
     assert published(await broker.read(TOPIC, 4)) == [(key, 1), (key, 2), (key, 1), (key, 2)]
 
 
-async def test_a_lane_has_one_holder_and_the_next_one_takes_over(broker, kafka, engine, append, left, running):
+async def test_a_lane_has_one_holder_and_the_next_one_takes_over(
+    broker, kafka, engine, append, left, monkeypatch, running
+):
+    monkeypatch.setattr("tenantry.events._relay._CONTEND_SECONDS", 0.05)
     await broker.create(TOPIC)
     first, second = (OutboxRelay("svc", engine, kafka, lanes=[0]) for _ in range(2))
     sent = {first: 0, second: 0}
@@ -121,6 +124,7 @@ async def test_a_lane_has_one_holder_and_the_next_one_takes_over(broker, kafka, 
     await append(key, 1)
     await eventually(lambda: _is(left, 0))
     running.start(second.run())
+    await asyncio.sleep(0.5)  # several rounds of asking for the lane
     await append(key, 2)
     await eventually(lambda: _is(left, 0))
     assert sent == {first: 2, second: 0}
