@@ -310,6 +310,16 @@ async def test_a_batch_that_the_database_refuses_is_bisected_to_the_record_that_
         assert [tuple(row) for row in rows] == [(f"{TOPIC}/0/20", f"{TOPIC}.dlq.v1")]
 
 
+async def test_a_huge_bad_record_becomes_a_letter_without_its_value(broker, consumer, effects, engine, running):
+    await broker.create(TOPIC)
+    await broker.write(TOPIC, [b"\0" * 900_000, b"0001"])
+    running.start(consumer(max_wait_ms=300).run())
+    await eventually(lambda: _equals(effects, ["0001"]))
+    async with engine.connect() as connection:
+        letter = json.loads(await connection.scalar(text("SELECT payload FROM system.outbox")))
+    assert (letter["value"], letter["value_bytes"], letter["offset"]) == (None, 900_000, 0)
+
+
 async def test_a_consumer_to_which_nearly_all_looks_bad_stops_and_drains_nothing(
     broker, consumer, effects, engine, offsets
 ):

@@ -17,6 +17,9 @@ _WINDOW: Final = 2_000
 _AT_LEAST: Final = 50
 _RATIO: Final = 0.9
 
+# In base64 a larger value would not fit a record; it stays in its topic, at the place that the letter names.
+_MAX_VALUE_BYTES: Final = 500_000
+
 
 class TooManyInvalidRecords(Exception):
     """Almost every record looked invalid: the consumer stopped before it drained the topic into the dead letters."""
@@ -53,7 +56,7 @@ async def append_dead_letter(
     """Writes the record to `<topic>.dlq.v1` through the outbox, in the caller's transaction.
 
     The value is a document: the original key, value and headers in base64, topic, partition, offset, receipt time,
-    consumer group and reason.
+    consumer group and reason. A value of more than 500,000 bytes is left out (null, and `value_bytes` tells).
     """
     record: ConsumerRecord[bytes, bytes] = invalid.record
     topic = record.topic.removeprefix(kafka.topic_prefix)
@@ -71,7 +74,8 @@ async def append_dead_letter(
             "group": group,
             "reason": invalid.reason,
             "key": _base64(record.key),
-            "value": _base64(record.value),
+            "value": _base64(record.value) if len(record.value or b"") <= _MAX_VALUE_BYTES else None,
+            "value_bytes": len(record.value or b""),
             "headers": [[name, _base64(value)] for name, value in record.headers],
         },
     )
