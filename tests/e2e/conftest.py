@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sysconfig
 import tempfile
@@ -25,6 +24,7 @@ from tenantry_dev.sample.generator import generate_llm, generate_log
 from tenantry_dev.sample.record import Record, choose_traces
 from tenantry_dev.sample.traces import Trace
 
+START_SECONDS = 120
 COMMAND = Path(sysconfig.get_path("scripts")) / "tenantry"
 
 
@@ -58,13 +58,15 @@ def interrupted(home: Home) -> Home:
     environment = os.environ | {"TENANTRY_HOME": str(home.directory), "COLUMNS": "200"}
     with log.open("wb") as output:
         up = subprocess.Popen([COMMAND, "up"], stdout=output, stderr=subprocess.STDOUT, env=environment)
-    deadline = time.monotonic() + 120
-    while Record(home).get("clock") is None:
-        assert up.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-    up.send_signal(signal.SIGKILL)
-    up.wait()
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while Record(home).get("clock") is None:
+            assert up.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+    finally:
+        up.kill()
+        up.wait()
     return home
 
 

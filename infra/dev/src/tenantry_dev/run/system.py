@@ -31,7 +31,8 @@ from tenantry_dev.stack.process import failure, last_lines, wait_until
 
 _SERVER_SECONDS = 90.0
 _READY_SECONDS = 120.0
-# How a role says that trying again is of no use.
+# How often a role may crash before the start is given up, and how it says that trying again is of no use.
+_LIVES = 5
 _HOPELESS = ("refusing to start", "address already in use")
 Notify = Callable[[str], None]
 
@@ -182,14 +183,17 @@ class _Launch:
         """Returns when every API is ready. Raises StackError when there is nothing left to wait for."""
         waiting = set(SERVICES)
         deadline = time.monotonic() + _READY_SECONDS
+        lives: dict[str, set[int]] = {}
         while waiting:
             if not supervisor.alive:
                 raise StackError("The supervisor ended. Start again.")
             pids = supervisor.pids()
             waiting -= {name for name in waiting if self._is_ready(name, pids.get(f"{name}-api"))}
-            for name, state in supervisor.states().items():
+            for name, pid in pids.items():
+                lives.setdefault(name, set()).add(pid)
                 log = self._home.logs / f"{name}.log"
-                if state == "BACKOFF" and any(sign in last_lines(log, 3) for sign in _HOPELESS):
+                hopeless = len(lives[name]) > 1 and any(sign in last_lines(log, 3) for sign in _HOPELESS)
+                if hopeless or len(lives[name]) > _LIVES:
                     raise failure(name, log)
             if waiting and time.monotonic() > deadline:
                 service = min(waiting)
