@@ -51,6 +51,22 @@ FAULTS = {
     "missing system table": (["DROP TABLE system.language"], "system.language is in the data catalogue but does not"),
     "not enabled": (["ALTER TABLE pool.book DISABLE ROW LEVEL SECURITY"], "pool.book does not ENABLE"),
     "not forced": (["ALTER TABLE pool.book NO FORCE ROW LEVEL SECURITY"], "pool.book does not FORCE"),
+    "not forced, of the backbone": (
+        ["ALTER TABLE system.idempotency_key NO FORCE ROW LEVEL SECURITY"],
+        "system.idempotency_key does not FORCE",
+    ),
+    "a wider policy of the backbone": (
+        ["ALTER POLICY tenant_isolation ON system.idempotency_key USING (true)"],
+        "system.idempotency_key: policy tenant_isolation is not as generated",
+    ),
+    "missing, of the backbone": (
+        ["DROP TABLE system.idempotency_key"],
+        "system.idempotency_key is in the data catalogue but does not exist",
+    ),
+    "the backbone's name in another schema": (
+        ["CREATE TABLE pool.idempotency_key (tenant_id uuid)"],
+        "pool.idempotency_key is not in the data catalogue",
+    ),
     "another policy": (
         ["CREATE POLICY open ON pool.book FOR SELECT TO PUBLIC USING (title = 'x')"],
         "pool.book has another policy, open",

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import (
     CurrentTenant,
@@ -81,6 +83,20 @@ async def fail_at_commit(session: TenantSession, tenant: CurrentTenant) -> str:
     await session.execute(text("CREATE TEMP TABLE late (x int UNIQUE DEFERRABLE INITIALLY DEFERRED) ON COMMIT DROP"))
     await session.execute(text("INSERT INTO late VALUES (1), (1)"))
     return "done"
+
+
+async def _system_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with request.app.state.tenancy.databases.system_session() as session:
+        yield session
+
+
+SystemTransaction = Annotated[AsyncSession, Depends(_system_session, scope="function")]
+notes = iter(range(1, 100))
+
+
+@router.post("/notes", dependencies=[Depends(idempotent(SystemTransaction))])
+async def add_note() -> int:
+    return next(notes)
 
 
 @router.get("/documents")
@@ -193,6 +209,26 @@ async def test_a_secret_is_never_replayed(database, source, tenant_a):
         assert (response.status_code, response.json()["type"]) == (409, "secret-already-shown")
     async with database.connect() as connection:
         assert await connection.fetchval("SELECT response FROM system.idempotency_key") is None
+
+
+async def test_stored_answers_are_seen_by_their_tenant_alone(database, source, tenant_a, tenant_b):
+    stored = text("SELECT tenant_id FROM system.idempotency_key ORDER BY tenant_id")
+    operator = source.key(scopes=frozenset({"platform"}))
+    async with running(database, source) as client:
+        for tenant in (tenant_a, tenant_b):
+            headers = source.key(tenant.id) | {"Idempotency-Key": "k-1"}
+            assert (await client.post("/documents", json={"title": "x"}, headers=headers)).status_code == 201
+        assert (await client.post("/notes", headers=operator | {"Idempotency-Key": "k-1"})).status_code == 200
+        assert (await client.post("/notes", headers=operator | {"Idempotency-Key": "k-1"})).json() == 1
+    async with database.connect("service") as unbound:
+        assert await unbound.fetch(stored.text) == []
+    async with database.databases() as databases:
+        for tenant in (tenant_a, tenant_b):
+            async with databases.tenant_session(tenant) as session:
+                assert (await session.scalars(stored)).all() == [tenant.id]
+        async with databases.system_session() as session:
+            everybodys = [UUID(int=0), *sorted([tenant_a.id, tenant_b.id])]
+            assert (await session.scalars(stored)).all() == everybodys
 
 
 async def test_of_many_at_once_one_works_and_all_get_its_answer(database, source, tenant_a):

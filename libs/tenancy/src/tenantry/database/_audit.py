@@ -23,28 +23,31 @@ _PREFIX: Final = f"""
          WHERE {_OUR_SCHEMA}
     ), catalogue AS (
         SELECT * FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[]), CAST(:types AS text[]),
-                             CAST(:immutables AS boolean[])) AS t (relname, tenant_column, tenant_type, immutable)
+                             CAST(:immutables AS boolean[]), CAST(:schemas AS text[]))
+                      AS t (relname, tenant_column, tenant_type, immutable, schema)
     ), tenant_tables AS (
-        SELECT o.*, t.tenant_column, t.tenant_type, t.immutable, a.attnum AS tenant_attnum
+        SELECT o.*, t.tenant_column, t.tenant_type, t.immutable, t.schema, a.attnum AS tenant_attnum
           FROM ours o JOIN catalogue t USING (relname) JOIN pg_namespace n ON n.oid = o.relnamespace
           LEFT JOIN pg_attribute a ON a.attrelid = o.oid AND a.attname = t.tenant_column AND NOT a.attisdropped
-         WHERE o.relkind IN ('r', 'p') AND NOT o.relispartition AND {_TENANT_SCHEMA}
+         WHERE o.relkind IN ('r', 'p') AND NOT o.relispartition
+           AND CASE WHEN t.schema IS NULL THEN {_TENANT_SCHEMA} ELSE n.nspname = t.schema END
     )
 """
 
 # ruff: noqa: S608 - the queries are put together from constants of this module
 _CHECKS: Final = (
     # The catalogue is complete, and so is the database.
-    f"""
-    SELECT name || ' is not in the data catalogue' FROM ours n
+    """
+    SELECT name || ' is not in the data catalogue' FROM ours
      WHERE relkind IN ('r', 'p', 'f') AND NOT relispartition AND relname <> 'alembic_version'
-       AND NOT ({_TENANT_SCHEMA} AND relname IN (SELECT relname FROM catalogue))
+       AND oid NOT IN (SELECT oid FROM tenant_tables)
        AND NOT nspname || '.' || relname = ANY (CAST(:others AS text[]))
     """,
     f"""
     SELECT format('%I.%I is in the data catalogue but does not exist', n.nspname, t.relname)
       FROM pg_namespace n, catalogue t
-     WHERE {_TENANT_SCHEMA} AND NOT EXISTS (SELECT FROM tenant_tables o
+     WHERE CASE WHEN t.schema IS NULL THEN {_TENANT_SCHEMA} ELSE n.nspname = t.schema END
+       AND NOT EXISTS (SELECT FROM tenant_tables o
                                              WHERE o.nspname = n.nspname AND o.relname = t.relname)
     """,
     """
@@ -150,13 +153,9 @@ _CHECKS: Final = (
     """,
 )
 
-_TENANT_TABLES: Final = f"""
-    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND {_TENANT_SCHEMA}
-"""
-_ACTUAL_POLICIES: Final = f"""
-    SELECT n.schemaname, n.tablename, n.policyname, ROW (permissive, roles, cmd, qual, with_check)::text
-      FROM (SELECT *, schemaname AS nspname FROM pg_policies) AS n WHERE {_TENANT_SCHEMA}
+_TENANT_TABLES: Final = f"{_PREFIX} SELECT nspname, relname, schema FROM tenant_tables"
+_ACTUAL_POLICIES: Final = """
+    SELECT schemaname, tablename, policyname, ROW (permissive, roles, cmd, qual, with_check)::text FROM pg_policies
 """
 _REFERENCE: Final = "tenantry_audit_reference"
 _REFERENCE_POLICIES: Final = f"""
@@ -175,28 +174,30 @@ async def find_faults(
         "columns": [table.tenant_column for table in tables],
         "types": [table.tenant_type for table in tables],
         "immutables": [table.immutable for table in tables],
+        "schemas": [table.schema for table in tables],
         "others": sorted(others),
         "owner": roles.owner,
     }
     found: set[str] = set()
     for check in _CHECKS:
         found.update(await connection.scalars(text(_PREFIX + check), parameters))
-    found.update(await _policy_faults(connection, roles, tables))
+    found.update(await _policy_faults(connection, roles, tables, parameters))
     return sorted(found)
 
 
-async def _policy_faults(connection: AsyncConnection, roles: RoleNames, tables: Collection[TenantTable]) -> set[str]:
+async def _policy_faults(
+    connection: AsyncConnection, roles: RoleNames, tables: Collection[TenantTable], parameters: dict[str, Any]
+) -> set[str]:
     """Policies that are missing, changed or added. Permissive ones are joined by OR: one more opens the table."""
     actual: dict[tuple[str, str], dict[str, str]] = {}
     for schema, table, policy, definition in await connection.execute(text(_ACTUAL_POLICIES)):
         actual.setdefault((schema, table), {})[policy] = definition
     found: set[str] = set()
-    existing = await connection.execute(text(_TENANT_TABLES))
-    places = [(row.nspname, row.relname) for row in existing]
+    places = (await connection.execute(text(_TENANT_TABLES), parameters)).all()
     for table in tables:
         wanted = await _generated_policies(connection, roles, table)
-        for schema, name in places:
-            if name != table.name:
+        for schema, name, fixed in places:
+            if (name, fixed) != (table.name, table.schema):
                 continue
             present = actual.get((schema, name), {})
             for policy in wanted.keys() | present.keys():

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.types import BigInteger, DateTime, Integer, SmallInteger
 
 from tenantry.database._names import FUNCTION_SCHEMA, SYSTEM_SCHEMA, TENANT_SETTING, RoleNames, literal, quote
-from tenantry.database._policies import READ_WRITE, system_table
+from tenantry.database._policies import system_table, tenant_table
 
 _backbone = MetaData(schema=SYSTEM_SCHEMA)
 
@@ -39,6 +39,7 @@ consumer_offset = Table(
 idempotency_key = Table(
     "idempotency_key",
     _backbone,
+    Column("tenant_id", UUID(as_uuid=True), primary_key=True),
     Column("credential", Text, primary_key=True),
     Column("route", Text, primary_key=True),
     Column("key", Text, primary_key=True),
@@ -103,6 +104,7 @@ _TABLES = (
     """,
     """
     CREATE TABLE system.idempotency_key (
+        tenant_id uuid NOT NULL,
         credential text NOT NULL,
         route text NOT NULL,
         key text NOT NULL,
@@ -110,7 +112,7 @@ _TABLES = (
         status smallint,
         response bytea,
         created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        PRIMARY KEY (credential, route, key)
+        PRIMARY KEY (tenant_id, credential, route, key)
     )
     """,
     "CREATE INDEX idempotency_key_created_at ON system.idempotency_key (created_at)",
@@ -127,7 +129,8 @@ def backbone_tables(roles: RoleNames) -> list[str]:
         *_TABLES,
         *system_table("system.outbox", roles, service=("INSERT",)),
         *system_table("system.consumer_offset", roles),
-        *system_table("system.idempotency_key", roles, service=READ_WRITE),
+        # It keeps answers, and so rows of tenants, although it lies in the schema of the service itself.
+        *tenant_table("system.idempotency_key", roles),
     ]
 
 

@@ -10,21 +10,29 @@ from tenantry.database._names import SYSTEM_SCHEMA, RoleNames
 from tenantry.database._tables import SharedTable, SystemTable, TenantTable
 
 _T = TypeVar("_T")
-_BACKBONE = (SystemTable("outbox"), SystemTable("consumer_offset"), SystemTable("idempotency_key"))
+_BACKBONE = (
+    SystemTable("outbox"),
+    SystemTable("consumer_offset"),
+    TenantTable("idempotency_key", schema=SYSTEM_SCHEMA),
+)
 
 
 class DataCatalogue:
     """All tables of ``service``; those of the backbone are in it already.
 
-    ``tenant_tables`` has them by name, ``other_tables`` by ``schema.name``.
+    ``tenant_tables`` has those of each tenant's schema by name; by ``schema.name`` are ``fixed_tables``, with rows of
+    tenants in one schema, and ``other_tables``, without rows of tenants.
     """
 
     def __init__(self, service: str, tables: Iterable[TenantTable | SystemTable | SharedTable]) -> None:
         self.service = service
         self.tenant_tables: dict[str, TenantTable] = {}
+        self.fixed_tables: dict[str, TenantTable] = {}
         self.other_tables: dict[str, SystemTable | SharedTable] = {}
         for table in (*_BACKBONE, *tables):
-            if isinstance(table, TenantTable):
+            if isinstance(table, TenantTable) and table.schema is not None:
+                _add(self.fixed_tables, f"{table.schema}.{table.name}", table)
+            elif isinstance(table, TenantTable):
                 _add(self.tenant_tables, table.name, table)
             else:
                 _add(self.other_tables, table.name if "." in table.name else f"{SYSTEM_SCHEMA}.{table.name}", table)
@@ -34,7 +42,8 @@ class DataCatalogue:
 
         Needs the right to make temporary tables. Nothing is changed and the running transaction goes on.
         """
-        return await find_faults(connection, RoleNames(self.service), self.tenant_tables.values(), self.other_tables)
+        tables = [*self.tenant_tables.values(), *self.fixed_tables.values()]
+        return await find_faults(connection, RoleNames(self.service), tables, self.other_tables)
 
 
 def _add(tables: dict[str, _T], name: str, table: _T) -> None:

@@ -14,7 +14,7 @@ class Retention(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TenantTable:
-    """Rows of tenants. ``name`` has no schema: the table is in ``pool`` and in the schema of each tenant.
+    """Rows of tenants. Without ``schema`` the table is in ``pool`` and in the schema of each tenant, else in that one.
 
     ``immutable`` says that rows are written once: no role may then have the right to change or delete them.
     """
@@ -24,6 +24,7 @@ class TenantTable:
     immutable: bool = False
     tenant_column: str = "tenant_id"
     tenant_type: str = "uuid"
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import msgspec
 from fastapi import Header
@@ -24,6 +25,10 @@ from tenantry.http._exchange import route_template
 from tenantry.http._scopes import CurrentPrincipal
 from tenantry.identity import Principal
 
+# Whose keys those are that a caller sends without a tenant: operators and services. No tenant ever has this id, so
+# under row level security only the system role meets them.
+NO_TENANT: Final = UUID(int=0)
+
 _CLAIM_KEY: Final = "tenantry.idempotency"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 # Of the first answer these say something about what it made; the others are about the connection.
@@ -31,9 +36,9 @@ _KEPT_HEADERS: Final = frozenset({b"content-type", b"location", b"etag"})
 
 _CLAIM: Final = text(
     """
-    INSERT INTO system.idempotency_key (credential, route, key, body_hash, created_at)
-    VALUES (:credential, :route, :key, :body_hash, clock_timestamp())
-    ON CONFLICT (credential, route, key) DO UPDATE
+    INSERT INTO system.idempotency_key (tenant_id, credential, route, key, body_hash, created_at)
+    VALUES (:tenant_id, :credential, :route, :key, :body_hash, clock_timestamp())
+    ON CONFLICT (tenant_id, credential, route, key) DO UPDATE
     SET body_hash = EXCLUDED.body_hash, status = NULL, response = NULL, created_at = EXCLUDED.created_at
     WHERE idempotency_key.created_at < clock_timestamp() - interval '24 hours'
     RETURNING true
@@ -42,13 +47,13 @@ _CLAIM: Final = text(
 _FIND: Final = text(
     """
     SELECT body_hash, status, response FROM system.idempotency_key
-    WHERE credential = :credential AND route = :route AND key = :key
+    WHERE tenant_id = :tenant_id AND credential = :credential AND route = :route AND key = :key
     """
 )
 _STORE: Final = text(
     """
     UPDATE system.idempotency_key SET status = :status, response = :response
-    WHERE credential = :credential AND route = :route AND key = :key
+    WHERE tenant_id = :tenant_id AND credential = :credential AND route = :route AND key = :key
     """
 )
 _EXPIRE: Final = text(
@@ -77,7 +82,7 @@ class _Replay(Exception):
 
 
 class _Claim:
-    def __init__(self, session: AsyncSession, identity: dict[str, str], *, secret: bool) -> None:
+    def __init__(self, session: AsyncSession, identity: dict[str, Any], *, secret: bool) -> None:
         self._session = session
         self._identity = identity
         self._secret = secret
@@ -158,17 +163,20 @@ def idempotent(session: Any, *, secret: bool = False) -> Callable[..., Awaitable
 
 
 async def delete_expired_idempotency_keys(session: AsyncSession | AsyncConnection) -> int:
-    """Deletes the keys of more than 24 hours and returns how many; the caller commits. May be repeated."""
+    """Deletes the keys of more than 24 hours and returns how many; the caller commits. May be repeated.
+
+    A session of the system role deletes those of everybody, a tenant's session that tenant's.
+    """
     deleted: int = (await session.execute(_EXPIRE)).scalar_one()
     return deleted
 
 
-def _identity(request: Request, principal: Principal, key: str) -> dict[str, str]:
+def _identity(request: Request, principal: Principal, key: str) -> dict[str, Any]:
     # One person may be a user of two tenants, under the same subject: neither may meet the other's keys.
     tenant = current_tenant_or_none()
-    holder = principal.credential_id if tenant is None else f"{tenant.id}/{principal.credential_id}"
     return {
-        "credential": holder,
+        "tenant_id": NO_TENANT if tenant is None else tenant.id,
+        "credential": principal.credential_id,
         "route": f"{request.method} {route_template(request.scope)}",
         "key": key,
     }
