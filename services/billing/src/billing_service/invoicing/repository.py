@@ -26,12 +26,15 @@ _CLAIM_PERIODS: Final = text(
     """
 )
 
-# One short step that holds the sellers' rows: every draft of the run gets its number, in the order of periods.
+# One short step that holds the sellers' rows: every draft of the run gets its number, in the order of periods and then
+# of accounts, so that the same books give the same numbers.
 _NUMBER: Final = text(
     """
     WITH draft AS (
         SELECT tenant_id, id, seller_code,
-               row_number() OVER (PARTITION BY seller_code ORDER BY period_to, tenant_id, subscription_id) AS position
+               row_number() OVER (
+                   PARTITION BY seller_code ORDER BY period_to, account, plan_code, tenant_id, subscription_id
+               ) AS position
           FROM invoice_draft WHERE run_id = :run_id AND sequence IS NULL
     ), series AS (
         UPDATE system.seller SET next_number = seller.next_number + needed.numbers
