@@ -1,5 +1,7 @@
 """PostgreSQL being away is expected: a 503 that invites another try, never a 500."""
 
+import socket
+
 import asyncpg
 import httpx
 import pytest
@@ -7,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from tenantry.database import ConnectionsExhausted, UnknownStore
 from tenantry.http import install_problem_handlers
 
 
@@ -38,7 +41,16 @@ async def answer(error: Exception) -> httpx.Response:
         wrapped(asyncpg.ConnectionDoesNotExistError("connection was closed")),
         wrapped(asyncpg.TooManyConnectionsError("sorry, too many clients already")),
         wrapped(asyncpg.InterfaceError("connection is closed"), invalidated=True),
+        wrapped(asyncpg.QueryCanceledError("canceling statement due to statement timeout")),
+        wrapped(asyncpg.DeadlockDetectedError("deadlock detected")),
+        asyncpg.InvalidPasswordError("password authentication failed"),
         ConnectionRefusedError(111, "Connect call failed"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError(),
+        socket.gaierror(-3, "Temporary failure in name resolution"),
+        OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] Connect call failed"),
+        UnknownStore("APP_STORES has no store 'west'"),
+        ConnectionsExhausted("no connection became free within 10 s"),
         PoolTimeoutError("QueuePool limit"),
     ],
     ids=lambda error: type(getattr(error, "orig", error).__cause__ or error).__name__,
@@ -52,7 +64,12 @@ async def test_a_database_that_is_away_is_503(error):
 
 
 @pytest.mark.parametrize(
-    "error", [wrapped(asyncpg.UniqueViolationError("duplicate key")), asyncpg.UndefinedTableError("no such table")]
+    "error",
+    [
+        wrapped(asyncpg.UniqueViolationError("duplicate key")),
+        asyncpg.UndefinedTableError("no such table"),
+        FileNotFoundError(2, "no such table"),
+    ],
 )
 async def test_any_other_error_of_the_database_is_a_defect(error):
     response = await answer(error)
@@ -60,3 +77,12 @@ async def test_any_other_error_of_the_database_is_a_defect(error):
     assert response.status_code == 500
     assert "duplicate" not in response.text
     assert "table" not in response.text
+
+
+async def test_an_outage_is_logged_in_one_line_without_traceback(logs):
+    await answer(wrapped(asyncpg.AdminShutdownError("terminating connection\nHINT: later")))
+
+    (line,) = logs
+    assert line["event"] == "database_away"
+    assert line["error"] == "AdminShutdownError: terminating connection HINT: later"
+    assert "exc_info" not in line

@@ -17,19 +17,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tenantry._errors import FieldError, InvalidRequest, MalformedRequest, TenantryError, Unavailable
+from tenantry.database._errors import UnknownStore
+from tenantry.database._outage import find_outage
 
 log = structlog.get_logger(__name__)
 
 CLIENT_GONE: Final = 499
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-
-_DATABASE_AWAY: Final = (
-    ConnectionError,
-    PoolTimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -47,8 +41,8 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
-    for away in (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, ConnectionError):
-        app.add_exception_handler(away, _on_database_error)
+    for possible_outage in (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, OSError, UnknownStore):
+        app.add_exception_handler(possible_outage, _on_possible_outage)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
@@ -122,14 +116,12 @@ async def _on_client_gone(_: Request, __: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-async def _on_database_error(request: Request, error: Exception) -> Response:
-    """503 while PostgreSQL is away, restarting or out of connections: the transaction is not committed, or may be."""
-    raised = (error.orig.__cause__ or error.orig) if isinstance(error, DBAPIError) and error.orig else error
-    cut = isinstance(error, DBAPIError) and error.connection_invalidated
-    if not cut and not isinstance(raised, _DATABASE_AWAY):
+async def _on_possible_outage(request: Request, error: Exception) -> Response:
+    outage = find_outage(error)
+    if outage is None:
         return await _on_unexpected_error(request, error)
-    log.warning("database_away", error=repr(raised))
-    return problem(Unavailable("The database cannot be reached; try again.", retry_after=1), request.url.path)
+    log.warning("database_away", method=request.method, path=request.url.path, error=outage)
+    return problem(Unavailable("The database cannot do this now; try again.", retry_after=1), request.url.path)
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> Response:
