@@ -4,7 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, overload
 
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from tenantry._context import current_tenant, current_tenant_or_none
 from tenantry._errors import TenantAlreadyBound
@@ -155,4 +159,14 @@ class Databases:
             pool_timeout=self._settings.pool_timeout_seconds,
         )
         retry_first_statement(engine.sync_engine)
+        event.listen(engine.sync_engine, "checkout", _replace_closed)
         return engine
+
+
+def _replace_closed(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+    """Has the pool connect anew where the server has closed the connection, such as by a restart.
+
+    The driver has seen the end of its socket, so asking costs no round trip, unlike SQLAlchemy's own `pool_pre_ping`.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
