@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres, StackError
-from tenantry_dev.stack.ports import choose_port
+from tenantry_dev.stack.ports import Leases, choose_port, listens
 from tenantry_dev.stack.process import require_space, wait_until
 
 # Holds servers up in a process of its own that can be killed; says when they answer.
@@ -142,17 +143,34 @@ async def test_kafka_keeps_its_topics_and_makes_none_by_accident(directory: Path
         await admin.close()
 
 
-def test_a_fixed_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def leases() -> Iterator[Leases]:
+    with contextlib.closing(Leases()) as leases:
+        yield leases
+
+
+def test_a_fixed_port_in_use_is_named(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setenv("TENANTRY_KAFKA_PORT", str(port))
 
         with pytest.raises(StackError, match=rf"TENANTRY_KAFKA_PORT={port}: the port is in use"):
-            choose_port("TENANTRY_KAFKA_PORT", 9092)
+            choose_port(leases, "TENANTRY_KAFKA_PORT", 9092)
 
         monkeypatch.delenv("TENANTRY_KAFKA_PORT")
-        assert choose_port("TENANTRY_KAFKA_PORT", port) > port
-        assert choose_port("TENANTRY_KAFKA_PORT", port - 1, previous=port) != port
+        assert choose_port(leases, "TENANTRY_KAFKA_PORT", port) > port
+        assert listens(os.getpid(), port)
+        assert not listens(os.getppid(), port)
+
+
+def test_two_systems_that_start_at_once_get_different_ports(leases: Leases) -> None:
+    with contextlib.closing(Leases()) as others:
+        first = choose_port(leases, "UNSET", 20_000)
+        second = choose_port(others, "UNSET", 20_000, previous=first)
+
+    assert first != second
+    with contextlib.closing(Leases()) as later:
+        assert choose_port(later, "UNSET", second) == second
 
 
 def test_a_server_that_finds_its_port_taken_says_so(directory: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 
 import asyncpg
 import httpx
-import psutil
 
 from tenantry.database import ServiceUrls, create_service_database, migrate
 from tenantry.events import create_topics
@@ -26,7 +25,7 @@ from tenantry_dev.run.settings import (
 )
 from tenantry_dev.run.supervisor import Program, Supervisor, end_leftovers
 from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres, StackError
-from tenantry_dev.stack.ports import choose_port
+from tenantry_dev.stack.ports import Leases, choose_port, listens
 from tenantry_dev.stack.process import failure, last_lines, wait_until
 
 _SERVER_SECONDS = 90.0
@@ -59,10 +58,10 @@ def running(home: Home, notify: Notify) -> Iterator[System]:
     earlier run. `notify` is told each step in a few words. Raises StackError with a text for people. Call it in the
     main thread.
     """
-    with home.exclusive():
+    with home.exclusive(), contextlib.closing(Leases()) as leases:
         if end_leftovers(home):
             notify("Ended what a killed run had left")
-        launch = _Launch(home, notify)
+        launch = _Launch(home, notify, leases)
         supervisor = Supervisor(home, launch.servers())
         try:
             supervisor.start()
@@ -78,8 +77,9 @@ def running(home: Home, notify: Notify) -> Iterator[System]:
 class _Launch:
     """The steps of a start, in order. Each may be repeated after a kill at any point."""
 
-    def __init__(self, home: Home, notify: Notify) -> None:
+    def __init__(self, home: Home, notify: Notify, leases: Leases) -> None:
         self._home = home
+        self._leases = leases
         self._notify = notify
         self._secrets = Secrets(home)
         self._choose_ports()
@@ -128,7 +128,11 @@ class _Launch:
         started = {name: server for name, server in servers.items() if server is not None}
         supervisor.run(*started)
         for name, server in started.items():
-            if not wait_until(server.is_ready, alive=lambda: supervisor.alive, within=_SERVER_SECONDS):
+
+            def ready(name: str = name, server: EmbeddedPostgres | EmbeddedKafka = server) -> bool:
+                return listens(supervisor.pids().get(name), server.port) and server.is_ready()
+
+            if not wait_until(ready, alive=lambda: supervisor.alive, within=_SERVER_SECONDS):
                 raise failure(name, self._home.logs / f"{name}.log")
 
     def start_services(self, supervisor: Supervisor) -> System:
@@ -162,9 +166,7 @@ class _Launch:
         variables |= {service: f"{service.upper()}_PORT" for service in SERVICES}
         self._ports: dict[str, int] = {}
         for name, default in defaults.items():
-            self._ports[name] = choose_port(
-                variables[name], default, previous=previous.get(name), taken=self._ports.values()
-            )
+            self._ports[name] = choose_port(self._leases, variables[name], default, previous=previous.get(name))
         write_json(path, self._ports)
 
     async def _create(self) -> dict[str, ServiceUrls]:
@@ -201,18 +203,11 @@ class _Launch:
             time.sleep(0.2)
 
     def _is_ready(self, service: str, pid: int | None) -> bool:
-        """Whether this very process serves: another program may have taken the port since it was chosen."""
-        url = self._addresses.url(service)
         try:
-            answers = httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
-            listening = {
-                connection.laddr.port
-                for connection in psutil.Process(pid).net_connections("tcp")
-                if connection.status == psutil.CONN_LISTEN
-            }
-        except (httpx.TransportError, psutil.Error):
+            answer = httpx.get(f"{self._addresses.url(service)}/readyz", timeout=2, trust_env=False)
+        except httpx.TransportError:
             return False
-        return pid is not None and answers and self._addresses.ports[service] in listening
+        return answer.is_success and listens(pid, self._ports[service])
 
 
 async def _migrate(databases: dict[str, ServiceUrls]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import socket
-from collections.abc import Collection
+import tempfile
+from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -34,21 +37,63 @@ def any_free_port() -> int:
         return port
 
 
-def choose_port(variable: str, default: int, *, previous: int | None = None, taken: Collection[int] = ()) -> int:
-    """The port named by the environment variable, which must then be free; else the previous one, the default or the
-    next free one after it. `taken` are ports promised to others of this run.
+class Leases:
+    """Ports promised to servers that do not listen yet.
+
+    Two systems that start at the same moment would both find a port free and one would later answer for the other.
+    A lease is a lock on a file: it ends with the process that holds it, however that ends.
+    """
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.gettempdir()) / f"tenantry-ports-{os.getuid()}"
+        self._files: list[IO[bytes]] = []
+
+    def take(self, port: int) -> bool:
+        """Whether the port is now ours: nobody listens on it and nobody else holds a lease of it."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        file = (self._directory / str(port)).open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        if not is_free(port):
+            file.close()
+            return False
+        self._files.append(file)
+        return True
+
+    def close(self) -> None:
+        while self._files:
+            self._files.pop().close()
+
+
+def choose_port(leases: Leases, variable: str, default: int, *, previous: int | None = None) -> int:
+    """A port, leased: the one named by the environment variable, else the previous one, the default or the next free
+    one after it. Raises StackError when the named one is in use, or when there is none.
     """
     fixed = os.environ.get(variable)
     if fixed:
         if not fixed.isdecimal() or not 0 < int(fixed) < 65536:
             raise StackError(f"{variable}={fixed} is not a port number.")
-        if not is_free(int(fixed)):
+        if not leases.take(int(fixed)):
             raise StackError(f"{variable}={fixed}: the port is in use{_by_whom(int(fixed))}. Free it or name another.")
         return int(fixed)
     for port in itertools.chain((previous or default,), range(default, default + _ATTEMPTS)):
-        if port not in taken and is_free(port):
+        if leases.take(port):
             return port
     raise StackError(f"No free port in {default} to {default + _ATTEMPTS}. Set {variable} to one that is free.")
+
+
+def listens(pid: int | None, port: int) -> bool:
+    """Whether it is this process that listens on the port, and no other program that was quicker."""
+    if pid is None:
+        return False
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
 def _by_whom(port: int) -> str:
