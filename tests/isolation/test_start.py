@@ -74,3 +74,16 @@ async def test_a_missing_setting_is_one_line(app_environment):
     assert finished.returncode == 1
     assert "database_url" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("role", ["app-api", "app-worker", "app-relay"])
+async def test_a_database_that_is_away_or_refuses_the_login_is_one_line(app_environment, free_port, role):
+    parts = urlsplit(app_environment["APP_DATABASE_URL"])
+    away = urlunsplit(parts._replace(netloc=f"app_service:secret@127.0.0.1:{free_port}"))
+    refused = with_user(app_environment["APP_DATABASE_URL"], f"nobody_{uuid7().hex}", "secret")
+    for url in (away, refused):
+        finished = start({**app_environment, "APP_DATABASE_URL": url}, role)
+        assert finished.returncode == 1
+        (line,) = (finished.stdout + finished.stderr).splitlines()
+        assert line.startswith("cannot run now: a database is away: ")
+        assert "secret" not in line

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 
+import asyncpg
 import pytest
 import typer
 from pydantic import BaseModel, ValidationError
@@ -94,8 +95,20 @@ def invalid():
     raise AssertionError
 
 
-@pytest.mark.parametrize("error", [StartupRefused("set [PORT]"), Unavailable("set [PORT]"), invalid()])
-def test_a_refusal_to_start_is_one_line_and_exit_code_1(capsys, error):
+@pytest.mark.parametrize(
+    ("error", "beginning"),
+    [
+        (StartupRefused("set [PORT]"), "refusing to start: "),
+        (invalid(), "refusing to start: "),
+        (ExceptionGroup("", [TimeoutError(), StartupRefused("set [PORT]")]), "refusing to start: set [PORT]; "),
+        # What passes begins otherwise, so that a supervisor tries again.
+        (Unavailable("wait for [PORT]"), "cannot run now: "),
+        (ConnectionRefusedError(111, "Connect call failed at [PORT]"), "cannot run now: a database is away: "),
+        (asyncpg.CannotConnectNowError("starting up\nat [PORT]"), "cannot run now: a database is away: "),
+        (asyncpg.InvalidPasswordError("no login at [PORT]"), "cannot run now: a database is away: "),
+    ],
+)
+def test_an_expected_end_is_one_line_and_exit_code_1(capsys, error, beginning):
     async def work():
         raise error
 
@@ -104,14 +117,18 @@ def test_a_refusal_to_start_is_one_line_and_exit_code_1(capsys, error):
     assert caught.value.exit_code == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("refusing to start")
+    assert lines[0].startswith(beginning)
     assert "PORT" in lines[0].upper()
 
 
-def test_any_other_error_exits_with_1_too():
+@pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("", [StartupRefused("no"), KeyError("x")])])
+def test_any_other_error_exits_with_1_too_and_keeps_its_traceback(capsys, logs, error):
     async def work():
-        raise KeyError("x")
+        raise error
 
     with pytest.raises(typer.Exit) as caught:
         run_or_exit(work())
     assert caught.value.exit_code == 1
+    assert [(line["event"], line["log_level"]) for line in logs] == [("process_failed", "error")]
+    assert logs[0]["exc_info"]
+    assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import structlog
 import typer
@@ -19,6 +19,7 @@ from tenantry._logging import configure_logging
 from tenantry.cli._roles import ALL, UnknownRole, installed_roles, installed_services, select_roles
 from tenantry.cli._serve import run_roles
 from tenantry.database import migrate
+from tenantry.database._outage import find_outage
 
 COMMANDS = "tenantry.commands"
 
@@ -107,26 +108,43 @@ def create(
 def run_or_exit(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` on uvloop where there is one, and end the process with code 1 where it raises.
 
-    A refusal to start (settings, database roles, an address in use) is one line on standard error; any other error is
-    logged with its traceback.
+    A refusal to start (settings, database roles, an address in use) and a database that is away are one line on
+    standard error; any other error is logged with its traceback.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(work)
-    except ValidationError as error:
-        first = error.errors()[0]
-        names = ", ".join(".".join(str(part) for part in fault["loc"]) for fault in error.errors())
-        _refuse(f"settings of {error.title}: {names}: {first['msg']}")
-    except (StartupRefused, TenantryError) as error:
-        _refuse(str(error))
-    except Exception:
-        log.exception("process_failed")
+    except Exception as error:
+        end = _explain(error)
+        if end is None:
+            log.exception("process_failed")
+        else:
+            errors.print(f"[bold red]{end.what}[/]: {escape(end.reason)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
 
 
-def _refuse(reason: str) -> None:
-    errors.print(f"[bold red]refusing to start[/]: {escape(reason)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1) from None
+class _End(NamedTuple):
+    """Why a process ended, for whoever runs it. A supervisor tells by `what` whether another start may go better."""
+
+    what: Literal["refusing to start", "cannot run now"]
+    reason: str
+
+
+def _explain(error: BaseException) -> _End | None:
+    """What somebody can put right, or what passes; None for a defect."""
+    if isinstance(error, BaseExceptionGroup):
+        ends = [_explain(part) for part in error.exceptions]
+        known = sorted({end for end in ends if end is not None}, reverse=True)  # refusals first
+        return _End(known[0].what, "; ".join(end.reason for end in known)) if None not in ends else None
+    if isinstance(error, ValidationError):
+        names = ", ".join(".".join(str(part) for part in fault["loc"]) for fault in error.errors())
+        return _End("refusing to start", f"settings of {error.title}: {names}: {error.errors()[0]['msg']}")
+    if isinstance(error, StartupRefused):
+        return _End("refusing to start", str(error))
+    if isinstance(error, TenantryError):
+        return _End("cannot run now", str(error))
+    outage = find_outage(error)
+    return None if outage is None else _End("cannot run now", f"a database is away: {outage}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
