@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
-from support import API_CALLS, BANDWIDTH, end_offsets, event
 
 from tenantry import Operation, SystemClock, TenantClock, TenantStatus, Tier, uuid7
 from tenantry.events import KafkaSettings, UsageProducer
@@ -18,6 +17,8 @@ from tenantry.http import install_problem_handlers
 from tenantry.identity import Principal, PrincipalKind, Scope
 from tenantry.testing import eventually
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
+
+from .support import API_CALLS, BANDWIDTH, end_offsets, event
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
 
@@ -97,6 +98,33 @@ async def test_a_suspended_tenant_is_refused_where_its_document_says_so(usage, t
     usage.state.directory.upsert(replaced(tenant_a, **suspended, blocked=both))
     refused = await usage.send(event(tenant_a, 2))
     assert (refused.status_code, refused.json()["type"]) == (403, "tenant-suspended")
+
+
+async def test_a_suspended_tenants_usage_is_seen_by_operators_and_services(usage, tenant_a):
+    await usage.put_meter("api-calls", API_CALLS)
+    own = usage.state.key(Scope.TENANT_READ, tenant=tenant_a)
+    blocked = (Operation.READ, Operation.WRITE, Operation.INGEST)
+    for version, status in enumerate((TenantStatus.SUSPENDED, TenantStatus.OFFBOARDING), start=2):
+        usage.state.directory.upsert(replaced(tenant_a, version=version, status=status, blocked=blocked))
+        for path in ("meters/api-calls/query", "events"):
+            range_ = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}
+            ask = f"/v1/{path}"
+            for caller in (usage.operator, usage.service):
+                headers = caller | {"X-Tenant-ID": str(tenant_a.id)}
+                assert (await usage.http.get(ask, params=range_, headers=headers)).status_code == 200
+            assert (await usage.http.get(ask, params=range_, headers=own)).status_code == 403
+
+
+async def test_a_service_sends_for_a_selected_tenant_until_it_may_not(usage, tenant_a):
+    selected = usage.service | {"X-Tenant-ID": str(tenant_a.id)}
+    usage.state.directory.upsert(
+        replaced(tenant_a, version=2, status=TenantStatus.SUSPENDED, blocked=(Operation.INGEST, Operation.READ))
+    )
+    assert (await usage.send(event(tenant_a, 1), headers=selected)).status_code == 202
+    usage.state.directory.upsert(
+        replaced(tenant_a, version=3, status=TenantStatus.PURGING, blocked=(Operation.SERVICE_INGEST,))
+    )
+    assert (await usage.send(event(tenant_a, 2), headers=selected)).status_code == 403
 
 
 async def test_age_is_measured_by_the_tenants_clock_and_tier(usage, tenant_a):
