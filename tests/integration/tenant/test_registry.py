@@ -7,6 +7,7 @@ import pytest
 
 from tenant_service.catalogue import CATALOGUE
 from tenantry import TenantStatus
+from tenantry.testing import eventually
 
 
 async def problem(answer, status, kind):
@@ -105,6 +106,17 @@ async def test_a_repeated_create_is_one_tenant(api):
     await problem(other, 409, "idempotency-conflict")
     runs = (await api.http.get(f"/v1/tenants/{first.json()['id']}/runs")).json()["items"]
     assert len(runs) == 1
+
+
+async def test_a_host_selects_its_tenant(start_api):
+    api = await start_api(base_domains=("tenants.test",))
+    await api.sign_in()
+    made = await api.create()
+    own, other = f"{made['slug']}.tenants.test", "nobody.tenants.test"
+    path = f"/v1/tenants/{made['id']}"
+    await eventually(lambda: api.runtime.state.directory.by_slug(made["slug"]) is not None)
+    assert (await api.http.get(path, headers={"Host": own})).status_code == 200
+    await problem(await api.http.get(path, headers={"Host": other}), 404, "not-found")
 
 
 async def test_unknown_tenants_are_not_found(api):

@@ -17,6 +17,11 @@ def test_services_are_a_list_in_json(monkeypatch):
     assert TenantSettings.from_env().saga().services[RunKind.PROVISION] == ("app", "usage")
 
 
+def test_base_domains_are_those_of_all_services(monkeypatch):
+    monkeypatch.setenv("TENANTRY_BASE_DOMAINS", "example.com, example.org")
+    assert TenantSettings.from_env().base_domains == ("example.com", "example.org")
+
+
 @pytest.mark.parametrize("origin", ["https://a.example", "http://127.0.0.1:8003", "http://[::1]:8003"])
 def test_origins(origin):
     assert TenantSettings(sign_in_origins=[origin]).sign_in_origins == [origin]

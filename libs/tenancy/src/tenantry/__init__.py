@@ -34,12 +34,13 @@ from tenantry._errors import (
 )
 from tenantry._ids import uuid7
 from tenantry._logging import configure_logging
-from tenantry._settings import TenancySettings
+from tenantry._settings import BaseDomains, TenancySettings
 from tenantry._tenancy import StateSource, Tenancy
 from tenantry._tenant import Isolation, Operation, Placement, Tenant, TenantClock, TenantId, TenantStatus, Tier
 from tenantry.http import CurrentPrincipal
 
 __all__ = [
+    "BaseDomains",
     "Clock",
     "Conflict",
     "CurrentPrincipal",

@@ -3,8 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+BaseDomains = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A setting of domains, separated by commas in the environment."""
 
 
 class TenancySettings(BaseSettings):
@@ -16,19 +24,12 @@ class TenancySettings(BaseSettings):
     tenant_url: str | None = Field(default=None, description="where the tenant service is; the issuer by default")
     client_id: str | None = Field(default=None, description="this service's own credential, for calling others")
     client_secret: SecretStr | None = None
-    base_domains: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="domains whose first label is a tenant's slug; separated by commas"
-    )
+    base_domains: BaseDomains = Field(default=(), description="domains whose first label is a tenant's slug")
     state_dir: Path = Field(default=Path(".tenantry/state"), description="where metered events are spooled")
     spool_max_bytes: int = Field(default=1 << 30, gt=0)
     spool_on_full: Literal["refuse", "drop"] = "refuse"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = True
-
-    @field_validator("base_domains", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @property
     def token_url(self) -> str:

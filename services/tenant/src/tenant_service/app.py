@@ -40,6 +40,7 @@ def create_app(runtime: Runtime) -> FastAPI:
                 runtime.state.keys, issuer=runtime.settings.base_url, audience=SERVICE, clock=runtime.clock
             ),
             credentials=runtime.state.credentials,
+            base_domains=runtime.settings.base_domains,
         ),
         public=PUBLIC,
         administrative=True,

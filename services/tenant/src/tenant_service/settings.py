@@ -11,6 +11,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from tenant_service.domain.saga import RetryPolicy, RunKind
 from tenant_service.runs.steps import SagaSettings
+from tenantry import BaseDomains
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-fA-F:]+\](?::[0-9]+)?")
 
@@ -18,12 +19,14 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-fA-F
 class TenantSettings(BaseSettings):
     """The settings of the tenant service; variables have the prefix `TENANT_`."""
 
-    model_config = SettingsConfigDict(env_prefix="TENANT_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TENANT_", extra="ignore", populate_by_name=True)
 
     host: str = "127.0.0.1"
     port: int = 8001
     # The issuer of tokens and the root of the URLs that people are sent to.
     base_url: str = "http://127.0.0.1:8001"
+    # Common to all services: the domains below which the first label is a tenant's slug.
+    base_domains: BaseDomains = Field(default=(), validation_alias="TENANTRY_BASE_DOMAINS")
     master_key: str = Field(default="", repr=False)
     bootstrap_file: Path | None = None
     # Where a browser may be sent after it has signed in, besides this service itself: origins, not URLs.
