@@ -99,6 +99,11 @@ async def add_note() -> int:
     return next(notes)
 
 
+@router.post("/answers/{status}", dependencies=[Depends(idempotent(TenantSession))])
+async def answer(status: int, body: dict[str, int]) -> Response:
+    return Response(str(body["n"]), status)
+
+
 @router.get("/documents")
 async def count_documents(session: TenantReadSession) -> int:
     return await session.scalar(text("SELECT count(*) FROM document")) or 0
@@ -199,6 +204,21 @@ async def test_a_request_that_failed_may_be_tried_again_with_its_key(database, s
         assert (await client.post("/documents", json={"title": "good"}, headers=once)).json() == {"count": 1}
         assert (await client.post("/late", headers=once)).status_code == 500
         assert (await client.post("/late", headers=once)).status_code == 500  # its claim was not committed either
+
+
+async def test_no_answer_that_is_an_error_is_kept(database, source, tenant_a):
+    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    async with running(database, source) as client:
+        assert (await client.post("/documents", json={"title": 5}, headers=once)).status_code == 422
+        broken = once | {"Content-Type": "application/json"}
+        assert (await client.post("/documents", content=b"{", headers=broken)).status_code == 400
+        assert (await client.post("/documents", json={"title": "good"}, headers=once)).json() == {"count": 1}
+        for status in (503, 422):
+            for n in (1, 2):
+                response = await client.post(f"/answers/{status}", json={"n": n}, headers=once)
+                assert (response.status_code, response.text) == (status, str(n))
+        for _ in range(2):
+            assert (await client.post("/answers/200", json={"n": 3}, headers=once)).text == "3"
 
 
 async def test_a_secret_is_never_replayed(database, source, tenant_a):

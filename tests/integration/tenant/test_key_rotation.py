@@ -25,7 +25,10 @@ async def test_two_keys_are_valid_during_a_rotation(start_api, platform):
     api = await start_api(clock)
     await api.sign_in()
     old = await api.token("operator")
-    assert (await api.http.post("/v1/signing-keys/rotate")).status_code == 201
+    once = {"Idempotency-Key": "rotate-1"}
+    made, again = [await api.http.post("/v1/signing-keys/rotate", headers=once) for _ in range(2)]
+    assert (made.status_code, again.status_code) == (201, 201)
+    assert made.json() == again.json()
     assert len((await api.http.get("/.well-known/jwks.json")).json()["keys"]) == 2
     problem(await api.http.post("/v1/signing-keys/rotate"), 409, "rotation-pending")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from support import API_CALLS, event, read_topic, running
 
 from tenantry.testing import eventually
 from usage_service.metering.worker import GROUP, TOPIC
 from usage_service.publishing.cuts import CutKeeper
+
+from .support import API_CALLS, event, read_topic, running
 
 ROLLUPS = "usage.rollups.v1"
 
@@ -51,6 +52,14 @@ async def test_the_cut_follows_every_rollup_it_covers(usage, tenant_a, tenant_b)
     assert one["meter"] == "api-calls"
     assert one["group"] == {"method": "GET", "path": "/a"}
     assert one["granularity"] == "hour"
+
+
+async def test_a_repeated_request_is_one_cut(usage):
+    headers = usage.service | {"Idempotency-Key": "k-1"}
+    first, again = [await usage.http.post("/v1/cuts", headers=headers) for _ in range(2)]
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    assert len(await usage.fetch("SELECT id FROM system.cut")) == 1
 
 
 async def test_a_cut_waits_for_what_is_not_counted(usage, tenant_a):

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from tenantry import Tenancy, Tenant, current_tenant_or_none
 from tenantry.database import SystemSession
+from tenantry.http import idempotent
 from usage_service.publishing.ends import TopicEnds
 
 
@@ -35,6 +36,10 @@ async def _system_transaction(tenancy: CurrentTenancy) -> AsyncIterator[SystemSe
 
 # Scope "function": the commit happens before the response.
 SystemTransaction = Annotated[SystemSession, Depends(_system_transaction, scope="function")]
+
+
+# Of routes whose router has the class `IdempotentRoute`.
+Idempotent = Depends(idempotent(SystemTransaction))
 
 
 async def _selected_tenant() -> Tenant | None:

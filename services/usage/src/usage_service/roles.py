@@ -13,6 +13,7 @@ from tenantry.database import Databases, DatabaseSettings, UnsafeRole
 from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder, TransactionalConsumer
 from usage_service.app import SERVICE, create_app
 from usage_service.consumers import clock_handler
+from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
 from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
@@ -64,7 +65,7 @@ async def run_meter() -> None:
 
 
 async def run_relay() -> None:
-    """Publishes rollups, cuts and the outbox, keeps the watermark, and answers the tenant service."""
+    """Publishes rollups, cuts and the outbox, keeps the watermark and the house, and answers the tenant service."""
     settings, kafka, database = UsageSettings.from_env(), KafkaSettings(), DatabaseSettings.from_env(SERVICE)
     async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
         engine = databases.system
@@ -76,6 +77,7 @@ async def run_relay() -> None:
             advance_watermark(engine, kafka, group=GROUP, topic=TOPIC),
             nudge_parked(engine, kafka, TOPIC, NUDGE),
             RequestResponder(SERVICE, kafka, engine, handlers).run(),
+            keep_house(databases),
         ):
             tasks.create_task(work)
 

@@ -8,6 +8,7 @@ comes while the first is under way waits for it at the row and then replays it.
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -53,6 +54,12 @@ _FIND: Final = text(
 _STORE: Final = text(
     """
     UPDATE system.idempotency_key SET status = :status, response = :response
+    WHERE tenant_id = :tenant_id AND credential = :credential AND route = :route AND key = :key
+    """
+)
+_RELEASE: Final = text(
+    """
+    DELETE FROM system.idempotency_key
     WHERE tenant_id = :tenant_id AND credential = :credential AND route = :route AND key = :key
     """
 )
@@ -103,6 +110,10 @@ class _Claim:
         raise _Replay(response)
 
     async def store(self, response: Response) -> None:
+        """Stores what the route answered; an error that it returned, and did not raise, leaves no claim."""
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            await self._session.execute(_RELEASE, self._identity)
+            return
         headers = [(name, value) for name, value in response.raw_headers if name in _KEPT_HEADERS]
         answer = None if self._secret else _encode(_Answer(headers, bytes(response.body)))
         await self._session.execute(_STORE, {**self._identity, "status": response.status_code, "response": answer})

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from tenant_service.dependencies import (
     CurrentActor,
     CurrentRuntime,
+    Idempotent,
     IdempotentSecret,
     Now,
     Platform,
@@ -29,7 +30,7 @@ from tenant_service.identity.token_requests import Grant, read_grant
 from tenant_service.identity.tokens import issue_for_api_key, issue_for_client
 from tenantry.http import Cursor, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=IdempotentRoute)
 keys_router = APIRouter(
     prefix="/v1/tenants/{tenant_id}/api-keys",
     tags=["api keys"],
@@ -97,7 +98,7 @@ async def get_key_set(response: Response, session: Transaction, now: Now) -> Key
     return KeySetOut(keys=jwks["keys"])
 
 
-@router.post("/v1/signing-keys/rotate", status_code=201, dependencies=[Platform])
+@router.post("/v1/signing-keys/rotate", status_code=201, dependencies=[Platform, Idempotent])
 async def rotate(session: Transaction, runtime: CurrentRuntime, actor: CurrentActor, now: Now) -> SigningKeyOut:
     """A new signing key: published now, signing in a minute; the old one is accepted until its last token ends."""
     return SigningKeyOut(kid=await rotate_signing_key(session, runtime.master_key, actor=actor, now=now))

@@ -8,13 +8,16 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
-from tenantry.http import require_scope
+from tenantry.http import IdempotentRoute, require_scope
 from tenantry.identity import Scope
-from usage_service.dependencies import CurrentEnds, SystemTransaction
+from usage_service.dependencies import CurrentEnds, Idempotent, SystemTransaction
 from usage_service.publishing.cuts import Cut, create_cut, get_cut
 
 router = APIRouter(
-    prefix="/v1/cuts", tags=["cuts"], dependencies=[Depends(require_scope(Scope.PLATFORM, Scope.SERVICE))]
+    prefix="/v1/cuts",
+    tags=["cuts"],
+    dependencies=[Depends(require_scope(Scope.PLATFORM, Scope.SERVICE))],
+    route_class=IdempotentRoute,
 )
 
 
@@ -38,7 +41,7 @@ class CutOut(BaseModel):
         )
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, dependencies=[Idempotent])
 async def create(ends: CurrentEnds, session: SystemTransaction) -> CutOut:
     """A cut at the events that Kafka has now; its record follows in every partition of usage.rollups.v1."""
     offsets = {str(partition): end for partition, end in sorted((await ends.end_offsets()).items())}
