@@ -28,8 +28,6 @@ class TenancySettings(BaseSettings):
     state_dir: Path = Field(default=Path(".tenantry/state"), description="where metered events are spooled")
     spool_max_bytes: int = Field(default=1 << 30, gt=0)
     spool_on_full: Literal["refuse", "drop"] = "refuse"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_json: bool = True
 
     @property
     def token_url(self) -> str:

@@ -6,7 +6,7 @@ from app_service.app import SERVICE, create_app
 from app_service.consumers import request_handlers
 from app_service.housekeeping import keep_house
 from app_service.settings import AppSettings
-from tenantry import StartupRefused, Tenancy, TenancySettings, configure_logging
+from tenantry import StartupRefused, Tenancy, TenancySettings
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings
 from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder
@@ -15,7 +15,7 @@ from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestR
 async def run_api() -> None:
     """Serve documents and files, and ship what was metered."""
     settings = AppSettings()
-    async with _logged(Tenancy.from_env(SERVICE, meter=True)).run() as tenancy:
+    async with Tenancy.from_env(SERVICE, meter=True).run() as tenancy:
         await serve_http(create_app(settings, tenancy), host=settings.host, port=settings.port)
 
 
@@ -26,7 +26,7 @@ async def run_worker() -> None:
         raise StartupRefused("APP_PROVISIONER_DATABASE_URL is not set")
     state = KafkaDirectory(kafka)
     databases = Databases(SERVICE, database_settings)
-    async with _logged(Tenancy(SERVICE, TenancySettings(), source=state, databases=databases)).run():
+    async with Tenancy(SERVICE, TenancySettings(), source=state, databases=databases).run():
         handlers = request_handlers(
             state,
             provisioner_url=database_settings.provisioner_database_url,
@@ -39,13 +39,8 @@ async def run_worker() -> None:
 
 async def run_relay() -> None:
     """Publish the outbox, which holds the answers."""
-    async with _logged(Tenancy.from_env(SERVICE)).run() as tenancy:
+    async with Tenancy.from_env(SERVICE).run() as tenancy:
         await OutboxRelay(SERVICE, tenancy.databases.system, KafkaSettings()).run()
-
-
-def _logged(tenancy: Tenancy) -> Tenancy:
-    configure_logging(SERVICE, level=tenancy.settings.log_level, json=tenancy.settings.log_json)
-    return tenancy
 
 
 ROLES = (

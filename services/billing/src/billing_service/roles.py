@@ -13,7 +13,6 @@ from billing_service.invoicing.cuts import UsageCuts
 from billing_service.invoicing.runner import InvoiceRunner
 from billing_service.runtime import SERVICE, Runtime
 from billing_service.usage.consumers import GROUP, TOPIC, RollupConsumer
-from tenantry import configure_logging
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases
 from tenantry.events import OutboxRelay, RequestResponder, TransactionalConsumer
@@ -29,13 +28,13 @@ log = structlog.get_logger(__name__)
 
 async def run_api() -> None:
     """HTTP and the live page."""
-    runtime = _runtime()
+    runtime = Runtime.from_env()
     await serve_http(create_app(runtime), host=runtime.settings.host, port=runtime.settings.port)
 
 
 async def run_worker() -> None:
     """The copy of the rollups, invoice runs, and the answers to the tenant service's requests."""
-    runtime = _runtime()
+    runtime = Runtime.from_env()
     settings, tenancy = runtime.settings, runtime.tenancy
     async with (
         tenancy.run(),
@@ -70,7 +69,7 @@ async def run_worker() -> None:
 
 async def run_relay() -> None:
     """The outbox."""
-    runtime = _runtime()
+    runtime = Runtime.from_env()
     databases = runtime.tenancy.databases
     try:
         await databases.verify_roles()
@@ -88,13 +87,6 @@ async def _keep_house(databases: Databases) -> None:
         except (SQLAlchemyError, OSError) as error:
             log.warning("housekeeping is put off", error=str(error))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-
-
-def _runtime() -> Runtime:
-    runtime = Runtime.from_env()
-    platform = runtime.tenancy.settings
-    configure_logging(SERVICE, level=platform.log_level, json=platform.log_json)
-    return runtime
 
 
 def _role(name: str, purpose: str, run: Callable[[], Awaitable[None]]) -> Role:

@@ -41,7 +41,7 @@ def serve(
     except UnknownRole as error:
         raise typer.BadParameter(str(error), param_hint="--role") from error
     configure_logging(
-        chosen[0].name if len(chosen) == 1 else "tenantry",
+        "tenantry" if len({item.service for item in chosen}) > 1 else chosen[0].service,
         level=os.environ.get("TENANTRY_LOG_LEVEL", "INFO"),
         json=os.environ.get("TENANTRY_LOG_JSON", "true").lower() not in {"0", "false", "no"},
     )
@@ -157,6 +157,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main() -> None:
     """The entry point of the `tenantry` script."""
+    configure_logging("tenantry", json=False)  # of commands; `serve` says more
     for entry_point in entry_points(group=COMMANDS):
         commands: typer.Typer = entry_point.load()
         app.add_typer(commands)

@@ -57,15 +57,15 @@ async def serve_http(app: Starlette, *, host: str, port: int) -> None:
 async def run_roles(roles: Sequence[Role]) -> None:
     """Run `roles` until SIGTERM or SIGINT, or until one of them ends, which ends them all.
 
-    Roles are cancelled and awaited. Returns when all ended because they were told to; raises the first error of a role,
-    and `RuntimeError` for one that returned by itself.
+    The log lines of a role carry its `role` and `service`. Roles are cancelled and awaited. Returns when all ended
+    because they were told to; raises the first error of a role, and `RuntimeError` for one that returned by itself.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     stop = asyncio.create_task(stopping.wait())
-    tasks = {asyncio.ensure_future(role.run()): role for role in roles}
+    tasks = {asyncio.create_task(_run(role)): role for role in roles}
     await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
     ended = [role.name for task, role in tasks.items() if task.done()]
     for task in (*tasks, stop):
@@ -76,6 +76,12 @@ async def run_roles(roles: Sequence[Role]) -> None:
             raise outcome
     if ended and not stopping.is_set():
         raise RuntimeError(f"ended by itself: {', '.join(ended)}")
+
+
+async def _run(role: Role) -> None:
+    # In the context of the role's own task, which whatever it starts inherits.
+    structlog.contextvars.bind_contextvars(service=role.service, role=role.name)
+    await role.run()
 
 
 class _WithState:
