@@ -1,6 +1,7 @@
 """Structured logs to standard output, each line with the service, the tenant and the request it belongs to."""
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -12,12 +13,16 @@ from tenantry._context import current_request_id, current_tenant_or_none
 # Names under which a secret could be logged by mistake; the value is replaced.
 _SECRET_NAMES = frozenset({"authorization", "cookie", "password", "secret", "client_secret", "token", "api_key"})
 
+# PostgreSQL adds to its errors what was in the row: "DETAIL:  Key (email)=(a@x.example) already exists."
+_QUOTED_ROW = re.compile(r"(\bDETAIL: ).*")
+
 
 def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -> None:
     """Sets up structlog and the standard library's logging for this process: one line an event, to stdout.
 
-    Each line carries `service`, and `tenant_id` and `request_id` where there are any. `json` off is for terminals. The
-    last call wins.
+    Each line carries `service`, and `tenant_id` and `request_id` where there are any. `json` off is for people:
+    coloured on a terminal, and tracebacks in lines of their own. A traceback never shows variables, nor the rows that a
+    database quotes in its errors. The last call wins.
     """
 
     def add_context(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -36,6 +41,7 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
         _redact,
     ]
     structlog.configure(
@@ -48,16 +54,18 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
         if json
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()
@@ -71,4 +79,6 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
 def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name in event.keys() & _SECRET_NAMES:
         event[name] = "[redacted]"
+    if "exception" in event:
+        event["exception"] = _QUOTED_ROW.sub(r"\1[redacted]", str(event["exception"]))
     return event

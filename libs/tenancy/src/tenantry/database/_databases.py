@@ -157,6 +157,7 @@ class Databases:
             pool_size=size,
             max_overflow=overflow,
             pool_timeout=self._settings.pool_timeout_seconds,
+            hide_parameters=True,  # in its errors, which are logged: they are rows
         )
         retry_first_statement(engine.sync_engine)
         event.listen(engine.sync_engine, "checkout", _replace_closed)
