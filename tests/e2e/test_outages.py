@@ -111,16 +111,16 @@ async def test_a_suspended_tenant_is_refused_within_a_second(
     async with httpx.AsyncClient(
         base_url=system.addresses.url("app"), headers=headers, timeout=10, trust_env=False
     ) as client:
-        # The pool may still hold connections to the server that the test before killed.
         await until(client, 200, within=10)
 
-        await operator.tenant.post(f"/v1/tenants/{tenant.id}/suspend", {"reason": "abuse", "note": "e2e"})
-        answer = await until(client, 403, within=1)
-        assert answer.json()["type"].endswith("tenant-suspended")
+        # The tests before killed PostgreSQL and Kafka: the first round may wait, the second counts.
+        for allowed in (30, 1):
+            await operator.tenant.post(f"/v1/tenants/{tenant.id}/suspend", {"reason": "abuse", "note": "e2e"})
+            answer = await until(client, 403, within=allowed)
+            assert answer.json()["type"].endswith("tenant-suspended")
 
-        await operator.tenant.post(f"/v1/tenants/{tenant.id}/reactivate", {"reason": "abuse"})
-
-        await until(client, 200, within=1)
+            await operator.tenant.post(f"/v1/tenants/{tenant.id}/reactivate", {"reason": "abuse"})
+            await until(client, 200, within=allowed)
 
 
 async def until(client: httpx.AsyncClient, status: int, *, within: float) -> httpx.Response:

@@ -39,7 +39,8 @@ HELD = Gauge("outbox_lane_held", "1 where this process holds the lane", ["servic
 _LOCK_CLASS: Final = 0x6F757462
 _BATCH: Final = 500
 _POLL_SECONDS: Final = 0.25
-# How long a loser waits before it asks for the lane again.
+# How long a loser waits before it asks for the lane again, and the longest pause after a failure: state that people
+# wait for (a suspension) stands still as long.
 _CONTEND_SECONDS: Final = 1.0
 
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:lock_class, :lane)")
@@ -114,7 +115,7 @@ class OutboxRelay:
                     await driver.remove_listener(CHANNEL, notified)
 
     async def _contend(self, lane: int) -> None:
-        backoff = Backoff()
+        backoff = Backoff(longest=_CONTEND_SECONDS)
         while True:
             try:
                 async with self._engine.connect() as connection:
