@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from report import Row, Servers, percentiles, row
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tenantry import Isolation, LocalDirectory, SystemClock, TenantId, TenantStatus, uuid7
 from tenantry.http import RequestMetering, TenancyMiddleware
@@ -33,12 +32,11 @@ REQUESTS = 4_000
 COLD_REQUESTS = 1_000
 GOAL_MICROSECONDS = 40.0
 
-Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 _START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 _BODY = {"type": "http.response.body", "body": b"ok"}
 
 
-async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     await send(dict(_START))
     await send(dict(_BODY))
 
@@ -90,7 +88,7 @@ async def run(servers: Servers) -> list[Row]:
     ]
 
 
-def _wrap(directory: LocalDirectory, keys: KeySet, spool: Spool | None) -> Application:
+def _wrap(directory: LocalDirectory, keys: KeySet, spool: Spool | None) -> ASGIApp:
     client = None if spool is None else MeteringClient(spool, "bench", SystemClock())
     identifier = Identifier(
         directory=directory,
@@ -110,7 +108,7 @@ def _token(key: ECKey, tenant_id: TenantId) -> str:
     return jwt.encode({"alg": "ES256", "kid": "bench"}, claims, key)
 
 
-def _scope(token: str) -> dict[str, Any]:
+def _scope(token: str) -> Scope:
     """What a server hands over for a GET of a browser's client, with the usual headers."""
     headers = [
         (b"host", b"app.example.com"), (b"user-agent", b"bench/1.0"), (b"accept", b"*/*"),
@@ -133,11 +131,11 @@ class _Measured:
     samples: list[float]
 
 
-async def _measure(app: Application, scopes: list[dict[str, Any]], requests: int, *, warm_up: bool = True) -> _Measured:
-    async def receive() -> dict[str, Any]:
+async def _measure(app: ASGIApp, scopes: list[Scope], requests: int, *, warm_up: bool = True) -> _Measured:
+    async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Message) -> None:
         pass
 
     if warm_up:

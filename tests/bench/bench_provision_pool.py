@@ -62,7 +62,7 @@ async def _system() -> AsyncIterator[dict[str, Any]]:
         environment = {
             k: v for k, v in os.environ.items() if k not in {"TENANTRY_POSTGRES_URL", "TENANTRY_KAFKA_BOOTSTRAP"}
         }
-        command = [Path(sysconfig.get_path("scripts")) / "tenantry", "up", "--no-sample"]
+        command = [str(Path(sysconfig.get_path("scripts")) / "tenantry"), "up", "--no-sample"]
         up = subprocess.Popen(command, env=environment | own, stdout=subprocess.DEVNULL)  # noqa: ASYNC220 - short
         try:
             yield await _ready(Home(Path(directory)), up)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from tenantry import TenantId
+
 METERS: dict[str, dict[str, object]] = {
     "api-calls": {
         "event_type": "http.request",
@@ -38,7 +40,7 @@ _REMEMBERED = 50_000
 class Sample:
     """One generated event: everything the CloudEvent says, before it has a wire form."""
 
-    tenant_id: UUID
+    tenant_id: TenantId
     id: str
     source: str
     type: str
@@ -67,7 +69,7 @@ class Workload:
     start: datetime = field(default_factory=lambda: datetime(2026, 11, 19, tzinfo=UTC))
     events: int = 1_000_000
     spread: bool = False
-    tenant_ids: list[UUID] = field(init=False)
+    tenant_ids: list[TenantId] = field(init=False)
     _random: random.Random = field(init=False)
     _weights: list[float] = field(init=False)
     _recent: list[Sample] = field(init=False, default_factory=list)
@@ -75,7 +77,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 (a workload, repeatable)
-        self.tenant_ids = [UUID(int=self._random.getrandbits(128), version=4) for _ in range(self.tenants)]
+        self.tenant_ids = [TenantId(UUID(int=self._random.getrandbits(128), version=4)) for _ in range(self.tenants)]
         self._weights = list(itertools.accumulate(1 / rank**1.1 for rank in range(1, self.tenants + 1)))
 
     def take(self, count: int) -> Iterator[Sample]:
@@ -83,7 +85,7 @@ class Workload:
         for tenant_id in owners:
             yield self._duplicate() if self._recent and self._random.random() < _DUPLICATES else self._event(tenant_id)
 
-    def _event(self, tenant_id: UUID) -> Sample:
+    def _event(self, tenant_id: TenantId) -> Sample:
         draw = self._random
         position = draw.random() if self.spread else min(self._made / self.events, 1.0)
         time = self.start + timedelta(days=2) * position * 0.99 + timedelta(seconds=draw.uniform(0, 300))

@@ -1,8 +1,9 @@
 """The service in README.md does what is said about it: its text is run, on real state topics and a real database."""
 
-import importlib.util
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import httpx
@@ -38,12 +39,10 @@ def notes(service_database, broker, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     source = re.search(rf"^{HEADING}$.*?^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert source is not None, "README.md has no example"
-    file = tmp_path / "notes.py"
-    file.write_text(source[1], "utf-8")
-    spec = importlib.util.spec_from_file_location("notes", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    (tmp_path / "notes.py").write_text(source[1], "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "notes", raising=False)
+    return importlib.import_module("notes")
 
 
 @pytest.fixture

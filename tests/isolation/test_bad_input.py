@@ -1,6 +1,7 @@
 """What must not come in: each is refused with its own problem, and nothing is half done."""
 
 import json
+from typing import Any
 
 import pytest
 from issuer import Issuer
@@ -181,7 +182,7 @@ async def test_a_token_of_an_unknown_tenant_learns_nothing(product, world):
     await refused(product, await product.client.get("/v1/documents", headers=headers), 404, "not-found")
 
 
-STATES = {
+STATES: dict[str, tuple[dict[str, Any], int, str]] = {
     "suspended": ({"status": TenantStatus.SUSPENDED, "suspension_reasons": ("abuse",)}, 403, "tenant-suspended"),
     "read-only": ({"read_only": True}, 409, "tenant-read-only"),
     "moving": ({"moving": True}, 503, "tenant-moving"),

@@ -36,7 +36,9 @@ async def test_interleaved_transactions_see_their_own_tenant(world, databases):
             async with databases.tenant_session(tenant) as session:
                 assert await seen(session) == {tenant.id}
                 if fate == "cancel":
-                    asyncio.current_task().cancel()
+                    task = asyncio.current_task()
+                    assert task is not None
+                    task.cancel()
                     await session.execute(text("SELECT pg_sleep(5)"))
                 if fate == "raise":
                     await session.execute(text("SELECT 1 / 0 FROM document"))

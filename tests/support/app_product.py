@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -16,7 +16,7 @@ from app_service.app import create_app
 from app_service.settings import AppSettings
 from tenantry import Clock, LocalDirectory, SystemClock, Tenancy, TenancySettings, Tenant
 from tenantry.identity import CredentialStore, KeySet
-from tenantry.metering import MeteringClient
+from tenantry.metering import MeteringClient, Spool
 from tenantry.testing import ServiceDatabase
 
 
@@ -107,8 +107,8 @@ async def run_product(
             clock=clock or SystemClock(),
         )
         async with tenancy.run():
-            tenancy._metering = MeteringClient(spool, "app", tenancy.clock)
-            tenancy.meter_spool = spool
+            tenancy.meter_spool = cast("Spool", spool)
+            tenancy._metering = MeteringClient(tenancy.meter_spool, "app", tenancy.clock)
             app = create_app(settings or AppSettings(), tenancy)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:

@@ -178,8 +178,8 @@ class World:
 def new_world(database: ServiceDatabase, isolation: Isolation) -> World:
     """Both tenants, not yet built; both have an external id, as a company's own tenants would."""
     make = TenantFactory()
-    tenants = [
+    a, b = (
         make(isolation=isolation, slug=f"tenant-{letter}", name=f"Name of {letter}", external_id=f"org-47-{letter}")
         for letter in ("a", "b")
-    ]
-    return World(isolation, database, *tenants)
+    )
+    return World(isolation, database, a, b)

@@ -7,6 +7,7 @@ import sys
 import asyncpg
 import pytest
 from app_world import new_world
+from sqlalchemy.exc import DBAPIError
 
 from app_service.models import CATALOGUE
 from app_service.provisioning import provision_tenant
@@ -92,6 +93,8 @@ async def test_a_killed_attempt_is_finished_by_the_next(app, place, isolation):
             sys.executable, "-c", program, app.urls.provisioner, str(world.a.id), isolation.value,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"
         process.stdin.write(b"\n")
         await process.stdin.drain()
@@ -130,7 +133,8 @@ async def test_a_tenant_without_its_place_is_an_error_and_nobody_elses_rows(app,
     """The schema of an unprovisioned tenant does not exist: the bind refuses, instead of falling back to the pool."""
     world = place(Isolation.SCHEMA)
     async with app.databases() as databases:
-        with pytest.raises(Exception, match="does not exist") as refused:
+        with pytest.raises(DBAPIError, match="does not exist") as refused:
             async with databases.tenant_session(world.a) as session:
                 await session.connection()
+    assert refused.value.orig is not None
     assert isinstance(refused.value.orig.__cause__, asyncpg.InvalidSchemaNameError)

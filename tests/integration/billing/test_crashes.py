@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ async def test_killed_ten_times_while_consuming_and_while_running(
         replaying = asyncio.create_task(replay())
         for _ in range(KILLS // 2):
             seen = await stored_versions(billing)
-            await eventually(lambda before=seen: has_moved(billing, before), within=20)
+            await eventually(partial(has_moved, billing, seen), within=20)
             kill(worker)
             worker = installation.start_role("billing-worker", log)
         await replaying
@@ -100,7 +101,7 @@ async def test_killed_ten_times_while_consuming_and_while_running(
             kill(worker)
             worker = installation.start_role("billing-worker", log)
             before = await progress(billing)
-            await eventually(lambda was=before: differs(billing, was), within=30)
+            await eventually(partial(differs, billing, before), within=30)
         await eventually(lambda: is_done(billing), within=60)
     except BaseException:
         print(log.read_text()[-8000:])  # noqa: T201 - the worker's own words, where the test fails

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,7 +23,7 @@ class Wire:
     async def to(self, url):
         """A URL that leads to the server of ``url`` over this wire."""
         parts = urlsplit(url)
-        tasks = set()
+        tasks: set[Any] = set()
 
         async def serve(reader, writer):
             tasks.add(asyncio.current_task())

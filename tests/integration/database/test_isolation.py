@@ -107,7 +107,9 @@ async def test_nothing_stays_on_a_pooled_connection(databases, shelf, tenant_fac
                 case "fail":
                     await session.execute(text("SELECT 1 / 0"))
                 case "cancel":
-                    asyncio.current_task().cancel()
+                    task = asyncio.current_task()
+                    assert task is not None
+                    task.cancel()
                     await session.execute(text("SELECT pg_sleep(10)"))
                 case "raise":
                     raise RuntimeError

@@ -18,7 +18,7 @@ async def databases(shelf):
 
 @pytest.fixture
 async def add_column(shelf):
-    names = []
+    names: list[str] = []
 
     async def add():
         names.append(f"extra_{len(names)}")

@@ -164,7 +164,8 @@ async def test_a_commit_that_was_applied_although_it_looked_lost_is_not_repeated
 ):
     await broker.create(TOPIC)
     await broker.write(TOPIC, values(0, 5))
-    commit, lost = TransactionalConsumer._commit, []
+    commit = TransactionalConsumer._commit
+    lost: list[object] = []
 
     async def commit_and_lose_the_answer(self, batch, *, careful):
         before = {partition: mine.next_offset for partition, mine in batch.claims.items()}

@@ -12,7 +12,8 @@ TOPIC = "platform.state.v1"
 
 async def test_relay_consumer_and_state_go_on_when_it_comes_back(network, broker, kafka, engine, running):
     await broker.create(TOPIC)
-    stored, seen = [], []
+    stored: list[bytes] = []
+    seen: list[bytes | None] = []
 
     async def handle(connection, records):
         await connection.execute(text("SELECT 1"))

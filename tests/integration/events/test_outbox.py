@@ -93,7 +93,8 @@ async def test_a_relay_killed_before_the_delete_publishes_again_in_order(
     (key,) = keys_of_lane(0, 1)
     for version in (1, 2):
         await append(key, version)
-    send, killed = OutboxRelay._send, []
+    send = OutboxRelay._send
+    killed: list[object] = []
 
     async def send_and_die(self, producer, rows):
         await send(self, producer, rows)
@@ -134,16 +135,15 @@ async def test_a_lane_has_one_holder_and_the_next_one_takes_over(
     assert sent == {first: 2, second: 1}
 
 
-async def test_a_holder_that_lost_the_lane_cannot_publish(broker, kafka, engine, append, left, database, running):
+async def test_a_holder_that_lost_the_lane_cannot_publish(
+    broker, kafka, engine, append, left, database, monkeypatch, running
+):
     """It has read version 1 when its connection dies; the next holder publishes 1 and 2; its late 1 must not arrive."""
     await broker.create(TOPIC)
     (key,) = keys_of_lane(0, 1)
-    stale, entered, released, outcome = (
-        OutboxRelay("svc", engine, kafka, lanes=[0]),
-        asyncio.Event(),
-        asyncio.Event(),
-        [],
-    )
+    stale = OutboxRelay("svc", engine, kafka, lanes=[0])
+    entered, released = asyncio.Event(), asyncio.Event()
+    outcome: list[KafkaError | None] = []
     send = stale._send
 
     async def late(producer, rows):
@@ -159,7 +159,7 @@ async def test_a_holder_that_lost_the_lane_cannot_publish(broker, kafka, engine,
         else:
             await send(producer, rows)
 
-    stale._send = late
+    monkeypatch.setattr(stale, "_send", late)
     await append(key, 1)
     running.start(stale.run())
     await asyncio.wait_for(entered.wait(), 20)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -89,9 +90,9 @@ async def test_a_notification_wakes_the_worker(platform):
         for _ in range(3):
             began = perf_counter()
             tenant = await platform.create()
-            await eventually(lambda tenant=tenant: platform.requests(tenant.id), interval=0.005)
+            await eventually(partial(platform.requests, tenant.id), interval=0.005)
             await platform.answer_all(tenant.id)
-            await eventually(lambda tenant=tenant: _is(platform, tenant, TenantStatus.ACTIVE), interval=0.005)
+            await eventually(partial(_is, platform, tenant, TenantStatus.ACTIVE), interval=0.005)
             assert perf_counter() - began < 0.9
 
 
@@ -100,10 +101,10 @@ async def test_two_workers_share_a_queue(platform):
     tenants = [await platform.create() for _ in range(20)]
     async with running_worker(platform), running_worker(platform):
         for tenant in tenants:
-            await eventually(lambda tenant=tenant: platform.requests(tenant.id))
+            await eventually(partial(platform.requests, tenant.id))
             await platform.answer_all(tenant.id)
         for tenant in tenants:
-            await eventually(lambda tenant=tenant: _is(platform, tenant, TenantStatus.ACTIVE))
+            await eventually(partial(_is, platform, tenant, TenantStatus.ACTIVE))
     for tenant in tenants:
         assert await platform.audit(tenant.id) == ["tenant.create", "tenant.provision", "tenant.activate"]
 

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from tenantry import Tier
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from support import open_usage
+from .support import open_usage
 
 
 @pytest.fixture

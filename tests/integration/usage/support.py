@@ -184,7 +184,7 @@ class Usage:
         async with self.database.connect() as connection:
             rows = await connection.fetch("SELECT partition, next_offset FROM system.consumer_offset")
             parked = await connection.fetchval("SELECT count(*) FROM system.parked_record")
-        done = dict(rows)
+        done = {row["partition"]: row["next_offset"] for row in rows}
         return not parked and all(done.get(partition, 0) >= end for partition, end in ends.items() if end)
 
     async def fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from support import API_CALLS, BANDWIDTH, event
-
 from tenantry.testing import eventually
+
+from .support import API_CALLS, BANDWIDTH, event
 
 
 async def test_events_are_counted_once_and_answered(usage, tenant_a):

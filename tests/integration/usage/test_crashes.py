@@ -7,13 +7,16 @@ import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
-from support import API_CALLS, BANDWIDTH, RoleProcess
 
 from tenantry import Tier
 from tenantry.testing import eventually
+
+from .support import API_CALLS, BANDWIDTH, RoleProcess
 
 KILLS = 10
 EVENTS = 40_000
@@ -26,7 +29,7 @@ class Replay:
     def __init__(self, tenants) -> None:
         self._random = random.Random(20261121)  # noqa: S311
         self._tenants = tenants
-        self._sent = []
+        self._sent: list[tuple[Any, str, datetime, Decimal]] = []
         self._stored: dict[tuple, list] = {}
         self.calls: Counter = Counter()
         self.bytes: Counter = Counter()
@@ -85,7 +88,7 @@ async def test_killed_workers_count_everything_once(usage, tenant_factory):
         while kills < KILLS:
             before = await progress(usage)
             # Never killed before it has counted something more, so that every kill meets a worker at work.
-            await eventually(lambda seen=before: moved(usage, seen), within=60)
+            await eventually(partial(moved, usage, before), within=60)
             await asyncio.sleep(moments.uniform(0, 0.3))
             assert worker.alive
             await worker.kill()

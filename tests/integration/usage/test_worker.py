@@ -9,13 +9,14 @@ from decimal import Decimal
 
 import msgspec
 from aiokafka import ConsumerRecord
-from support import API_CALLS, BANDWIDTH, event
 
 from tenantry import Tier
 from tenantry.testing import eventually
 from usage_service.metering import parking, rollups
 from usage_service.metering.rollups import RollupStore
 from usage_service.metering.worker import GROUP, TOPIC
+
+from .support import API_CALLS, BANDWIDTH, event
 
 SPAN = {
     "from": (datetime.now(UTC) - timedelta(days=3)).isoformat(),
@@ -62,7 +63,7 @@ async def test_unmatched_types_are_counted_by_tenant_and_listed(usage, tenant_a)
 
 async def test_a_value_that_is_no_number_is_listed_and_never_a_zero(usage, tenant_a):
     await usage.put_meter("bandwidth", BANDWIDTH)
-    values = ["NaN", None, True, "12x", [1], {}, "7", 1.5]
+    values: list[object] = ["NaN", None, True, "12x", [1], {}, "7", 1.5]
     async with usage.metering():
         await usage.send(*[event(tenant_a, n, data={"bytes": value}) for n, value in enumerate(values)])
         await eventually(usage.counted, within=30)

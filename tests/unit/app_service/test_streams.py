@@ -60,7 +60,7 @@ def reader(content, reads):
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES * CHUNKS_PER_READ, CHUNK_BYTES * 9 + 5])
 async def test_a_download_reads_a_few_chunks_at_a_time(size):
     content = bytes(n % 249 for n in range(size))
-    reads = []
+    reads: list[tuple[int, int]] = []
     assert b"".join([piece async for piece in send(size, reader(content, reads))]) == content
     assert [start for start, _ in reads] == list(range(0, -(-size // CHUNK_BYTES), CHUNKS_PER_READ))
 

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -24,7 +25,7 @@ NOW = datetime(2026, 11, 21, 10, 0, 0, 120, tzinfo=UTC)
 
 
 def event(**changes) -> Event:
-    fields = {
+    fields: dict[str, Any] = {
         "id": UUID(int=7),
         "type": "tenant.suspended.v1",
         "source": "tenant",

@@ -143,6 +143,7 @@ async def test_a_killed_writer_loses_no_appended_event_and_its_directory_is_adop
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: ASYNC220 - nothing else runs
+        assert child.stdout is not None
         said = [int(child.stdout.readline()) for _ in range(500)]
         child.send_signal(signal.SIGKILL)
         said += [int(line) for line in child.stdout if line.endswith("\n")]
@@ -198,7 +199,9 @@ def test_a_client_builds_the_finished_event(spool, tenant_a):
     client = MeteringClient(spool, "app", ManualClock(now))
     assert client.record(tenant_a, "storage.bytes", {"bytes": 5, "price": Decimal("0.10")})
     ((path, _),) = spool.readable()
-    ((key, value, _),) = read_frames(path.read_bytes())
+    (frame,) = read_frames(path.read_bytes())
+    assert not isinstance(frame, Damage)
+    key, value, _ = frame
     assert key == str(tenant_a.id).encode()
     event = msgspec.json.decode(value)
     assert len(event.pop("id")) == 36

@@ -11,6 +11,6 @@ depends_on = None
 branch = "system"
 
 
-def upgrade():
+def upgrade() -> None:
     for statement in backbone_tables(RoleNames("app")):
         op.execute(statement)

@@ -72,7 +72,7 @@ _TABLES = {
 }
 
 
-def upgrade():
+def upgrade() -> None:
     roles = RoleNames("app")
     for table, statement in _TABLES.items():
         op.execute(statement)

@@ -4,12 +4,16 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], within: float = 10.0, *, interval: float = 0.05) -> T:
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], within: float = ..., *, interval: float = ...) -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], within: float = ..., *, interval: float = ...) -> T: ...
+async def eventually(condition: Callable[[], Any], within: float = 10.0, *, interval: float = 0.05) -> Any:
     """Asks ``condition``, a plain or an async callable, until its answer is true, and returns that answer.
 
     An AssertionError of the condition means "not yet". Raises AssertionError with the last answer or failure after
@@ -18,7 +22,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], within: float = 
     deadline = time.monotonic() + within
     while True:
         failure: AssertionError | None = None
-        answer: T | None = None
+        answer = None
         try:
             asked = condition()
             answer = await asked if inspect.isawaitable(asked) else asked
