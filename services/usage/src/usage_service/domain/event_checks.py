@@ -114,7 +114,7 @@ def _object(raw: bytes) -> dict[str, object]:
     if not isinstance(event, dict):
         raise InvalidEvent("", "an event is a JSON object")
     if b"\\u0000" in raw and has_nul(event):
-        raise InvalidEvent("", "a string contains NUL (\\u0000)")
+        raise InvalidEvent("", "a string contains NUL (\\u0000) or a lone surrogate")
     return event
 
 

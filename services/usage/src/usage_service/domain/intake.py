@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ from usage_service.domain.event_checks import (
     number,
 )
 from usage_service.domain.quantities import MAX_DIGITS
+
+T = TypeVar("T")
 
 
 class Form(Enum):
@@ -76,14 +78,24 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=
 
 _one = msgspec.json.Decoder(_Event, float_hook=number)
 _many = msgspec.json.Decoder(list[_Event], float_hook=number)
+_raw = msgspec.json.Decoder(msgspec.Raw)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 # Signs of what the typed decoder would get wrong, found in the raw bytes: a NUL in a string, an integer of more digits
-# than a quantity may have, and a time with more than six digits of a second, which msgspec rounds and we cut.
+# than a quantity may have, and a time with more than six digits of a second, which msgspec rounds and we cut; also
+# where its digits, colons or point are written as escapes.
 _NUL = b"\\u0000"
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_RUN = b"0" * (MAX_DIGITS + 1)
 _TOO_PRECISE = re.compile(rb":\d\d:\d\d\.\d{7}")
+_ESCAPE = b"\\u00"
+_ESCAPED_TIME = re.compile(rb"\\u00(?:3[0-9aA]|2[eE])")
+
+# Every escape of a JSON text from left to right, so that an escaped backslash does not seem to begin one.
+_ESCAPES = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 
 def read_body(body: bytes, form: Form, resolve: Resolver, *, max_events: int) -> Intake:
@@ -106,6 +118,8 @@ def read_body(body: bytes, form: Form, resolve: Resolver, *, max_events: int) ->
 def _read_fast(body: bytes, form: Form, resolve: Resolver, max_events: int) -> list[Accepted] | None:
     """None where a careful look is needed."""
     if _NUL in body or _TOO_PRECISE.search(body) or _LONG_RUN in body.translate(_DIGITS):
+        return None
+    if _ESCAPE in body and _ESCAPED_TIME.search(body):
         return None
     try:
         events = _decode(body, form)
@@ -150,18 +164,31 @@ def _split(body: bytes, form: Form, max_events: int) -> list[bytes]:
     if form is Form.LINES:
         raws = [line for line in body.split(b"\n") if line.strip()]
     elif form is Form.ARRAY or (form is Form.EITHER and body.lstrip()[:1] == b"["):
-        try:
-            raws = [bytes(raw) for raw in _raws.decode(body)]
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise MalformedBody(f"not a JSON array of events: {error}") from None
+        raws = [bytes(raw) for raw in _decode_raw(body, _raws, "not a JSON array of events")]
     else:
-        try:
-            msgspec.json.decode(body, type=msgspec.Raw)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise MalformedBody(f"not valid JSON: {error}") from None
-        raws = [body]
+        raws = [bytes(_decode_raw(body, _raw, "not valid JSON"))]
     if len(raws) > max_events:
         raise TooManyEvents
     if not raws:
         raise MalformedBody("the body holds no event")
     return raws
+
+
+def _decode_raw(body: bytes, decoder: msgspec.json.Decoder[T], what: str) -> T:
+    """The body in parts. Raises MalformedBody.
+
+    A lone surrogate, which the decoder refuses with the whole body, becomes a NUL: it is as unstorable, and so it is
+    the event that holds it which is refused, by its index.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason = f"{what}: {error}"
+    try:
+        return decoder.decode(_ESCAPES.sub(_without_lone_surrogate, body))
+    except (msgspec.DecodeError, RecursionError):
+        raise MalformedBody(reason) from None
+
+
+def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
+    return escape[0] if escape["lone"] is None else _NUL

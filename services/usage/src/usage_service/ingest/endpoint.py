@@ -93,6 +93,8 @@ class IngestEndpoint:
     async def receive(self, request: Request) -> Response:
         """Answers one request; the middleware has identified its caller."""
         form = _form(request.headers.get("content-type"))
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedMedia("Send the body as it is, without Content-Encoding.")
         partial, echo = _switch(request, "partial"), _switch(request, "echo")
         principal, selected = request.scope["tenantry.identity"]
         if not principal.acts_for_any_tenant and not principal.has_any(Scope.TENANT_WRITE, Scope.SERVICE):
