@@ -14,11 +14,13 @@ from usage_service.domain.errors import InvalidDefinition, InvalidQuantity
 from usage_service.domain.quantities import quantity_of
 
 Predicate = Callable[[object], bool]
+FRACTION_DIGITS = 15  # decimal digits that every IEEE double keeps
 OPERATORS = ("eq", "ne", "in", "exists", "gt", "gte", "lt", "lte", "like")
 
 
 def predicate(operator: str, operand: object, *, loc: str) -> Predicate:
     """The test that one operator makes of a value. Raises InvalidDefinition for what it cannot use."""
+    operand = _exact(operand, loc)
     if operator == "exists":
         if not isinstance(operand, bool):
             raise InvalidDefinition(loc, "exists takes true or false")
@@ -49,6 +51,30 @@ def predicates(conditions: Mapping[str, object], *, loc: str) -> list[tuple[str,
             raise InvalidDefinition(loc, f"the filter of {place!r} is an object {{operator: operand}}")
         found += [(place, predicate(operator, operand, loc=loc)) for operator, operand in condition.items()]
     return found
+
+
+def _exact(operand: object, loc: str) -> object:
+    """An operand as JSON's reader gave it, without floats and without texts that cannot be stored.
+
+    A fraction of up to 15 digits goes through a binary float and back unchanged; a longer one is refused, because it
+    has changed already.
+    """
+    if isinstance(operand, float):
+        number = Decimal(repr(operand))
+        if not number.is_finite() or len(number.normalize().as_tuple().digits) > FRACTION_DIGITS:
+            raise InvalidDefinition(
+                loc, f"a number with a fraction has at most {FRACTION_DIGITS} digits; write a longer one as a text"
+            )
+        return number
+    if isinstance(operand, str):
+        if "\0" in operand or (not operand.isascii() and any("\ud800" <= char <= "\udfff" for char in operand)):
+            raise InvalidDefinition(loc, "a text contains NUL or a lone surrogate, which cannot be stored")
+        return operand
+    if isinstance(operand, list):
+        return [_exact(member, loc) for member in operand]
+    if isinstance(operand, dict):
+        return {_exact(name, loc): _exact(member, loc) for name, member in operand.items()}
+    return operand
 
 
 def _number(value: object) -> int | Decimal | None:

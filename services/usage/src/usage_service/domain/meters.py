@@ -71,8 +71,10 @@ def check_definition(slug: str, definition: MeterDefinition) -> None:
     """Raises InvalidDefinition with the field and the reason; returns for a definition that can be counted."""
     if not _SLUG.fullmatch(slug):
         raise InvalidDefinition("slug", "lower-case letters, digits, - and _, at most 63 characters")
-    if not definition.event_type or "\0" in definition.event_type:
+    if not definition.event_type:
         raise InvalidDefinition("event_type", "names the type of the events that count")
+    _check_text("event_type", definition.event_type)
+    _check_text("unit", definition.unit)
     if definition.aggregation not in SERVED:
         raise InvalidDefinition("aggregation", f"served are {', '.join(sorted(SERVED))}")
     if definition.aggregation is Aggregation.COUNT:
@@ -158,6 +160,11 @@ class CompiledMeter:
                 self._groups.clear()
             self._groups[values] = group
         return group
+
+
+def _check_text(loc: str, text: str) -> None:
+    if "\0" in text:
+        raise InvalidDefinition(loc, "contains NUL, which cannot be stored")
 
 
 def _reader(loc: str, path: str) -> Callable[[Mapping[str, object]], object]:
