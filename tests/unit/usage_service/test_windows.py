@@ -83,3 +83,33 @@ def test_windows_tile_the_range(start, length, name, granularity):
         edges = sorted([*parts.raw, *([parts.hours] if parts.hours else [])])
         assert edges[0][0] == each.first
         assert edges[-1][1] == each.last
+
+
+LORD_HOWE = ZoneInfo("Australia/Lord_Howe")  # its clocks change by half an hour
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "openings"),
+    [
+        # 02:00+11:00 becomes 01:30+10:30 at 15:00 UTC.
+        ("2026-04-04T14:00", "2026-04-04T17:00", ["14:00", "15:00", "15:30", "16:30"]),
+        # 02:00+10:30 becomes 02:30+11:00 at 15:30 UTC.
+        ("2026-10-03T14:30", "2026-10-03T17:30", ["14:30", "15:30", "16:00", "17:00"]),
+    ],
+)
+def test_a_change_of_clocks_within_a_local_hour_is_a_boundary(start, end, openings):
+    found = windows(at(start), at(end), Granularity.HOUR, LORD_HOWE)
+    assert [f"{each.start:%H:%M}" for each in found] == openings
+    assert all(one.end == other.start for one, other in pairwise(found))
+
+
+@given(st.integers(0, 60 * 6), st.sampled_from(["2026-04-04T13:00", "2026-10-03T13:00", "2011-12-30T08:00"]))
+def test_an_instants_hour_is_the_same_whatever_range_asks(minutes, around):
+    for tz in (LORD_HOWE, ZoneInfo("Pacific/Apia"), BERLIN):
+        start = at(around)
+        whole = windows(start, start + timedelta(hours=8), Granularity.HOUR, tz)
+        moment = start + timedelta(minutes=minutes)
+        [alone] = windows(moment, moment + timedelta(microseconds=1), Granularity.HOUR, tz)
+        assert [(each.start, each.end) for each in whole if each.start <= moment < each.end] == [
+            (alone.start, alone.end)
+        ]

@@ -6,6 +6,7 @@ local one: on the days of a change of clocks it has 23 or 25 hours and is still 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -90,12 +91,13 @@ def _hour_up(moment: datetime) -> datetime:
 def _floor(moment: datetime, granularity: Granularity, tz: ZoneInfo) -> datetime:
     local = moment.astimezone(tz)
     if granularity in {Granularity.MINUTE, Granularity.HOUR}:
-        # Clocks change by whole minutes in use today and by parts of an hour in some zones, so the distance to the last
-        # full local minute or hour is subtracted from the instant: a repeated local hour stays two windows.
+        # The distance to the last full local minute or hour is subtracted from the instant: a repeated local hour stays
+        # two windows. Some zones change their clocks in the middle of a local hour; the change is a boundary there.
         into = timedelta(seconds=local.second, microseconds=local.microsecond)
         if granularity is Granularity.HOUR:
             into += timedelta(minutes=local.minute)
-        return moment.astimezone(UTC) - into
+        full = moment.astimezone(UTC) - into
+        return full if _offset(full, tz) == local.utcoffset() else _change(full, moment.astimezone(UTC), tz)
     day = local.date()
     if granularity is Granularity.WEEK:
         day -= timedelta(days=day.weekday())
@@ -108,9 +110,9 @@ def _next(opening: datetime, granularity: Granularity, tz: ZoneInfo) -> datetime
     if granularity is Granularity.MINUTE:
         return opening + timedelta(minutes=1)
     if granularity is Granularity.HOUR:
-        # Near a change of clocks by half an hour the next full local hour is not 60 minutes away.
-        following = _floor(opening + timedelta(hours=1), granularity, tz)
-        return following if following > opening else opening + timedelta(hours=1)
+        # Where clocks change by half an hour, a window after the change opens within a local hour, one before it ends.
+        full = opening + timedelta(hours=1) - timedelta(minutes=opening.astimezone(tz).minute)
+        return full if _offset(full, tz) == _offset(opening, tz) else _change(opening, full, tz)
     day = opening.astimezone(tz).date()
     if granularity is Granularity.DAY:
         day += timedelta(days=1)
@@ -121,6 +123,19 @@ def _next(opening: datetime, granularity: Granularity, tz: ZoneInfo) -> datetime
     closing = _midnight(day, tz)
     # A day that a zone skipped (crossing the date line) has no midnight of its own and gives no window.
     return closing if closing > opening else _midnight(day + timedelta(days=1), tz)
+
+
+def _offset(moment: datetime, tz: ZoneInfo) -> timedelta | None:
+    return moment.astimezone(tz).utcoffset()
+
+
+def _change(before: datetime, after: datetime, tz: ZoneInfo) -> datetime:
+    """The instant in (before, after] at which the offset of `before` ends, to the second."""
+    seconds = range(1, int((after - before) / timedelta(seconds=1)) + 1)
+    offset = _offset(before, tz)
+    return before + timedelta(
+        seconds=seconds[bisect_left(seconds, True, key=lambda n: _offset(before + timedelta(seconds=n), tz) != offset)]
+    )
 
 
 def _midnight(day: date, tz: ZoneInfo) -> datetime:

@@ -31,6 +31,9 @@ _JSON: Final = "application/json"
 _CSV: Final = "text/csv"
 _NIL: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
+# Far from both ends of the calendar, which windows and zones would step over.
+_EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _SCANNED: Final = 1_000  # events that one page of a filtered list looks at, at most
 _encode = msgspec.json.Encoder().encode
 _decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
@@ -176,6 +179,8 @@ def _check_range(start: datetime, to: datetime) -> None:
     for loc, moment in (("from", start), ("to", to)):
         if moment.tzinfo is None:
             raise InvalidWindow(loc, "must say its offset from UTC")
+        if not _EARLIEST <= moment < _LATEST:
+            raise InvalidWindow(loc, "must lie between the years 1900 and 2199")
     if to < start:
         raise InvalidWindow("to", "lies before from")
 
