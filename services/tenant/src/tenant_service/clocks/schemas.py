@@ -3,21 +3,22 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from tenant_service.clocks.service import ClockStatus, TestClock
+from tenant_service.instants import Instant
 
 
 class ClockCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    now: AwareDatetime
+    now: Instant
 
 
 class ClockAdvance(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    to: AwareDatetime
+    to: Instant
 
 
 class ClockOut(BaseModel):

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from tenant_service.instants import Instant
 from tenant_service.models import ApiKeyRow
 
 API_KEY_GRANT = "urn:tenantry:api-key"
@@ -57,7 +58,7 @@ class ApiKeyCreate(BaseModel):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True, pattern=r"^[^\x00]+$")]
     scopes: Annotated[list[TenantScope], Field(min_length=1, max_length=3)]
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
 
 
 class ApiKeyOut(BaseModel):
