@@ -376,3 +376,10 @@ async def test_a_problem_is_sent_even_where_the_application_is_not_fastapi(
 
 def test_an_empty_directory_is_not_ready():
     assert not LocalDirectory().ready
+
+
+@pytest.mark.parametrize("address", ["/v1/things/a%00b", "/v1/things/7?q=%00"])
+async def test_an_address_with_nul_is_refused_before_the_route(client, issuer, address):
+    response = await client.get(address, headers=issuer.bearer())
+    assert response.status_code == 422
+    assert response.json()["type"] == "invalid-request"

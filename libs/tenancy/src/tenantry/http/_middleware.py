@@ -14,7 +14,7 @@ from uuid_utils import uuid7 as fast_uuid7
 from tenantry._admission import admit
 from tenantry._context import _current, _request_id
 from tenantry._directory import TenantDirectory
-from tenantry._errors import TenantryError, Unavailable
+from tenantry._errors import InvalidRequest, TenantryError, Unavailable
 from tenantry._tenant import Operation
 from tenantry.http._exchange import HttpExchange, ResponseCut, WebSocketExchange
 from tenantry.http._metering import RequestMetering
@@ -91,6 +91,7 @@ class TenancyMiddleware:
                         metering.check()
                         exchange.meter(metering, tenant)
                 exchange.recheck = self.admit
+            _check_text(scope)
             await self._app(scope, exchange.receive if exchange.metered else receive, exchange.send)
         except TenantryError as error:
             # Raised before the application was called, or by a middleware between this one and its error handlers.
@@ -147,6 +148,12 @@ class TenancyMiddleware:
             if operation is not None:
                 admit(tenant, operation)
         return identity
+
+
+def _check_text(scope: Scope) -> None:
+    """Refuses the one character that no database stores, in the one place that every path and query comes through."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise InvalidRequest("The address contains the character NUL.")
 
 
 def _find_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
