@@ -3,51 +3,30 @@
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing_service.domain.rating import in_minor_units
 from billing_service.invoicing.models import Invoice
-from tenantry import uuid7
-from tenantry.events import lane_of
+from tenantry.events import OutboxEvent, append_outbox_many
 
 TOPIC: Final = "billing.events.v1"
 FINALIZED: Final = "invoice.finalized.v1"
 
-# Thousands of events at once: one statement instead of append_outbox in a loop.
-_INSERT: Final = text(
-    """
-    INSERT INTO system.outbox (id, lane, topic, key, version, tenant_id, type, headers, payload)
-    SELECT id, lane, :topic, tenant_id::text, version, tenant_id, :type, '{}', payload
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:lanes AS smallint[]), CAST(:tenant_ids AS uuid[]),
-                  CAST(:versions AS bigint[]), CAST(:payloads AS bytea[]))
-           AS event (id, lane, tenant_id, version, payload)
-    """
-)
-_NOTIFY: Final = text(
-    "SELECT pg_notify('outbox', lane::text) FROM unnest(CAST(:lanes AS smallint[])) AS changed (lane)"
-)
-
-_encode = msgspec.json.Encoder(decimal_format="string").encode
-
 
 async def publish_finalized(session: AsyncSession, invoices: Sequence[Invoice]) -> None:
     """Announce final invoices in the caller's transaction. The number in its series orders a tenant's events."""
-    lanes = [lane_of(str(invoice.tenant_id)) for invoice in invoices]
-    await session.execute(
-        _INSERT,
-        {
-            "topic": TOPIC,
-            "type": FINALIZED,
-            "ids": [uuid7() for _ in invoices],
-            "lanes": lanes,
-            "tenant_ids": [invoice.tenant_id for invoice in invoices],
-            "versions": [invoice.sequence for invoice in invoices],
-            "payloads": [_encode(_finalized(invoice)) for invoice in invoices],
-        },
-    )
-    await session.execute(_NOTIFY, {"lanes": sorted(set(lanes))})
+    events = [
+        OutboxEvent(
+            topic=TOPIC,
+            key=str(invoice.tenant_id),
+            type=FINALIZED,
+            data=_finalized(invoice),
+            version=invoice.sequence,
+            tenant_id=invoice.tenant_id,
+        )
+        for invoice in invoices
+    ]
+    await append_outbox_many(session, events)
 
 
 def _finalized(invoice: Invoice) -> dict[str, object]:
