@@ -32,7 +32,7 @@ def test_secrets_reach_a_process_whatever_they_contain_and_nobody_else(tmp_path:
     document = json.loads(launch.read_text())
     assert document["command"] == ["serve", secret]
     assert document["environment"] == {"APP_SECRET": secret}
-    assert document["signal"] == signal.SIGTERM
+    assert document["signal"] == signal.SIGKILL
 
 
 def test_a_crashed_process_is_restarted_for_ever(tmp_path: Path) -> None:

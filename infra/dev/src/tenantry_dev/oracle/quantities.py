@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,13 +30,15 @@ def log_usage(path: Path) -> UsageByMonth:
 
 def llm_usage(path: Path) -> UsageByMonth:
     usage: UsageByMonth = defaultdict(Counter)
-    rows = csv.DictReader(_text(path).removeprefix("\ufeff").splitlines(keepends=True), skipinitialspace=True)
-    rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
-    for number, row in enumerate(rows):
+    # Not a DictReader, which leaves blank lines out: they count as lines.
+    rows = csv.reader(io.StringIO(_text(path).removeprefix("\ufeff"), newline=""), skipinitialspace=True)
+    names = [name.strip() for name in next(rows)]
+    for number, values in enumerate(rows):
+        row = dict(zip(names, values, strict=False))
         try:
             moment = datetime.fromisoformat(_six_digits(row["TIMESTAMP"].strip()))
             tokens = Counter(input=_whole(row["ContextTokens"]), output=_whole(row["GeneratedTokens"]))
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, IndexError, KeyError):
             continue
         utc = moment - (moment.utcoffset() or timedelta(0))
         usage[number % 12, f"{utc:%Y-%m}"] += tokens + Counter(requests=1)
@@ -46,12 +49,18 @@ def _log_line(line: str) -> tuple[str, str, int]:
     """Client address, month and size. ValueError or IndexError when request, status or size cannot be read."""
     address = line.partition(" ")[0]
     before, stamp_and_rest = line.split('] "', 1)
-    moment = datetime.strptime(before.rsplit("[", 1)[1], "%d/%b/%Y:%H:%M:%S %z")
+    stamp = before.rsplit("[", 1)[1]
+    moment = datetime.strptime(stamp, "%d/%b/%Y:%H:%M:%S %z")
+    # Reading is laxer than the format: one digit for a day, months in any case, colons in the offset.
+    if len(stamp) != 26 or f"{moment:%d/%b/%Y:%H:%M:%S}" != stamp[:20]:
+        raise ValueError(line)
     # The request ends at the first quote that no backslash protects.
     end = 0
     while stamp_and_rest[end] != '"':
         end += 2 if stamp_and_rest[end] == "\\" else 1
     method_and_path = stamp_and_rest[:end].split()[:2]
+    if "\0" in stamp_and_rest[:end]:  # no event may hold it
+        raise ValueError(line)
     status, size = stamp_and_rest[end + 2 :].split(" ")[:2]
     if stamp_and_rest[end + 1] != " " or len(method_and_path) != 2 or len(status) != 3 or not address:
         raise ValueError(line)
@@ -62,15 +71,20 @@ def _log_line(line: str) -> tuple[str, str, int]:
 
 def _whole(text: str) -> int:
     text = text.strip()
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= 38):  # what a number of an event may have
         raise ValueError(text)
     return int(text)
 
 
 def _six_digits(stamp: str) -> str:
-    """Python reads at most microseconds."""
+    """Python reads at most microseconds, and forms of a date that these files do not have."""
+    marks = "".join(stamp[n] for n in (4, 7, 10, 13, 16)) + stamp[19:20]
+    if marks[:2] != "--" or marks[2] not in " T" or marks[3:5] != "::" or marks[5:] not in {"", ".", "Z", "+", "-"}:
+        raise ValueError(stamp)
     head, point, tail = stamp.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
+    if point and not digits:
+        raise ValueError(stamp)
     return head + point + tail[:digits][:6].ljust(6, "0") + tail[digits:] if point else stamp
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 
-import psutil
 from rich.console import Console
 
 from tenantry_dev.home import Home
 from tenantry_dev.run.supervisor import end_leftovers
 from tenantry_dev.run.terminal import run_guarded
 from tenantry_dev.stack import EmbeddedPostgres, StackError
+from tenantry_dev.stack.process import wait_until
 
 _DOWN_SECONDS = 90.0
 
@@ -47,14 +49,11 @@ def _down(console: Console, home: Home) -> int:
     holder = home.holder()
     if holder is not None:
         console.print(f"Stopping process {holder}")
-        try:
-            process = psutil.Process(holder)
-            process.send_signal(signal.SIGTERM)
-            process.wait(_DOWN_SECONDS)
-        except psutil.NoSuchProcess:
-            pass
-        except psutil.TimeoutExpired:
-            raise StackError(f"Process {holder} did not stop within {_DOWN_SECONDS:.0f} s.") from None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(holder, signal.SIGTERM)
+        # Its lock goes last, whoever its parent is and whether that has noticed its end.
+        if not wait_until(lambda: home.holder() is None, alive=lambda: True, within=_DOWN_SECONDS):
+            raise StackError(f"Process {holder} did not stop within {_DOWN_SECONDS:.0f} s.")
     elif end_leftovers(home):
         console.print("Ended what a killed run had left")
     else:

@@ -41,13 +41,15 @@ class Program:
     directory: Path | None = None
     account: str | None = None
     stop_signal: int = signal.SIGTERM
+    # Without a supervisor nobody would insist, so it is not a request; what is lost then, a crash must not lose either.
+    death_signal: int = signal.SIGKILL
 
     def section(self, home: Home) -> str:
         """Its part of supervisord's configuration; writes what guard.py reads beside it."""
         launched = home.run / f"{self.name}.launch.json"
         launched.touch(mode=0o600)
         launched.write_text(
-            launch(self.command, account=self.account, environment=self.environment, death_signal=self.stop_signal),
+            launch(self.command, account=self.account, environment=self.environment, death_signal=self.death_signal),
             encoding="utf-8",
         )
         options = {

@@ -114,6 +114,7 @@ class _Launch:
                     directory=self._postgres.data,
                     account=self._postgres.account,
                     stop_signal=signal.SIGINT,
+                    death_signal=signal.SIGINT,
                 )
             )
         if self._kafka is not None:

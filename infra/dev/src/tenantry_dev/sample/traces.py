@@ -25,12 +25,12 @@ _LOG_LINE = re.compile(
     r"(?P<address>\S+) \S+ .*?"
     r"\[(?P<day>[0-9]{2})/(?P<month>[A-Z][a-z]{2})/(?P<year>[0-9]{4}):(?P<clock>[0-9]{2}:[0-9]{2}:[0-9]{2})"
     r' (?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2})\] "(?P<request>(?:[^"\\]|\\.)*)"'
-    r" (?P<status>[0-9]{3}) (?P<size>[0-9]{1,18}|-)(?: |$)"
+    r" (?P<status>[0-9]{3}) (?P<size>[0-9]{1,38}|-)(?: |$)"
 )
 _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS = {name: n for n, name in enumerate(_MONTH_NAMES, start=1)}
 _TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(Z|[+-][0-9:]+)?")
-_COUNT = re.compile(r"[0-9]{1,18}")
+_COUNT = re.compile(r"[0-9]{1,38}")
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -156,7 +156,7 @@ def _log_time(matched: re.Match[str]) -> datetime:
 
 
 def _read_csv(file: IO[str], prefix: str) -> Iterator[TraceEvent | Skipped]:
-    rows = csv.reader(file)
+    rows = csv.reader(file, skipinitialspace=True)
     head = [name.strip().removeprefix("\ufeff") for name in next(rows, [])]
     if any(column not in head for column in _COLUMNS):
         raise TraceError(f"The file has no columns {', '.join(_COLUMNS)} in its first line.")
