@@ -1,11 +1,8 @@
-import asyncio
 import os
-import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from app_product import run_product
-from app_world import new_world
+from app_world import built_world
 from issuer import ISSUER, Issuer
 
 from tenantry import Isolation
@@ -14,10 +11,7 @@ from tenantry import Isolation
 @pytest.fixture(scope="module", params=list(Isolation), ids=str)
 def world(request, service_database):
     """Tenants A and B of the app, under each isolation pattern."""
-    world = new_world(service_database("app"), request.param)
-    with ThreadPoolExecutor(1) as aside:  # a loop of its own: nothing of the world belongs to one
-        aside.submit(asyncio.run, world.build()).result()
-    return world
+    return built_world(service_database("app"), request.param)
 
 
 @pytest.fixture
@@ -30,13 +24,6 @@ async def product(world, tmp_path):
 @pytest.fixture
 def issuer():
     return Issuer()
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The app does not start with a role that could get around row level security. The real process, as it is deployed."""
 
 import subprocess
-import sys
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from processes import SERVE, free_port
 
 from tenantry import uuid7
 
@@ -32,7 +32,7 @@ def with_user(url, user, password):
 
 def start(environment, role="app-api"):
     return subprocess.run(
-        [sys.executable, "-c", "from tenantry.cli import main; main()", "serve", "--role", role],
+        [*SERVE, role],
         env=environment,
         capture_output=True,
         text=True,
@@ -77,9 +77,9 @@ async def test_a_missing_setting_is_one_line(app_environment):
 
 
 @pytest.mark.parametrize("role", ["app-api", "app-worker", "app-relay"])
-async def test_a_database_that_is_away_or_refuses_the_login_is_one_line(app_environment, free_port, role):
+async def test_a_database_that_is_away_or_refuses_the_login_is_one_line(app_environment, role):
     parts = urlsplit(app_environment["APP_DATABASE_URL"])
-    away = urlunsplit(parts._replace(netloc=f"app_service:secret@127.0.0.1:{free_port}"))
+    away = urlunsplit(parts._replace(netloc=f"app_service:secret@127.0.0.1:{free_port()}"))
     refused = with_user(app_environment["APP_DATABASE_URL"], f"nobody_{uuid7().hex}", "secret")
     for url in (away, refused):
         finished = start({**app_environment, "APP_DATABASE_URL": url}, role)

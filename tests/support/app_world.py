@@ -17,6 +17,7 @@ from app_service.provisioning import provision_tenant
 from tenantry import Isolation, Tenant, uuid7
 from tenantry.database import tenant_database, tenant_schema
 from tenantry.testing import ServiceDatabase, TenantFactory
+from tenantry.testing._databases import run_aside
 
 SHARED = "shared"
 """A word in every document of both tenants."""
@@ -183,3 +184,10 @@ def new_world(database: ServiceDatabase, isolation: Isolation) -> World:
         for letter in ("a", "b")
     )
     return World(isolation, database, a, b)
+
+
+def built_world(database: ServiceDatabase, isolation: Isolation) -> World:
+    """The same, built; on an event loop of its own, because nothing of the world belongs to one."""
+    world = new_world(database, isolation)
+    run_aside(world.build())
+    return world

@@ -1,9 +1,6 @@
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from app_product import run_product
-from app_world import new_world
+from app_world import built_world
 
 from app_service.settings import AppSettings
 from tenantry import Isolation
@@ -14,10 +11,7 @@ MAX_FILE_BYTES = 3_000_000
 @pytest.fixture(scope="module")
 def world(service_database):
     """Tenants A and B of the pool; the isolation sweeps look at the other patterns."""
-    world = new_world(service_database("app"), Isolation.POOL)
-    with ThreadPoolExecutor(1) as aside:
-        aside.submit(asyncio.run, world.build()).result()
-    return world
+    return built_world(service_database("app"), Isolation.POOL)
 
 
 @pytest.fixture

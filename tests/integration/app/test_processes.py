@@ -3,68 +3,27 @@
 import asyncio
 import json
 import os
-import socket
-import sys
 
 import httpx
-import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from app_world import new_world
+from broker import open_broker
 from issuer import ISSUER, Issuer
+from processes import SERVE, free_port, is_ready
 
 from tenantry import Isolation, uuid7
-from tenantry.events import KafkaSettings, create_topics, load_topics
 from tenantry.testing import eventually
 
 
-class Broker:
-    """What the test says and hears on Kafka."""
-
-    def __init__(self, settings, producer):
-        self.settings = settings
-        self._producer = producer
-
-    async def publish(self, topic, key, value):
-        await self._producer.send_and_wait(
-            self.settings.topic(topic), key=key.encode(), value=msgspec.json.encode(value)
-        )
-
-    async def read(self, topic):
-        """Every committed value of a topic, in the order of its partitions."""
-        consumer = AIOKafkaConsumer(**self.settings.client_options(), isolation_level="read_committed")
-        await consumer.start()
-        values = []
-        try:
-            name = self.settings.topic(topic)
-            (count,) = (each.partitions for each in load_topics() if each.name == topic)
-            partitions = [TopicPartition(name, n) for n in range(count)]
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            await consumer.seek_to_beginning()
-            while any([await consumer.position(each) < end for each, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    values += [json.loads(record.value) for record in records]
-        finally:
-            await consumer.stop()
-        return values
-
-
 @pytest.fixture
-async def broker(kafka_prefix, kafka_bootstrap):
-    settings = KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix)
-    await create_topics(settings)
-    producer = AIOKafkaProducer(**settings.client_options(), acks="all")
-    await producer.start()
-    yield Broker(settings, producer)
-    await producer.stop()
+async def broker(kafka_bootstrap, kafka_prefix):
+    async with open_broker(kafka_bootstrap, kafka_prefix) as broker:
+        yield broker
 
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -88,19 +47,13 @@ async def start(environment, port, tmp_path):
 
     async def start_roles(role):
         with (tmp_path / "app.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from tenantry.cli import main; main()", "serve", "--role", role,
-                env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
+            process = await asyncio.create_subprocess_exec(*SERVE, role, env=environment, stdout=log, stderr=log)
         running.append(process)
 
         async def ready():
             assert process.returncode is None, (tmp_path / "app.log").read_text()
-            async with httpx.AsyncClient() as client:
-                try:
-                    return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
-                except httpx.TransportError:
-                    return False
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                return await is_ready(client)
 
         await eventually(ready, within=60)
         return process
@@ -116,8 +69,8 @@ async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_
     issuer = Issuer()
     world = new_world(service_database("app"), Isolation.SCHEMA)
     tenant = world.a
-    await broker.publish("platform.state.v1", "jwks", issuer.jwks)
-    await broker.publish("tenant.state.v1", str(tenant.id), tenant)
+    await broker.publish_platform(issuer)
+    await broker.publish_tenants(tenant)
     request = {
         "request_id": str(uuid7()),
         "kind": "tenant.provision",
@@ -129,7 +82,8 @@ async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_
     await broker.publish("tenant.requests.v1", str(tenant.id), request)
 
     async def answered():
-        return [ack for ack in await broker.read("tenant.acks.v1") if ack["request_id"] == request["request_id"]]
+        acks = [json.loads(record.value) for record in await broker.read("tenant.acks.v1")]
+        return [ack for ack in acks if ack["request_id"] == request["request_id"]]
 
     (ack,) = await eventually(answered, within=60)
     assert (ack["service"], ack["outcome"]) == ("app", "done")
@@ -146,7 +100,7 @@ async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_
     await start("app-api")
 
     async def shipped():
-        events = await broker.read("usage.events.v1")
+        events = [json.loads(record.value) for record in await broker.read("usage.events.v1")]
         unique = {event["id"]: event for event in events if event["subject"] == str(tenant.id)}
         requests = [event for event in unique.values() if event["type"] == "app.request"]
         assert len(requests) >= 21, f"{len(requests)} of 21 requests"

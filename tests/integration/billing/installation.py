@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 from aiokafka import AIOKafkaProducer
+from processes import SERVE, free_port
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -29,13 +28,6 @@ from tenantry.identity import Credential, new_api_key, new_session_secret, secre
 from tenantry.testing import ServiceDatabase, eventually
 
 ROLLUPS = "usage.rollups.v1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -114,7 +106,7 @@ class Installation:
         """A process of its own, whose output goes to `log`."""
         with log.open("ab") as output:
             return subprocess.Popen(
-                [Path(sys.executable).with_name("tenantry"), "serve", "--role", role],
+                [*SERVE, role],
                 env=self.environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,

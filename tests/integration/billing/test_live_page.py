@@ -3,9 +3,11 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import msgspec
+from processes import free_port, is_ready
 
 from billing_service.app import create_app
 from billing_service.usage.consumers import GROUP, RollupConsumer
@@ -15,7 +17,7 @@ from tenantry.events import OutboxRelay, TransactionalConsumer
 from tenantry.identity import SESSION_COOKIE
 from tenantry.testing import eventually
 
-from .installation import Installation, free_port
+from .installation import Installation
 from .support import APRIL, MARCH, Billing, at, rollup
 
 
@@ -48,14 +50,7 @@ async def open_console(installation: Installation, headers: dict[str, str]) -> A
     serving = asyncio.create_task(serve_http(app, host="127.0.0.1", port=port))
     stream = Stream()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-
-        async def answers() -> bool:
-            try:
-                return (await client.get("/readyz")).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        await eventually(answers, within=20)
+        await eventually(partial(is_ready, client), within=20)
         await eventually(lambda: _is_signed_in(client, headers), within=20)
         reading = asyncio.create_task(stream.read(client, headers))
         try:

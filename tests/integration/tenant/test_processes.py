@@ -2,16 +2,16 @@
 
 import asyncio
 import os
-import socket
 import statistics
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter
 
 import anyio
 import httpx
 import pytest
+from processes import SERVE, free_port, is_ready
 
 from tenantry import TenantStatus
 from tenantry.events import KafkaDirectory, KafkaSettings, RequestResponder, create_topics
@@ -19,12 +19,6 @@ from tenantry.testing import eventually
 
 MASTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PROVISIONED = 20
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager
@@ -54,21 +48,13 @@ async def process(database, bootstrap_file, kafka_bootstrap, kafka_prefix) -> As
         "TENANTRY_KAFKA_BOOTSTRAP": kafka_bootstrap,
         "TENANTRY_TOPIC_PREFIX": kafka_prefix,
     }
-    command = [sys.executable, "-c", "from tenantry.cli import main; main()", "serve", "--role", "tenant"]
-    async with await anyio.open_process(command, env=environment, stdout=None, stderr=None) as running_process:
+    async with await anyio.open_process([*SERVE, "tenant"], env=environment, stdout=None, stderr=None) as served:
         async with httpx.AsyncClient(base_url=url) as http:
-            await eventually(lambda: _ready(http), within=60)
+            await eventually(partial(is_ready, http), within=60)
         yield url
-        running_process.terminate()
+        served.terminate()
         with anyio.fail_after(20):
-            assert await running_process.wait() == 0
-
-
-async def _ready(http):
-    try:
-        return (await http.get("/readyz")).status_code == 200
-    except httpx.TransportError:
-        return False
+            assert await served.wait() == 0
 
 
 async def test_a_pool_tenant_is_active_soon_and_every_service_knows_it(

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +15,8 @@ from uuid import UUID
 import asyncpg
 import httpx
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
+from processes import SERVE
 
 from tenantry import LocalDirectory, Tenancy, Tenant, Tier
 from tenantry._settings import TenancySettings
@@ -255,28 +255,6 @@ async def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
         await ends.close()
 
 
-async def read_topic(kafka: KafkaSettings, topic: str) -> list[Any]:
-    """All committed records of a topic, by partition and offset."""
-    client = AIOKafkaConsumer(
-        kafka.topic(topic),
-        **kafka.client_options(),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    await client.start()
-    try:
-        partitions = client.assignment()
-        ends = await client.end_offsets(partitions)
-        records: list[Any] = []
-        while any([await client.position(place) < end for place, end in ends.items()]):
-            for found in (await client.getmany(timeout_ms=200)).values():
-                records += found
-        return sorted(records, key=lambda record: (record.partition, record.offset))
-    finally:
-        await client.stop()
-
-
 class RoleProcess:
     """A role of the service as a process that can be killed."""
 
@@ -285,13 +263,8 @@ class RoleProcess:
 
     @classmethod
     async def start(cls, role: str, environment: dict[str, str]) -> RoleProcess:
-        code = "from tenantry.cli import main; main()"
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            code,
-            "serve",
-            "--role",
+            *SERVE,
             role,
             env=environment,
             stdout=asyncio.subprocess.DEVNULL,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from broker import read_topic
 
 from tenantry.testing import eventually
 from usage_service.metering.worker import GROUP, TOPIC
 from usage_service.publishing.cuts import CutKeeper
 
-from .support import API_CALLS, event, read_topic, running
+from .support import API_CALLS, event, running
 
 ROLLUPS = "usage.rollups.v1"
 
