@@ -83,7 +83,7 @@ def _six_digits(stamp: str) -> str:
         raise ValueError(stamp)
     head, point, tail = stamp.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
-    if point and not digits:
+    if point and (not digits or tail[digits : digits + 1] not in {"", "Z", "+", "-"}):
         raise ValueError(stamp)
     return head + point + tail[:digits][:6].ljust(6, "0") + tail[digits:] if point else stamp
 
