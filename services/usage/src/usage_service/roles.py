@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from tenantry import StartupRefused, Tenancy
 from tenantry.cli import Role, serve_http
@@ -18,6 +19,7 @@ from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
 from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
 from usage_service.publishing.cuts import CutKeeper
+from usage_service.publishing.held import keep_at
 from usage_service.publishing.rollups import RollupRelay
 from usage_service.publishing.watermark import advance_watermark
 from usage_service.settings import UsageSettings
@@ -74,10 +76,10 @@ async def run_relay() -> None:
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
-            advance_watermark(engine, kafka, group=GROUP, topic=TOPIC),
-            nudge_parked(engine, kafka, TOPIC, NUDGE),
             RequestResponder(SERVICE, kafka, engine, handlers).run(),
-            keep_house(databases),
+            keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
+            keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
+            keep_at("housekeeping", partial(keep_house, databases)),
         ):
             tasks.create_task(work)
 

@@ -57,6 +57,16 @@ async def hold(engine: AsyncEngine, kafka: KafkaSettings, *, number: int, name: 
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
+async def keep_at(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Does work that any number of processes may do; starts over after any failure. Cancel it to stop."""
+    while True:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 (a server that is away ends a try, not the process)
+            log.warning("usage_work_failed", work=name, error=repr(error))
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
 async def _with_producer(connection: AsyncConnection, kafka: KafkaSettings, name: str, work: Work) -> None:
     producer = AIOKafkaProducer(
         **kafka.client_options(),
