@@ -41,7 +41,7 @@ e2e: $(READY) ## The tests that drive the four services as processes
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
 chaos: $(READY) ## The tests that kill processes on a schedule
-	@$(BIN)/pytest tests/chaos $(ARGS)
+	@$(BIN)/pytest -m chaos $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, lock file
 	@$(BIN)/ruff format --check .

@@ -53,6 +53,7 @@ class Oracle:
         return owed
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(180)
 async def test_killed_ten_times_while_consuming_and_while_running(
     installation: Installation, billing: Billing, tenant_factory: TenantFactory, tmp_path: Path

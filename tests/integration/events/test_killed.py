@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from tenantry.testing import eventually
@@ -17,6 +18,7 @@ RECORDS = 2_000
 KILLS = 6
 
 
+@pytest.mark.chaos
 async def test_killed_again_and_again_while_records_arrive(broker, kafka, engine, database):
     await broker.create(TOPIC, partitions=PARTITIONS)
     url = database.url.replace("postgresql://", "postgresql+asyncpg://")

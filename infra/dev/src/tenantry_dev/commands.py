@@ -22,7 +22,7 @@ Sample = Annotated[bool, typer.Option(help="Onboard the sample tenants, replay t
 
 @app.command()
 def up(log: Log = None, llm: Llm = None, sample: Sample = True) -> None:
-    """Start everything, replay sample traffic, show the invoices, and stay up until Ctrl-C."""
+    """Start everything, replay traffic, stay up until Ctrl-C."""
     from tenantry_dev.run.up import run_up  # noqa: PLC0415
 
     _exit(run_up(log, llm, sample=sample))
@@ -30,7 +30,10 @@ def up(log: Log = None, llm: Llm = None, sample: Sample = True) -> None:
 
 @app.command()
 def demo(log: Log = None, llm: Llm = None) -> None:
-    """The same in a fresh state directory without a person: compare with the oracle, stop, exit 0 if all is equal."""
+    """The same unattended, compared with the oracle.
+
+    In a fresh state directory; exits with 0 if every invoice is equal, and stops everything.
+    """
     from tenantry_dev.demo.run import run_demo  # noqa: PLC0415
 
     _exit(run_demo(log, llm))
@@ -46,7 +49,7 @@ def down() -> None:
 
 @app.command()
 def clean() -> None:
-    """Stop a running system and remove all of its data."""
+    """Stop a running system and remove its data."""
     from tenantry_dev.run.stopping import run_clean  # noqa: PLC0415
 
     _exit(run_clean())
@@ -54,7 +57,10 @@ def clean() -> None:
 
 @app.command()
 def bench(names: Annotated[list[str] | None, typer.Argument(help="Which benches; all without.")] = None) -> None:
-    """Run the benches of the repository on servers of their own and write .tenantry/bench.json."""
+    """Measure, and write .tenantry/bench.json.
+
+    On servers of its own, unless TENANTRY_POSTGRES_URL and TENANTRY_KAFKA_BOOTSTRAP name others.
+    """
     from tenantry_dev.bench import run_bench  # noqa: PLC0415
 
     _exit(run_bench(names or []))

@@ -28,7 +28,10 @@ def login(
     next_url: Annotated[str | None, typer.Option("--next", help="Where the browser goes after signing in.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print an address that signs a browser in, once, within ten minutes."""
+    """Print an address that signs a browser in.
+
+    It works once, within ten minutes.
+    """
     try:
         operator = json.loads(credentials.read_bytes())
         code = request_code(operator, next_url)

@@ -26,7 +26,7 @@ COMMANDS = "tenantry.commands"
 log = structlog.get_logger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tenantry: the multi-tenant backbone.")
-topics = typer.Typer(no_args_is_help=True, help="Topics of Kafka.")
+topics = typer.Typer(no_args_is_help=True, help="Make the topics in Kafka.")
 app.add_typer(topics, name="topics")
 errors = Console(stderr=True)
 
@@ -66,7 +66,10 @@ def roles(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
 def migrate_databases(
     service: Annotated[list[str], typer.Option(help="A service or 'all'; may be repeated.")],
 ) -> None:
-    """Bring the databases of services to their newest version, by their <SERVICE>_MIGRATOR_DATABASE_URL."""
+    """Bring services' databases to their newest version.
+
+    Each is reached by its <SERVICE>_MIGRATOR_DATABASE_URL.
+    """
     installed = installed_services()
     chosen = installed if ALL in service else service
     if unknown := sorted(set(chosen) - set(installed)):
@@ -91,7 +94,10 @@ def create(
         typer.Option(help="'embedded' (one broker) or 'production' (three replicas)."),
     ] = "production",
 ) -> None:
-    """Create the topics that are missing, on TENANTRY_KAFKA_BOOTSTRAP with TENANTRY_TOPIC_PREFIX."""
+    """Create the topics that are missing.
+
+    On TENANTRY_KAFKA_BOOTSTRAP, their names after TENANTRY_TOPIC_PREFIX.
+    """
     from tenantry.events import KafkaSettings, create_topics  # noqa: PLC0415 - the extra `kafka`
 
     if profile not in {"embedded", "production"}:
