@@ -17,6 +17,10 @@ DOCUMENTS = 6
 # For each document: create, attach, read, download. Then a search, a list, and every third document deleted.
 REQUESTS_PER_TENANT = DOCUMENTS * 4 + 2 + DOCUMENTS // 3
 
+# Repeats of a connection that was refused, for half a minute in all: the service is being started again. A request that
+# was under way when it died is not repeated, because nobody can say whether it was counted.
+_CONNECTS = 7
+
 
 async def drive(
     app_url: str, tenants: Sequence[SampleTenant], progress: Callable[[int], None] = lambda _: None, *, seed: int = 3
@@ -81,7 +85,11 @@ async def _session(
 
     headers = {"Authorization": f"Bearer {tenant.api_key}", "Accept-Encoding": "identity"}
     async with httpx.AsyncClient(
-        base_url=app_url, headers=headers, timeout=60, trust_env=False, event_hooks={"response": [count]}
+        base_url=app_url,
+        headers=headers,
+        timeout=60,
+        transport=httpx.AsyncHTTPTransport(retries=_CONNECTS),
+        event_hooks={"response": [count]},
     ) as client:
         yield client
 
