@@ -61,8 +61,10 @@ SELECT id, gen_random_uuid(), 'a', 'default', 'bench', 1, 'USD', '{}', 'UTC', 'a
   FROM unnest($1::uuid[]) AS id
 """
 _ROLLUPS = """
-INSERT INTO pool.usage_rollup (tenant_id, meter, window_start, meter_version, group_hash, "group", count, sum, version)
-SELECT id, meter, $2::timestamptz + make_interval(hours => hour), 1, '00', '{}', 7 + hour,
+INSERT INTO pool.usage_rollup
+       (tenant_id, meter, window_start, meter_version, aggregation, group_hash, "group", count, sum, version)
+SELECT id, meter, $2::timestamptz + make_interval(hours => hour), 1,
+       CASE meter WHEN 'requests' THEN 'count' ELSE 'sum' END, '00', '{}', 7 + hour,
        CASE meter WHEN 'requests' THEN NULL ELSE 1000.5 * (1 + hour) END, 3
   FROM unnest($1::uuid[]) AS id, unnest($3::text[]) AS meter, generate_series(0, $4::int - 1) AS hour
 """

@@ -50,12 +50,20 @@ PLAN = {
 
 
 def rollup(
-    tenant_id: UUID, meter: str, at: datetime, version: int, count: int, total: str | None = None, group: str = ""
+    tenant_id: UUID,
+    meter: str,
+    at: datetime,
+    version: int,
+    count: int,
+    total: str | None = None,
+    group: str = "",
+    **changes: Any,
 ) -> dict[str, Any]:
     return {
         "tenant_id": str(tenant_id),
         "meter": meter,
         "meter_version": 1,
+        "aggregation": "count" if total is None else "sum",
         "granularity": "hour",
         "window_start": at.isoformat(),
         "group": {"path": group} if group else {},
@@ -67,6 +75,7 @@ def rollup(
         "latest": None,
         "integral": None,
         "version": version,
+        **changes,
     }
 
 

@@ -46,6 +46,41 @@ async def test_a_run_bills_what_the_rollups_hold(billing: Billing, tenant_a: Ten
     ]
 
 
+async def test_a_meter_that_neither_counts_nor_sums_is_not_billed_and_stays_due(
+    billing: Billing, tenant_a: Tenant, tenant_b: Tenant
+) -> None:
+    await billing.put_plan()
+    await billing.subscribe(tenant_a)
+    await billing.subscribe(tenant_b)
+    await billing.feed(
+        rollup(tenant_a.id, "requests", MARCH, 1, 100, aggregation="max", max="5"),
+        rollup(tenant_b.id, "requests", MARCH, 1, 100, "700", aggregation="avg"),
+    )
+    run = await billing.run(APRIL)
+    assert run.state is RunState.DONE
+    assert await billing.totals() == {}
+    reasons = await billing.rows("SELECT state, reason FROM system.invoice_run_item ORDER BY reason")
+    assert [state for state, _ in reasons] == ["failed", "failed"]
+    assert ["aggregation avg" in reasons[0][1], "aggregation max" in reasons[1][1]] == [True, True]
+    # Once the meter is what it should be, the same periods are billed.
+    for tenant in (tenant_a, tenant_b):
+        await billing.feed(rollup(tenant.id, "requests", MARCH, 2, 8))
+    await billing.run(APRIL)
+    assert set((await billing.totals()).values()) == {Decimal("20.10")}
+
+
+async def test_a_meter_that_becomes_a_sum_is_billed_by_each_versions_figure(billing: Billing, tenant_a: Tenant) -> None:
+    await billing.put_plan()
+    await billing.subscribe(tenant_a)
+    await billing.feed(
+        rollup(tenant_a.id, "requests", MARCH, 1, 8),
+        rollup(tenant_a.id, "requests", MARCH + HOUR, 1, 3, "80", meter_version=2),
+    )
+    await billing.run(APRIL)
+    quantity = "SELECT quantity::text FROM invoice_line WHERE charge = 'requests'"
+    assert await billing.scalar(quantity) == "88"
+
+
 async def test_only_ended_periods_whose_grace_has_passed_on_the_tenants_clock(
     billing: Billing, tenant_factory: TenantFactory
 ) -> None:

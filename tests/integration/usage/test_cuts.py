@@ -50,7 +50,7 @@ async def test_the_cut_follows_every_rollup_it_covers(usage, tenant_a, tenant_b)
             covered[record.key] = msgspec.json.decode(record.value)
     assert sum(int(rollup["count"]) for rollup in covered.values()) == 60
     one = next(iter(covered.values()))
-    assert one["meter"] == "api-calls"
+    assert (one["meter"], one["aggregation"]) == ("api-calls", "count")
     assert one["group"] == {"method": "GET", "path": "/a"}
     assert one["granularity"] == "hour"
 

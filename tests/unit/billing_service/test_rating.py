@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from billing_service.domain.errors import UnsupportedPriceError
+from billing_service.domain.errors import UnbillableMeterError, UnsupportedPriceError
 from billing_service.domain.periods import Period
 from billing_service.domain.plans import Plan
 from billing_service.domain.rating import LineKind, Skip, rate
@@ -49,6 +49,13 @@ def test_a_meter_with_values_is_billed_by_its_sum() -> None:
     rated = rate(plan(CALLS), "USD", MARCH, {}, {"requests": used("3", "1000.5")})
     assert rated.lines[0].quantity == Decimal("1000.5")
     assert str(rated.total) == "12.51"
+
+
+def test_a_meter_of_which_no_quantity_can_be_made_is_refused() -> None:
+    usage = {"requests": MeterUsage(Decimal(3), None, 1, "aa", "max")}
+    with pytest.raises(UnbillableMeterError, match=r"'requests' has the aggregation max"):
+        rate(plan(BASE, CALLS), "USD", MARCH, {}, usage)
+    assert rate(plan(BASE), "USD", MARCH, {}, usage).total == Decimal("20.00")  # no charge is on that meter
 
 
 def test_a_partial_period_prorates_fixed_amounts_and_free_units_but_not_usage() -> None:

@@ -44,6 +44,7 @@ TABLES = {
             meter text NOT NULL,
             window_start timestamptz NOT NULL,
             meter_version integer NOT NULL,
+            aggregation text NOT NULL,
             group_hash text NOT NULL,
             "group" jsonb NOT NULL,
             count numeric NOT NULL,

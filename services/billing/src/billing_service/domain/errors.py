@@ -3,7 +3,8 @@
 BillingRuleError
 ├── UnknownCurrencyError        not in ISO 4217's table of minor units
 ├── InvalidScheduleError        a calendar that hourly usage cannot be cut by, or a zone that does not exist
-└── UnsupportedPriceError       a plan that has no price in the subscription's currency
+├── UnsupportedPriceError       a plan that has no price in the subscription's currency
+└── UnbillableMeterError        a charge for a meter that neither counts nor sums
 """
 
 
@@ -20,4 +21,8 @@ class InvalidScheduleError(BillingRuleError):
 
 
 class UnsupportedPriceError(BillingRuleError):
+    pass
+
+
+class UnbillableMeterError(BillingRuleError):
     pass

@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from billing_service.domain.errors import UnbillableMeterError
 from billing_service.domain.money import allocate, exact, minor_unit, plain, round_amount
 from billing_service.domain.periods import Period
 from billing_service.domain.plans import Charge, Plan
@@ -83,8 +84,8 @@ def rate(
     """The invoice of `plan` for `period`.
 
     `usage` is by meter, a meter that counted nothing may be absent. Raises UnsupportedPriceError where the plan has no
-    price in `currency`. A partial period takes its share of fixed amounts, agreed quantities, free units and
-    minimums; usage itself is not prorated.
+    price in `currency`, and UnbillableMeterError for a meter that neither counts nor sums. A partial period takes its
+    share of fixed amounts, agreed quantities, free units and minimums; usage itself is not prorated.
     """
     if plan.skip_without_usage and not any(usage.get(meter, NO_USAGE).count for meter in plan.meters):
         return Rated(currency, (), round_amount(ZERO, currency), Skip.NO_USAGE)
@@ -123,6 +124,11 @@ def _charge_lines(
     price = charge.price_in(currency)
     counted = usage.get(charge.meter, NO_USAGE) if charge.meter is not None else None
     if counted is not None:
+        if counted.unbillable is not None:
+            raise UnbillableMeterError(
+                f"charge {charge.code!r}: meter {charge.meter!r} has the aggregation {counted.unbillable},"
+                " of which no quantity can be billed; count and sum have one"
+            )
         quantity = counted.quantity
     elif charge.quantity is not None:
         quantity = quantities.get(charge.quantity, ZERO)

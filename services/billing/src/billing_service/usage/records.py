@@ -20,6 +20,7 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: UUID
     meter: str
     meter_version: int
+    aggregation: str
     granularity: str
     window_start: datetime
     group: Mapping[str, str]

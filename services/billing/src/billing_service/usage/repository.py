@@ -23,9 +23,10 @@ _REPLACE: Final = text(
             CAST(:tenant_ids AS uuid[]), CAST(:meters AS text[]), CAST(:windows AS timestamptz[]),
             CAST(:meter_versions AS int[]), CAST(:group_hashes AS text[]), CAST(:groups AS text[]),
             CAST(:counts AS numeric[]), CAST(:sums AS numeric[]), CAST(:mins AS numeric[]), CAST(:maxs AS numeric[]),
-            CAST(:latests AS text[]), CAST(:integrals AS numeric[]), CAST(:versions AS bigint[])
+            CAST(:latests AS text[]), CAST(:integrals AS numeric[]), CAST(:versions AS bigint[]),
+            CAST(:aggregations AS text[])
         ) AS rollup (tenant_id, meter, window_start, meter_version, group_hash, "group",
-                     count, sum, min, max, latest, integral, version)
+                     count, sum, min, max, latest, integral, version, aggregation)
     ), kept AS (
         INSERT INTO usage_rollup_at_cut (tenant_id, cut_id, meter, window_start, meter_version, group_hash,
                                          count, sum, min, max, latest, integral, version)
@@ -40,13 +41,14 @@ _REPLACE: Final = text(
             ON CONFLICT DO NOTHING
     )
     INSERT INTO usage_rollup AS stored (tenant_id, meter, window_start, meter_version, group_hash, "group",
-                                        count, sum, min, max, latest, integral, version)
+                                        count, sum, min, max, latest, integral, version, aggregation)
     SELECT tenant_id, meter, window_start, meter_version, group_hash, CAST("group" AS jsonb),
-           count, sum, min, max, CAST(latest AS jsonb), integral, version
+           count, sum, min, max, CAST(latest AS jsonb), integral, version, aggregation
       FROM incoming ORDER BY tenant_id, meter, window_start, meter_version, group_hash
         ON CONFLICT (tenant_id, meter, window_start, meter_version, group_hash) DO UPDATE
        SET "group" = EXCLUDED."group", count = EXCLUDED.count, sum = EXCLUDED.sum, min = EXCLUDED.min,
-           max = EXCLUDED.max, latest = EXCLUDED.latest, integral = EXCLUDED.integral, version = EXCLUDED.version
+           max = EXCLUDED.max, latest = EXCLUDED.latest, integral = EXCLUDED.integral, version = EXCLUDED.version,
+           aggregation = EXCLUDED.aggregation
      WHERE stored.version < EXCLUDED.version
     """
 )
@@ -84,10 +86,14 @@ _ABANDONED: Final = text(
     """
 )
 
-# The copy as it was at the cut: a row that changed since then is read from what was kept of it.
+# The copy as it was at the cut: a row that changed since then is read from what was kept of it. Where a meter has
+# become a sum in the middle of a period, its earlier versions give their counts.
 _USAGE_AT_CUT: Final = text(
     """
-    SELECT item.n, rollup.meter, sum(rollup.count) AS events, sum(rollup.sum) AS total, count(*) AS rollups,
+    SELECT item.n, rollup.meter, sum(rollup.count) AS events, count(*) AS rollups,
+           CASE WHEN bool_or(rollup.aggregation <> 'count')
+                THEN sum(CASE rollup.aggregation WHEN 'count' THEN rollup.count ELSE rollup.sum END) END AS total,
+           min(rollup.aggregation) FILTER (WHERE rollup.aggregation NOT IN ('count', 'sum')) AS unbillable,
            encode(sha256(convert_to(string_agg(
                rollup.meter_version || '|' || extract(epoch FROM rollup.window_start)::bigint || '|'
                    || rollup.group_hash || '|' || rollup.version, ','
@@ -95,7 +101,7 @@ _USAGE_AT_CUT: Final = text(
       FROM unnest(CAST(:numbers AS int[]), CAST(:tenant_ids AS uuid[]), CAST(:starts AS timestamptz[]),
                   CAST(:ends AS timestamptz[])) AS item (n, tenant_id, period_from, period_to)
      CROSS JOIN LATERAL (
-        SELECT r.meter, r.window_start, r.meter_version, r.group_hash,
+        SELECT r.meter, r.window_start, r.meter_version, r.group_hash, r.aggregation,
                CASE WHEN k.version IS NULL THEN r.count ELSE k.count END AS count,
                CASE WHEN k.version IS NULL THEN r.sum ELSE k.sum END AS sum,
                COALESCE(k.version, r.version) AS version
@@ -141,6 +147,7 @@ async def replace_rollups(connection: Connection, partition: int, rollups: Seque
             "latests": [_json(rollup.latest) for rollup in rollups],
             "integrals": [rollup.integral for rollup in rollups],
             "versions": [rollup.version for rollup in rollups],
+            "aggregations": [rollup.aggregation for rollup in rollups],
         },
     )
 
@@ -197,5 +204,7 @@ async def usage_at_cut(
     )
     found: dict[int, dict[str, MeterUsage]] = {}
     for row in rows:
-        found.setdefault(row.n, {})[row.meter] = MeterUsage(row.events, row.total, row.rollups, row.digest)
+        found.setdefault(row.n, {})[row.meter] = MeterUsage(
+            row.events, row.total, row.rollups, row.digest, row.unbillable
+        )
     return found

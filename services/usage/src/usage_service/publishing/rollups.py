@@ -50,9 +50,10 @@ _CHANGED = text(
          CROSS JOIN LATERAL unnest(change.tenant_ids, change.meter_ids, change.window_starts, change.group_hashes)
                AS key (tenant_id, meter_id, window_start, group_hash)
          WHERE change.lane = :lane AND change.id = ANY(:ids))
-    SELECT rollup.tenant_id, meter.slug, meter.version AS meter_version, rollup.window_start, rollup.group_hash,
-           rollup.groups, rollup.version, rollup.count AS counted, rollup.sum, rollup.minimum, rollup.maximum,
-           rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset, rollup.integral
+    SELECT rollup.tenant_id, meter.slug, meter.version AS meter_version, meter.aggregation, rollup.window_start,
+           rollup.group_hash, rollup.groups, rollup.version, rollup.count AS counted, rollup.sum, rollup.minimum,
+           rollup.maximum, rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset,
+           rollup.integral
       FROM changed
       JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
       JOIN system.meter AS meter ON meter.id = rollup.meter_id
@@ -75,11 +76,15 @@ class Latest(msgspec.Struct, frozen=True):
 
 
 class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a record of `usage.rollups.v1`. Numbers are texts, so that no reader makes them floats."""
+    """The value of a record of `usage.rollups.v1`. Numbers are texts, so that no reader makes them floats.
+
+    `aggregation` says which of them is the meter's figure, or makes it: an average has a sum too.
+    """
 
     tenant_id: str
     meter: str
     meter_version: int
+    aggregation: str
     granularity: str
     window_start: str
     group: dict[str, str]
@@ -158,6 +163,7 @@ def _record(row: Row[Any]) -> RollupRecord:
         tenant_id=str(row.tenant_id),
         meter=row.slug,
         meter_version=row.meter_version,
+        aggregation=row.aggregation,
         granularity=GRANULARITY,
         window_start=_hour(row.window_start),
         group=_decode_group(row.groups),
