@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app_product import StaticSource
-from issuer import ISSUER, Issuer
+from issuer import ISSUER
+from local_state import GivenState
 
 from app_service.app import create_app
 from app_service.settings import AppSettings
@@ -12,5 +12,5 @@ from tenantry import Tenancy, TenancySettings
 
 def openapi() -> dict[str, Any]:
     """What `/openapi.json` answers."""
-    tenancy = Tenancy("app", TenancySettings(issuer=ISSUER), source=StaticSource(Issuer(), []))
+    tenancy = Tenancy("app", TenancySettings(issuer=ISSUER), source=GivenState())
     return create_app(AppSettings(), tenancy).openapi()

@@ -11,28 +11,13 @@ import httpx
 import msgspec
 from fastapi import FastAPI
 from issuer import ISSUER, Issuer
+from local_state import GivenState
 
 from app_service.app import create_app
 from app_service.settings import AppSettings
-from tenantry import Clock, LocalDirectory, SystemClock, Tenancy, TenancySettings, Tenant
-from tenantry.identity import CredentialStore, KeySet
+from tenantry import Clock, SystemClock, Tenancy, TenancySettings, Tenant
 from tenantry.metering import MeteringClient, Spool
 from tenantry.testing import ServiceDatabase
-
-
-class StaticSource:
-    """State that was known before the start."""
-
-    def __init__(self, issuer: Issuer, tenants: Sequence[Tenant]) -> None:
-        self.directory = LocalDirectory.of(tenants)
-        self.keys = KeySet(issuer.jwks)
-        self.credentials = CredentialStore()
-
-    async def start(self) -> None:
-        """Nothing to wait for."""
-
-    async def stop(self) -> None:
-        """Nothing to let go of."""
 
 
 @dataclass
@@ -56,7 +41,7 @@ class Product:
     client: httpx.AsyncClient
     issuer: Issuer
     tenancy: Tenancy
-    source: StaticSource
+    source: GivenState
     spool: MemorySpool
 
     def headers(self, tenant: Tenant, scope: str = "tenant:write") -> dict[str, str]:
@@ -97,7 +82,7 @@ async def run_product(
     **database_changes: Any,
 ) -> AsyncIterator[Product]:
     issuer = Issuer()
-    source, spool = StaticSource(issuer, tenants), MemorySpool()
+    source, spool = GivenState(tenants, issuer.jwks), MemorySpool()
     async with database.databases(**database_changes) as databases:
         tenancy = Tenancy(
             "app",

@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from local_state import GivenState
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import (
     CurrentTenant,
-    LocalDirectory,
     NotFound,
     StartupRefused,
     Tenancy,
@@ -24,38 +24,11 @@ from tenantry import (
 )
 from tenantry.database import Databases
 from tenantry.http import IdempotentRoute, delete_expired_idempotency_keys, idempotent
-from tenantry.identity import Credential, CredentialStore, KeySet, new_api_key, secret_hash
 
 ADD = text(
     "INSERT INTO document (tenant_id, id, title, body, tags, version, created_at, updated_at)"
     " VALUES (:tenant, gen_random_uuid(), :title, '', '{}', 1, now(), now())"
 )
-
-
-class Source:
-    """What the state topics hold, for these tests."""
-
-    def __init__(self, tenants):
-        self.directory = LocalDirectory.of(tenants)
-        self.keys = KeySet()
-        self.credentials = CredentialStore()
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    def key(self, tenant_id=None, **changes: Any) -> dict[str, str]:
-        secret = new_api_key()
-        fields = {
-            "id": secret[:12],
-            "kind": "api_key",
-            "hash": secret_hash(secret),
-            "tenant_id": tenant_id,
-            "subject": "machine",
-            "scopes": frozenset({"tenant:write"}),
-        }
-        self.credentials.upsert(Credential(**(fields | changes)))
-        return {"Authorization": f"Bearer {secret}"}
 
 
 router = APIRouter(route_class=IdempotentRoute)
@@ -123,7 +96,7 @@ async def database(service_database):
 
 @pytest.fixture
 def source(tenant_a, tenant_b):
-    return Source([tenant_a, tenant_b])
+    return GivenState([tenant_a, tenant_b])
 
 
 @asynccontextmanager
@@ -144,7 +117,7 @@ async def running(database, source) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_sessions_are_the_tenants_and_commit_before_the_response(database, source, tenant_a, tenant_b):
-    a, b = source.key(tenant_a.id), source.key(tenant_b.id)
+    a, b = source.key("tenant:write", tenant=tenant_a), source.key("tenant:write", tenant=tenant_b)
     async with running(database, source) as client:
         assert (await client.post("/documents", json={"title": "one"}, headers=a)).json() == {"count": 1}
         assert (await client.post("/documents", json={"title": "refused"}, headers=a)).status_code == 404
@@ -157,7 +130,7 @@ async def test_sessions_are_the_tenants_and_commit_before_the_response(database,
 
 
 async def test_the_same_request_again_gets_the_first_answer(database, source, tenant_a):
-    key = source.key(tenant_a.id)
+    key = source.key("tenant:write", tenant=tenant_a)
     once = key | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         first = await client.post("/documents", json={"title": "one"}, headers=once)
@@ -172,7 +145,7 @@ async def test_the_same_request_again_gets_the_first_answer(database, source, te
 
 
 async def test_the_same_key_for_another_request_is_a_conflict(database, source, tenant_a):
-    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    once = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         await client.post("/documents", json={"title": "one"}, headers=once)
         for path, title in (("/documents", "two"), ("/documents?x=1", "one")):
@@ -183,13 +156,13 @@ async def test_the_same_key_for_another_request_is_a_conflict(database, source, 
 async def test_a_key_belongs_to_its_credential_and_route(database, source, tenant_a, tenant_b):
     async with running(database, source) as client:
         for tenant, expected in ((tenant_a, 1), (tenant_a, 2), (tenant_b, 1)):
-            headers = source.key(tenant.id) | {"Idempotency-Key": "k-1"}
+            headers = source.key("tenant:write", tenant=tenant) | {"Idempotency-Key": "k-1"}
             assert (await client.post("/documents", json={"title": "x"}, headers=headers)).json()["count"] == expected
             assert (await client.post("/keys", headers=headers)).status_code == 200
 
 
 async def test_a_key_of_one_subject_is_another_in_each_of_its_tenants(database, source, tenant_a, tenant_b):
-    operator = source.key(scopes=frozenset({"platform"})) | {"Idempotency-Key": "k-1"}
+    operator = source.key("platform") | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         for tenant in (tenant_a, tenant_b):
             headers = operator | {"X-Tenant-ID": str(tenant.id)}
@@ -198,7 +171,7 @@ async def test_a_key_of_one_subject_is_another_in_each_of_its_tenants(database, 
 
 
 async def test_a_request_that_failed_may_be_tried_again_with_its_key(database, source, tenant_a):
-    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    once = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         assert (await client.post("/documents", json={"title": "refused"}, headers=once)).status_code == 404
         assert (await client.post("/documents", json={"title": "good"}, headers=once)).json() == {"count": 1}
@@ -207,7 +180,7 @@ async def test_a_request_that_failed_may_be_tried_again_with_its_key(database, s
 
 
 async def test_no_answer_that_is_an_error_is_kept(database, source, tenant_a):
-    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    once = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         assert (await client.post("/documents", json={"title": 5}, headers=once)).status_code == 422
         broken = once | {"Content-Type": "application/json"}
@@ -222,7 +195,7 @@ async def test_no_answer_that_is_an_error_is_kept(database, source, tenant_a):
 
 
 async def test_a_secret_is_never_replayed(database, source, tenant_a):
-    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    once = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         assert (await client.post("/keys", headers=once)).json() == {"secret": "shown once"}
         response = await client.post("/keys", headers=once)
@@ -233,10 +206,10 @@ async def test_a_secret_is_never_replayed(database, source, tenant_a):
 
 async def test_stored_answers_are_seen_by_their_tenant_alone(database, source, tenant_a, tenant_b):
     stored = text("SELECT tenant_id FROM system.idempotency_key ORDER BY tenant_id")
-    operator = source.key(scopes=frozenset({"platform"}))
+    operator = source.key("platform")
     async with running(database, source) as client:
         for tenant in (tenant_a, tenant_b):
-            headers = source.key(tenant.id) | {"Idempotency-Key": "k-1"}
+            headers = source.key("tenant:write", tenant=tenant) | {"Idempotency-Key": "k-1"}
             assert (await client.post("/documents", json={"title": "x"}, headers=headers)).status_code == 201
         assert (await client.post("/notes", headers=operator | {"Idempotency-Key": "k-1"})).status_code == 200
         assert (await client.post("/notes", headers=operator | {"Idempotency-Key": "k-1"})).json() == 1
@@ -252,7 +225,7 @@ async def test_stored_answers_are_seen_by_their_tenant_alone(database, source, t
 
 
 async def test_of_many_at_once_one_works_and_all_get_its_answer(database, source, tenant_a):
-    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    once = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": "k-1"}
     async with running(database, source) as client:
         sent = [client.post("/documents", json={"title": "one"}, headers=once) for _ in range(8)]
         answers = await asyncio.gather(*sent)
@@ -261,7 +234,7 @@ async def test_of_many_at_once_one_works_and_all_get_its_answer(database, source
 
 
 async def test_keys_end_after_a_day(database, source, tenant_a):
-    once = source.key(tenant_a.id) | {"Idempotency-Key": "k-1"}
+    once = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": "k-1"}
     age = "UPDATE system.idempotency_key SET created_at = created_at - interval '25 hours'"
     async with running(database, source) as client, database.connect() as connection:
         await client.post("/documents", json={"title": "one"}, headers=once)
@@ -275,7 +248,7 @@ async def test_keys_end_after_a_day(database, source, tenant_a):
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "é".encode()])
 async def test_a_strange_key_is_refused(database, source, tenant_a, key):
-    headers = source.key(tenant_a.id) | {"Idempotency-Key": key}
+    headers = source.key("tenant:write", tenant=tenant_a) | {"Idempotency-Key": key}
     async with running(database, source) as client:
         assert (await client.post("/documents", json={"title": "x"}, headers=headers)).status_code == 400
 

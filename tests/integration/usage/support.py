@@ -16,13 +16,14 @@ import asyncpg
 import httpx
 import msgspec
 from aiokafka import AIOKafkaProducer
+from local_state import GivenState
 from processes import SERVE
 
-from tenantry import LocalDirectory, Tenancy, Tenant, Tier
+from tenantry import Tenancy, Tenant, Tier
 from tenantry._settings import TenancySettings
 from tenantry.database import Databases
 from tenantry.events import KafkaSettings, TransactionalConsumer, UsageProducer, create_topics, partition_key
-from tenantry.identity import Credential, CredentialStore, KeySet, Scope, new_api_key, secret_hash
+from tenantry.identity import Scope
 from tenantry.testing import ServiceDatabase
 from usage_service.app import create_app
 from usage_service.metering.days import OwnedDays
@@ -49,36 +50,6 @@ API_CALLS = {
     "group_by": {"method": "$.method", "path": "$.path"},
 }
 BANDWIDTH = {"event_type": "http.request", "aggregation": "sum", "value": "$.bytes", "unit": "byte"}
-
-
-class GivenState:
-    """Local state that a test writes itself."""
-
-    def __init__(self) -> None:
-        self.directory = LocalDirectory(ready=True)
-        self.keys = KeySet()
-        self.credentials = CredentialStore()
-
-    async def start(self) -> None:
-        """Everything is known."""
-
-    async def stop(self) -> None:
-        """Nothing is open."""
-
-    def key(self, *scopes: str, tenant: Tenant | None = None) -> dict[str, str]:
-        """Headers of a new credential."""
-        secret = new_api_key()
-        self.credentials.upsert(
-            Credential(
-                id=secret_hash(secret)[:16],
-                kind="api_key",
-                hash=secret_hash(secret),
-                tenant_id=None if tenant is None else tenant.id,
-                subject="tests",
-                scopes=frozenset(scopes),
-            )
-        )
-        return {"Authorization": f"Bearer {secret}"}
 
 
 @dataclass
