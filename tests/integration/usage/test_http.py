@@ -198,6 +198,8 @@ async def test_a_tenant_reads_its_own_usage_only(usage, tenant_a, tenant_b):
         {"from": "2030-01-01T00:00:00Z"},
         {"window": "minute", "from": "2026-01-01T00:00:00Z"},
         {"fill": "one"},
+        {"from": "0001-01-01T00:00:00+14:00"},
+        {"to": "9999-12-31T23:59:59-14:00"},
     ],
 )
 async def test_questions_that_make_no_sense(usage, tenant_a, params):
