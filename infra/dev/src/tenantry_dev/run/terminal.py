@@ -25,8 +25,6 @@ def run_guarded(console: Console, work: Callable[[], int]) -> int:
     """
     # A shell starts its background jobs with SIGINT ignored, and asyncio handles it only where Python does.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Explicitly: a shell that starts us in the background leaves SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _as_interrupt)
     if "MAKELEVEL" in os.environ:
