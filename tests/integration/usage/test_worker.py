@@ -192,6 +192,9 @@ async def test_history_gets_its_days_on_demand(usage, tenant_a):
         tenant_a, "bandwidth", window="day", **{"from": "2015-05-01T00:00:00Z", "to": "2015-06-01T00:00:00Z"}
     )
     assert [item["value"] for item in days["items"]] == ["50", "50", "50", "50"]
+    span = {"from": "2015-05-16T00:00:00Z", "to": "2015-05-18T00:00:00Z"}
+    filled = await usage.query(tenant_a, "bandwidth", window="day", fill="zero", **span)
+    assert [item["value"] for item in filled["items"]] == ["0", "50"]
 
 
 async def test_a_batch_that_was_rolled_back_can_be_handled_again(usage, tenant_a):

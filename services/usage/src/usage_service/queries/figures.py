@@ -144,7 +144,8 @@ def _figures(meter: Meter, tally: _Tally) -> list[Figure]:
         groups = {values for _, values in tally.states} or ({()} if not question.group_by else set())
         for number in range(len(question.windows)):
             for values in groups:
-                tally.states.setdefault((number, values), RollupState())
+                # Who asks for zeros gets them where zero is what was counted: a sum, not an extreme or an average.
+                tally.states.setdefault((number, values), RollupState(sum=Decimal(0)))
     return [
         Figure(
             question.windows[number].start,
