@@ -36,10 +36,8 @@ class RollupState:
         """The meter's value in this window, as an answer says it; None where nothing was counted (but counts are 0)."""
         if aggregation is Aggregation.COUNT:
             return str(self.count)
-        if self.count == 0:
-            return None
         if aggregation is Aggregation.AVG:
-            return _average(self.sum or 0, self.count)
+            return _average(self.sum or 0, self.count) if self.count else None
         value = {Aggregation.SUM: self.sum, Aggregation.MIN: self.minimum, Aggregation.MAX: self.maximum}[aggregation]
         return None if value is None else number_text(value)
 
