@@ -122,12 +122,17 @@ async def test_postgres_starts_again_after_it_was_killed(directory: Path) -> Non
 
 
 async def test_postgres_starts_although_its_pid_file_names_another_process(directory: Path) -> None:
+    """As after a restart of the machine: PostgreSQL itself refuses when that process is of its own account."""
     server = EmbeddedPostgres(directory)
     server.prepare()
-    (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n")
-
-    with server:
-        assert await fetch(server, "SELECT 1") == 1
+    with subprocess.Popen(["sleep", "600"], user=server.account) as other:  # noqa: ASYNC220 - starts at once
+        (server.data / "postmaster.pid").write_text(f"{other.pid}\n{server.data}\n")
+        try:
+            with server:
+                assert await fetch(server, "SELECT 1") == 1
+        finally:
+            assert other.poll() is None
+            other.kill()
 
 
 async def test_kafka_keeps_its_topics_and_makes_none_by_accident(directory: Path) -> None:
