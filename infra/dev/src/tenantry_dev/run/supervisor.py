@@ -6,6 +6,7 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shlex
@@ -28,6 +29,7 @@ from tenantry_dev.stack.process import PidFile, end, failure, guarded, launch, s
 _STOP_SECONDS = 15
 _START_SECONDS = 20.0
 _CALL_SECONDS = 30.0
+_LIVING = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,26 @@ class Supervisor:
     def stop(self) -> None:
         """Stops the programs, the highest rank first, and supervisord. Returns when all are gone."""
         if self._process is not None:
-            ranks = {program.rank for program in self._programs.values()}
-            stop(self._process, within=(len(ranks) + 1) * _STOP_SECONDS)
+            # supervisord by itself would stop one program after the other.
+            with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Fault):
+                for rank in sorted({program.rank for program in self._programs.values()}, reverse=True):
+                    self._stop_together([name for name, program in self._programs.items() if program.rank == rank])
+            stop(self._process, within=4 * _STOP_SECONDS)
             self._process = None
         _pid_file(self._home).remove()
         self._home.socket.unlink(missing_ok=True)
+
+    def _stop_together(self, names: Sequence[str]) -> None:
+        states = self.states()
+        for name in names:
+            if states.get(name) in _LIVING:
+                self._call("stopProcess", name, False)
+        # supervisord kills those that do not stop in time.
+        wait_until(
+            lambda: not any(state in _LIVING and name in names for name, state in self.states().items()),
+            alive=lambda: self.alive,
+            within=_STOP_SECONDS + 5,
+        )
 
     def _answers(self) -> bool:
         try:
