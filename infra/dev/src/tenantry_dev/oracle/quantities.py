@@ -21,7 +21,7 @@ def log_usage(path: Path) -> UsageByMonth:
     for line in _text(path).split("\n"):
         try:
             address, month, size = _log_line(line.removesuffix("\r"))
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError):
             continue
         tenant = int(hashlib.sha256(address.encode("utf-8")).hexdigest(), 16) % 12
         usage[tenant, month] += Counter(requests=1, bytes=size)
@@ -38,7 +38,7 @@ def llm_usage(path: Path) -> UsageByMonth:
         try:
             moment = datetime.fromisoformat(_six_digits(row["TIMESTAMP"].strip()))
             tokens = Counter(input=_whole(row["ContextTokens"]), output=_whole(row["GeneratedTokens"]))
-        except (ValueError, IndexError, KeyError):
+        except (ValueError, IndexError, KeyError, OverflowError):
             continue
         utc = moment - (moment.utcoffset() or timedelta(0))
         usage[number % 12, f"{utc:%Y-%m}"] += tokens + Counter(requests=1)
@@ -47,12 +47,12 @@ def llm_usage(path: Path) -> UsageByMonth:
 
 def _log_line(line: str) -> tuple[str, str, int]:
     """Client address, month and size. ValueError or IndexError when request, status or size cannot be read."""
-    address = line.partition(" ")[0]
-    before, stamp_and_rest = line.split('] "', 1)
+    address, _, named = line.partition(" ")
+    before, stamp_and_rest = named.split('] "', 1)
     stamp = before.rsplit("[", 1)[1]
     moment = datetime.strptime(stamp, "%d/%b/%Y:%H:%M:%S %z")
     # Reading is laxer than the format: one digit for a day, months in any case, colons in the offset.
-    if len(stamp) != 26 or f"{moment:%d/%b/%Y:%H:%M:%S}" != stamp[:20]:
+    if len(stamp) != 26 or f"{moment:%d/%b}/{moment.year:04}:{moment:%H:%M:%S}" != stamp[:20]:
         raise ValueError(line)
     # The request ends at the first quote that no backslash protects.
     end = 0
@@ -83,7 +83,7 @@ def _six_digits(stamp: str) -> str:
         raise ValueError(stamp)
     head, point, tail = stamp.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
-    if point and (not digits or tail[digits : digits + 1] not in {"", "Z", "+", "-"}):
+    if point and (len(head) != 19 or not digits or tail[digits : digits + 1] not in {"", "Z", "+", "-"}):
         raise ValueError(stamp)
     return head + point + tail[:digits][:6].ljust(6, "0") + tail[digits:] if point else stamp
 

@@ -21,8 +21,9 @@ from typing import IO, Literal
 
 TENANTS = 12
 
+# The first '] "' of a line ends its time, so a line is read in one way or not at all.
 _LOG_LINE = re.compile(
-    r"(?P<address>\S+) \S+ .*?"
+    r'(?P<address>[^ ]+) (?:(?!\] ").)*'
     r"\[(?P<day>[0-9]{2})/(?P<month>[A-Z][a-z]{2})/(?P<year>[0-9]{4}):(?P<clock>[0-9]{2}:[0-9]{2}:[0-9]{2})"
     r' (?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2})\] "(?P<request>(?:[^"\\]|\\.)*)"'
     r" (?P<status>[0-9]{3}) (?P<size>[0-9]{1,38}|-)(?: |$)"
