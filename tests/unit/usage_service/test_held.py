@@ -8,7 +8,7 @@ from usage_service.publishing.held import keep_at
 
 
 async def test_work_is_taken_up_again_after_a_failure():
-    tries = []
+    tries: list[int] = []
 
     async def work():
         tries.append(len(tries))
