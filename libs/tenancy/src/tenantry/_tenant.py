@@ -76,6 +76,13 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     region: str | None = None
     placement: Placement | None = None
     clock: TenantClock | None = None
+    domains: tuple[str, ...] = ()
+    """Host names that the tenant has proven to be its own, lower case, without a trailing dot."""
+    trial_ends_at: datetime | None = None
+    legal_hold: bool = False
+    """Blocks the purge and nothing else."""
+    grace_ends_at: datetime | None = None
+    """While the tenant is offboarding: when its data may be purged."""
     version: int
     created_at: datetime
     activated_at: datetime | None = None
@@ -99,3 +106,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
     entitlements: dict[str, Any] = msgspec.field(default_factory=dict)
     isolation: Isolation = Isolation.POOL
+    placement: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Which stores its tenants may be placed in; read by the tenant service."""
+    constraints: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Values that hold whatever a tenant configures: namespace -> JSON merge patch, applied after all layers."""
