@@ -259,7 +259,7 @@ class SessionRow(Record):
 
 
 class AuditEntryRow(Record):
-    """Who did what: append-only by grant. (chain_id, position) has no gaps, so that a hash chain can run along it."""
+    """Who did what: append-only by grant and policy; (chain_id, position) has no gaps and `hash` runs along it."""
 
     __tablename__ = "audit_entry"
     __table_args__ = _IN_SYSTEM
@@ -271,10 +271,14 @@ class AuditEntryRow(Record):
     actor: Mapped[str]
     actor_kind: Mapped[str]
     credential_id: Mapped[str]
+    impersonator: Mapped[str | None]
     action: Mapped[str]
     target: Mapped[str]
     detail: Mapped[dict[str, Any]]
     request_id: Mapped[str | None]
+    context: Mapped[dict[str, Any]]
+    content_hash: Mapped[bytes]
+    hash: Mapped[bytes]
 
 
 class AuditChainRow(Record):
@@ -285,3 +289,4 @@ class AuditChainRow(Record):
 
     chain_id: Mapped[UUID] = mapped_column(primary_key=True)
     length: Mapped[int]
+    head: Mapped[bytes]
