@@ -118,7 +118,10 @@ class Identifier:
             raise Unauthenticated("The header Authorization is not 'Bearer' and a token or an API key.")
         secret = raw.decode()
         if not secret.startswith(API_KEY_PREFIX):
-            return self._tokens.verify(secret)
+            exchanged = self._credentials.narrow(self._tokens.verify(secret))
+            if exchanged is None:
+                raise InvalidToken("The credential that the token was exchanged for has ended.")
+            return exchanged
         principal = self._credentials.find(secret)
         if principal is None or principal.kind is not PrincipalKind.API_KEY:
             raise InvalidToken("The API key is unknown, revoked or expired.")

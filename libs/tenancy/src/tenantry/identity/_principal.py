@@ -16,6 +16,8 @@ class PrincipalKind(StrEnum):
     OPERATOR = "operator"
     API_KEY = "api_key"
     SESSION = "session"
+    SUPPORT = "support"
+    """An operator inside one tenant, for a stated reason and a short time; `Principal.actor` says who."""
 
 
 class Scope(StrEnum):
@@ -26,6 +28,8 @@ class Scope(StrEnum):
     TENANT_ADMIN = "tenant:admin"
     TENANT_WRITE = "tenant:write"
     TENANT_READ = "tenant:read"
+    TENANT_BILLING = "tenant:billing"
+    """What the tenant owes and pays. No other scope implies it, and it implies no other."""
 
 
 _ANY_TENANT: Final = frozenset({Scope.PLATFORM, Scope.SERVICE})
@@ -44,6 +48,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
     credential_id: str
     expires_at: datetime | None = None
+    actor: str | None = None
+    """Who really acts, where that is not the subject: the operator behind a support token."""
+    exchanged_at: datetime | None = None
+    """When this token was issued for the credential `credential_id`, with which it ends; None for all others."""
 
     @property
     def acts_for_any_tenant(self) -> bool:

@@ -27,7 +27,8 @@ _MAX_TOKEN_LENGTH: Final = 4096
 # How far the clocks of issuer and service may be apart. It never extends a token: `exp` is taken as it is.
 _CLOCK_SKEW: Final = timedelta(seconds=5)
 _CACHE_SIZE: Final = 20_000
-_TOKEN_KINDS: Final = frozenset({PrincipalKind.USER, PrincipalKind.SERVICE, PrincipalKind.OPERATOR})
+# Everything but a session, which is a cookie: a token that was exchanged for one is its user's.
+_TOKEN_KINDS: Final = frozenset(PrincipalKind) - {PrincipalKind.SESSION}
 # Claims by which other issuers name several tenants. A token says which one it is for, or it is for none.
 _TENANT_LISTS: Final = ("tenant_ids", "tenants")
 
@@ -88,14 +89,23 @@ class TokenVerifier:
             raise InvalidToken("The token is not valid yet (claims iat, nbf).")
         if expires_at - issued_at > MAX_TOKEN_LIFETIME:
             raise InvalidToken("The token lives for more than 10 minutes (claims iat, exp).")
+        exchanged = "credential_id" in claims
         principal = Principal(
             subject=claims.text("sub"),
             kind=claims.kind(),
             tenant_id=claims.tenant_id(),
             scopes=frozenset(claims.text("scope").split()) if "scope" in claims else frozenset(),
-            credential_id=f"token:{claims.text('sub')}",
+            credential_id=claims.text("credential_id") if exchanged else f"token:{claims.text('sub')}",
             expires_at=expires_at,
+            actor=claims.actor(),
+            exchanged_at=issued_at if exchanged else None,
         )
+        if (principal.kind is PrincipalKind.SUPPORT) != (principal.actor is not None):
+            raise InvalidToken("A token names an actor where it is for support access, and nowhere else (claim act).")
+        if principal.actor is not None and (principal.tenant_id is None or not exchanged):
+            raise InvalidToken(
+                "A token for support access names one tenant and its grant (claims tenant_id, credential_id)."
+            )
         return principal, expires_at
 
     def _signed_payload(self, token: str) -> bytes:
@@ -170,8 +180,22 @@ class _Claims:
     def kind(self) -> PrincipalKind:
         value = self._claims.get("kind", PrincipalKind.USER)
         if not isinstance(value, str) or value not in _TOKEN_KINDS:
-            raise InvalidToken("The token's claim kind is not user, service or operator.")
+            raise InvalidToken(f"The token's claim kind is not one of {', '.join(sorted(_TOKEN_KINDS))}.")
         return PrincipalKind(value)
+
+    def actor(self) -> str | None:
+        """Who acts on the subject's behalf (RFC 8693, 4.1): one actor, who acts for nobody in turn."""
+        if "act" not in self._claims:
+            return None
+        value = self._claims["act"]
+        if (
+            not isinstance(value, dict)
+            or value.keys() != {"sub"}
+            or not isinstance(value["sub"], str)
+            or not value["sub"]
+        ):
+            raise InvalidToken("The token's claim act is not exactly one actor.")
+        return value["sub"]
 
     def tenant_id(self) -> UUID | None:
         for name in _TENANT_LISTS:
