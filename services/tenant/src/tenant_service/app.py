@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from tenant_service.audit.api import router as audit
 from tenant_service.clocks.api import router as clocks
 from tenant_service.identity.api import JWKS_PATH, TOKEN_PATH
 from tenant_service.identity.api import keys_router as api_keys
@@ -25,7 +26,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app = service_app(title="Tenantry: tenant service", service=SERVICE, max_body_bytes=256 * 1024)
     app.state.runtime = runtime
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
-    for router in (tenants, runs, api_keys, tiers, tokens, sessions):
+    for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit):
         app.include_router(router)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)

@@ -14,6 +14,8 @@ from tenantry import CurrentPrincipal, NotFound, current_request_id
 from tenantry.http import idempotent, require_scope
 from tenantry.identity import Principal, Scope
 
+USER_AGENT_MAX_LENGTH = 200
+
 
 async def _runtime(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
@@ -39,8 +41,18 @@ async def _now(runtime: CurrentRuntime) -> datetime:
 Now = Annotated[datetime, Depends(_now)]
 
 
-async def _actor(principal: CurrentPrincipal) -> Actor:
-    return Actor(principal.subject, principal.kind, principal.credential_id, current_request_id())
+async def _actor(request: Request, principal: CurrentPrincipal) -> Actor:
+    return Actor(
+        principal.subject, principal.kind, principal.credential_id, current_request_id(), context=_whence(request)
+    )
+
+
+def _whence(request: Request) -> dict[str, str]:
+    """Where a request came from, as far as it can be told without trusting it."""
+    context = {} if request.client is None else {"address": request.client.host}
+    agent = request.headers.get("User-Agent", "")[:USER_AGENT_MAX_LENGTH]
+    # A header is latin-1 to the server; what is not printable text has no place in a trail.
+    return context | {"user_agent": agent} if agent.isprintable() and agent else context
 
 
 CurrentActor = Annotated[Actor, Depends(_actor)]

@@ -1,0 +1,95 @@
+"""Reading the trail."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenant_service.domain.audit_chain import End, Entry, Link
+from tenant_service.models import AuditChainRow, AuditEntryRow
+
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries are wanted; what is None does not matter. `action` ending with a dot is the beginning of one."""
+
+    action: str | None = None
+    actor: str | None = None
+    target: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def _matching(chain_id: UUID, wanted: AuditFilter) -> Select[AuditEntryRow]:
+    row = AuditEntryRow
+    statement = select(row).where(row.chain_id == chain_id)
+    if wanted.action is not None:
+        whole = not wanted.action.endswith(".")
+        statement = statement.where(
+            row.action == wanted.action if whole else row.action.startswith(wanted.action, autoescape=True)
+        )
+    for column, value in ((row.actor, wanted.actor), (row.target, wanted.target), (row.request_id, wanted.request_id)):
+        if value is not None:
+            statement = statement.where(column == value)
+    if wanted.since is not None:
+        statement = statement.where(row.occurred_at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(row.occurred_at < wanted.until)
+    return statement
+
+
+async def list_entries(
+    session: AsyncSession, chain_id: UUID, wanted: AuditFilter, *, before: int | None, limit: int
+) -> Sequence[Link]:
+    """At most `limit` entries before the position `before`, the newest first."""
+    statement = _matching(chain_id, wanted).order_by(AuditEntryRow.position.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(AuditEntryRow.position < before)
+    return [_link(row) for row in await session.scalars(statement)]
+
+
+async def stream_entries(
+    session: AsyncSession, chain_id: UUID, wanted: AuditFilter | None = None
+) -> AsyncIterator[Link]:
+    """Every entry of a chain that matches, the oldest first, without holding them all."""
+    statement = _matching(chain_id, wanted or AuditFilter()).order_by(AuditEntryRow.position)
+    rows = await session.stream_scalars(statement.execution_options(yield_per=_ROWS_AT_ONCE))
+    async for row in rows:
+        yield _link(row)
+        session.expunge(row)
+
+
+async def find_end(session: AsyncSession, chain_id: UUID) -> End | None:
+    """What the chain says of itself; None where nothing was ever written to it."""
+    row = await session.get(AuditChainRow, chain_id)
+    return None if row is None else End(row.length, row.head)
+
+
+async def chain_ids(session: AsyncSession) -> Sequence[UUID]:
+    """Every chain that there is a head or an entry of."""
+    known = select(AuditChainRow.chain_id).union(select(AuditEntryRow.chain_id))
+    return sorted((await session.scalars(known)).all())
+
+
+def _link(row: AuditEntryRow) -> Link:
+    entry = Entry(
+        id=row.id,
+        chain_id=row.chain_id,
+        occurred_at=row.occurred_at,
+        actor=row.actor,
+        actor_kind=row.actor_kind,
+        credential_id=row.credential_id,
+        impersonator=row.impersonator,
+        action=row.action,
+        target=row.target,
+        detail=row.detail,
+        request_id=row.request_id,
+        context=row.context,
+    )
+    return Link(entry, row.position, row.content_hash, row.hash)
