@@ -29,6 +29,7 @@ def test_every_state_and_every_reason_has_its_row():
     [
         (SuspensionReason.BILLING, {O.LOGIN, O.READ, O.PORTAL, O.SERVICE_INGEST}),
         (SuspensionReason.CUSTOMER, {O.LOGIN, O.READ, O.PORTAL, O.SERVICE_INGEST}),
+        (SuspensionReason.TRIAL, {O.LOGIN, O.READ, O.PORTAL, O.SERVICE_INGEST}),
         (SuspensionReason.ABUSE, {O.PORTAL, O.SERVICE_INGEST}),
         (SuspensionReason.LEGAL, {O.SERVICE_INGEST}),
     ],

@@ -66,6 +66,11 @@ class TenantRow(Record):
     status: Mapped[TenantStatus]
     suspension_reasons: Mapped[list[str]]
     read_only: Mapped[bool] = mapped_column(Boolean)
+    moving: Mapped[bool] = mapped_column(Boolean, default=False)
+    trial_ends_at: Mapped[datetime | None]
+    trial_end_announced: Mapped[bool] = mapped_column(Boolean, default=False)
+    legal_hold: Mapped[bool] = mapped_column(Boolean, default=False)
+    grace_ends_at: Mapped[datetime | None]
     tier: Mapped[str] = mapped_column(ForeignKey("system.tier.name"))
     region: Mapped[str | None]
     isolation: Mapped[Isolation]
@@ -132,7 +137,8 @@ class SagaRunRow(Record):
 class SagaStepRow(Record):
     """A step of a run. A pending or waiting one is looked at from `next_retry_at` on, at once where that is null.
 
-    `attempt` counts for ever; the retry budget counts from `budget_start`, which an operator's retry moves.
+    `attempt` counts for ever; the retry budget counts from `budget_start`, which an operator's retry moves. A step that
+    undoes another names that one's position in `compensates`.
     """
 
     __tablename__ = "saga_step"
@@ -148,6 +154,7 @@ class SagaStepRow(Record):
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     next_retry_at: Mapped[datetime | None]
+    compensates: Mapped[int | None] = mapped_column(Integer)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
@@ -169,6 +176,7 @@ class SagaRequestRow(Record):
     outcome: Mapped[AckOutcome | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
+    retryable: Mapped[bool] = mapped_column(Boolean, default=False)
     result: Mapped[dict[str, Any] | None]
     requested_at: Mapped[datetime]
     answered_at: Mapped[datetime | None]

@@ -20,6 +20,12 @@ class SuspensionReason(StrEnum):
     ABUSE = "abuse"
     CUSTOMER = "customer"
     LEGAL = "legal"
+    TRIAL = "trial"
+    """The trial has expired. Set and lifted by the trial alone: a paid bill must not lengthen it, and a conversion must
+    not forgive a debt."""
+
+
+REASONS_BY_HAND = frozenset(SuspensionReason) - {SuspensionReason.TRIAL}
 
 
 _EVERYTHING = frozenset(Operation)
@@ -35,6 +41,8 @@ BLOCKED_BY_REASON: Mapping[SuspensionReason, frozenset[Operation]] = MappingProx
         # A pause that the customer asked for: nothing moves, everything can be looked at.
         SuspensionReason.CUSTOMER: frozenset({Operation.WRITE, Operation.JOBS, Operation.INGEST}),
         SuspensionReason.LEGAL: _ALL_BUT_SERVICE_USAGE,
+        # Whoever liked it must be able to sign in and become a customer.
+        SuspensionReason.TRIAL: frozenset({Operation.WRITE, Operation.JOBS, Operation.INGEST}),
     }
 )
 

@@ -17,7 +17,7 @@ from tenant_service.dependencies import (
 )
 from tenant_service.tenants import service
 from tenant_service.tenants.repository import TenantFilter
-from tenant_service.tenants.schemas import ReadOnly, Suspension, TenantCreate, TenantOut, TenantUpdate
+from tenant_service.tenants.schemas import LegalHold, ReadOnly, Suspension, TenantCreate, TenantOut, TenantUpdate, Trial
 from tenantry import CurrentPrincipal, InvalidRequest, Tenant, TenantStatus
 from tenantry.http import Cursor, ExpectedVersion, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, etag
 
@@ -141,4 +141,22 @@ async def set_read_only(
 ) -> TenantOut:
     """Refuse or allow writes, whatever the tenant's state."""
     tenant = await service.set_read_only(session, tenant_id, body.reason, on=body.on, actor=actor, now=now)
+    return _shown(tenant, response)
+
+
+@router.post("/{tenant_id}/legal-hold", dependencies=[Platform])
+async def set_legal_hold(
+    tenant_id: TenantReference, body: LegalHold, response: Response, session: Transaction, actor: CurrentActor, now: Now
+) -> TenantOut:
+    """Forbid or allow the purge of the tenant's data; nothing else is stopped."""
+    tenant = await service.set_legal_hold(session, tenant_id, body.reason, on=body.on, actor=actor, now=now)
+    return _shown(tenant, response)
+
+
+@router.post("/{tenant_id}/trial", dependencies=[Platform])
+async def set_trial(
+    tenant_id: TenantReference, body: Trial, response: Response, session: Transaction, actor: CurrentActor, now: Now
+) -> TenantOut:
+    """Begin a trial, change its end, or end it with a customer; a tenant whose trial expires is suspended."""
+    tenant = await service.set_trial(session, tenant_id, body.ends_at, body.note, actor=actor, now=now)
     return _shown(tenant, response)

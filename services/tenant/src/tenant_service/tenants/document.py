@@ -7,13 +7,27 @@ from tenantry import Placement, Tenant, TenantClock, TenantId
 
 
 def lifecycle_of(row: TenantRow) -> Lifecycle:
-    return Lifecycle(row.status, frozenset(map(SuspensionReason, row.suspension_reasons)), row.read_only)
+    return Lifecycle(
+        status=row.status,
+        reasons=frozenset(map(SuspensionReason, row.suspension_reasons)),
+        read_only=row.read_only,
+        moving=row.moving,
+        trial_ends_at=row.trial_ends_at,
+        trial_end_announced=row.trial_end_announced,
+        legal_hold=row.legal_hold,
+        grace_ends_at=row.grace_ends_at,
+    )
 
 
 def set_lifecycle(row: TenantRow, lifecycle: Lifecycle) -> None:
     row.status = lifecycle.status
     row.suspension_reasons = sorted(lifecycle.reasons)
     row.read_only = lifecycle.read_only
+    row.moving = lifecycle.moving
+    row.trial_ends_at = lifecycle.trial_ends_at
+    row.trial_end_announced = lifecycle.trial_end_announced
+    row.legal_hold = lifecycle.legal_hold
+    row.grace_ends_at = lifecycle.grace_ends_at
 
 
 def document(row: TenantRow, clock: TenantClock | None) -> Tenant:
@@ -29,12 +43,16 @@ def document(row: TenantRow, clock: TenantClock | None) -> Tenant:
         name=row.name,
         status=row.status,
         read_only=row.read_only,
+        moving=row.moving,
         suspension_reasons=tuple(row.suspension_reasons),
         blocked=blocked_operations(lifecycle.status, lifecycle.reasons),
         tier=row.tier,
         region=row.region,
         placement=placement,
         clock=clock,
+        trial_ends_at=row.trial_ends_at,
+        legal_hold=row.legal_hold,
+        grace_ends_at=row.grace_ends_at,
         version=row.version,
         created_at=row.created_at,
         activated_at=row.activated_at,

@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tenant_service.domain.identifiers import check_external_id, check_slug
-from tenant_service.domain.suspension import SuspensionReason
+from tenant_service.domain.suspension import REASONS_BY_HAND, SuspensionReason
+from tenant_service.instants import Instant
 from tenantry import Isolation, Tenant, TenantStatus
 
 Slug = Annotated[str, AfterValidator(check_slug)]
@@ -85,14 +86,30 @@ class TenantUpdate(Input):
         return self
 
 
+def _by_hand(reason: SuspensionReason) -> SuspensionReason:
+    if reason not in REASONS_BY_HAND:
+        raise ValueError(f"{reason} is set and lifted by the trial itself")
+    return reason
+
+
 class Suspension(Input):
-    reason: SuspensionReason
+    reason: Annotated[SuspensionReason, AfterValidator(_by_hand)]
     note: Note = ""
 
 
 class ReadOnly(Input):
     on: bool
     reason: Note = ""
+
+
+class LegalHold(Input):
+    on: bool
+    reason: Note = ""
+
+
+class Trial(Input):
+    ends_at: Instant | None = Field(description="Null: the tenant stays, and the trial is over.")
+    note: Note = ""
 
 
 class PlacementOut(BaseModel):
@@ -113,7 +130,11 @@ class TenantOut(BaseModel):
     name: str
     status: TenantStatus
     read_only: bool
+    moving: bool
     suspension_reasons: list[str]
+    trial_ends_at: datetime | None
+    legal_hold: bool
+    grace_ends_at: datetime | None
     tier: str
     region: str | None
     placement: PlacementOut | None
@@ -133,7 +154,11 @@ class TenantOut(BaseModel):
             name=tenant.name,
             status=tenant.status,
             read_only=tenant.read_only,
+            moving=tenant.moving,
             suspension_reasons=list(tenant.suspension_reasons),
+            trial_ends_at=tenant.trial_ends_at,
+            legal_hold=tenant.legal_hold,
+            grace_ends_at=tenant.grace_ends_at,
             tier=tenant.tier,
             region=tenant.region,
             placement=placement

@@ -1,6 +1,7 @@
 """Use cases of the registry. The caller opens the transaction and commits it."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,30 +10,23 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
-from tenant_service.audit import Actor
+from tenant_service.audit import Actor, Deed
 from tenant_service.clocks.repository import share_clock
-from tenant_service.domain.lifecycle import Command, apply
+from tenant_service.domain.lifecycle import WITH_NOW, Command, Lifecycle, Order, apply
 from tenant_service.domain.saga import RunKind
+from tenant_service.domain.story import Told, story_of
 from tenant_service.domain.suspension import SuspensionReason
 from tenant_service.models import TenantRow
-from tenant_service.publication import publish_tenants, tell
+from tenant_service.publication import publish_tenants, tell, tell_many
 from tenant_service.runs.repository import add_run
 from tenant_service.tenants import repository
 from tenant_service.tenants.document import document, lifecycle_of, set_lifecycle
 from tenant_service.tenants.repository import TenantFilter
 from tenant_service.tiers.repository import tier_of
-from tenantry import Isolation, StaleVersion, Tenant, TenantClock, TenantStatus, uuid7
+from tenantry import InvalidRequest, Isolation, StaleVersion, Tenant, TenantClock, TenantId, TenantStatus, uuid7
 
-_EVENT_OF: Mapping[Command, str] = {
-    Command.PROVISION: "provisioning_started",
-    Command.ACTIVATE: "activated",
-    Command.FAIL_PROVISIONING: "provisioning_failed",
-    Command.CANCEL_PROVISIONING: "cancelled",
-    Command.SUSPEND: "suspended",
-    Command.REACTIVATE: "reactivated",
-    Command.SET_READ_ONLY: "read_only_entered",
-    Command.CLEAR_READ_ONLY: "read_only_left",
-}
+Locked = tuple[TenantRow, TenantClock | None]
+"""A tenant's row, locked by `lock_tenant`, with its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +62,11 @@ async def create_tenant(session: AsyncSession, wanted: NewTenant, *, actor: Acto
         status=TenantStatus.REQUESTED,
         suspension_reasons=[],
         read_only=False,
+        moving=False,
+        trial_ends_at=None,
+        trial_end_announced=False,
+        legal_hold=False,
+        grace_ends_at=None,
         tier=wanted.tier,
         region=wanted.region,
         isolation=wanted.isolation or tier.isolation,
@@ -129,7 +128,7 @@ async def update_tenant(
     before = {column: getattr(row, column) for column in changed}
     for column, value in changed.items():
         setattr(row, column, value)
-    tenant = await _publish(session, row, clock)
+    (tenant,) = await _publish(session, [(row, clock)])
     if "tier" in changed:
         await tell(session, tenant, "tier_changed", {"tier": row.tier, "previous_tier": before["tier"]})
     if changed.keys() != {"tier"}:
@@ -174,6 +173,33 @@ async def set_read_only(
     return await command_tenant(session, row, clock, command, note=note, actor=actor, now=now)
 
 
+async def set_legal_hold(
+    session: AsyncSession, reference: str, note: str, *, on: bool, actor: Actor, now: datetime
+) -> Tenant:
+    """Forbid or allow the purge; may be repeated. Raises `NotFound`, `IllegalTransition`."""
+    row, clock = await repository.lock_tenant(session, reference)
+    command = Command.SET_LEGAL_HOLD if on else Command.CLEAR_LEGAL_HOLD
+    return await command_tenant(session, row, clock, command, note=note, actor=actor, now=now)
+
+
+async def set_trial(
+    session: AsyncSession, reference: str, ends_at: datetime | None, note: str, *, actor: Actor, now: datetime
+) -> Tenant:
+    """Begin a trial, change its end, or, with None, make a customer of the tenant; may be repeated.
+
+    A trial that had expired suspends the tenant no longer. Raises `NotFound`, `IllegalTransition`, and `InvalidRequest`
+    for an end that does not lie ahead in the tenant's time.
+    """
+    row, clock = await repository.lock_tenant(session, reference)
+    if ends_at is None:
+        return await command_tenant(session, row, clock, Command.CONVERT_TRIAL, note=note, actor=actor, now=now)
+    present = _present(clock, now)
+    if ends_at <= present:
+        detail = f"must be later than the tenant's present, {present.isoformat()}"
+        raise InvalidRequest(detail, errors=[{"loc": ["body", "ends_at"], "msg": detail}])
+    return await command_tenant(session, row, clock, Command.SET_TRIAL, until=ends_at, note=note, actor=actor, now=now)
+
+
 async def command_tenant(
     session: AsyncSession,
     row: TenantRow,
@@ -183,38 +209,77 @@ async def command_tenant(
     actor: Actor,
     now: datetime,
     reason: SuspensionReason | None = None,
+    until: datetime | None = None,
     note: str = "",
     touched: bool = False,
 ) -> Tenant:
     """Apply a command to a locked tenant: state, state document, event and audit entry in one transaction.
 
-    A command that changes nothing writes nothing, unless the caller has `touched` the row besides.
-    Raises `IllegalTransition`.
+    A command that changes nothing writes nothing, unless the caller has `touched` the row besides. `reason` and `until`
+    are those of `Order`. Raises `IllegalTransition`, `UnderLegalHold`, `GraceOver`.
     """
-    before = lifecycle_of(row)
-    after = apply(before, command, reason)
-    if after == before:
-        return await _publish(session, row, clock) if touched else document(row, clock)
-    set_lifecycle(row, after)
-    if command is Command.ACTIVATE:
-        row.activated_at = now
-    tenant = await _publish(session, row, clock)
-    story: dict[str, Any] = {"suspension_reasons": row.suspension_reasons} if reason else {}
-    if reason is not None:
-        story["reason"] = reason
-    elif command is Command.FAIL_PROVISIONING:
-        story["reason"] = note
-    await tell(session, tenant, _EVENT_OF[command], story)
-    await audit.record(
+    (tenant,) = await command_tenants(
         session,
-        actor,
-        f"tenant.{command}",
-        target=str(row.id),
-        chain_id=row.id,
+        [(row, clock)],
+        command,
+        actor=actor,
         now=now,
-        detail={"from": before.status, "to": after.status, "reason": reason, "note": note},
+        reason=reason,
+        until=until,
+        note=note,
+        touched={row.id} if touched else frozenset(),
     )
     return tenant
+
+
+async def command_tenants(
+    session: AsyncSession,
+    tenants: Sequence[Locked],
+    command: Command,
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: SuspensionReason | None = None,
+    until: datetime | None = None,
+    note: str = "",
+    touched: AbstractSet[UUID] = frozenset(),
+) -> list[Tenant]:
+    """Apply a command to many locked tenants as `command_tenant` does to one: four statements, however many they are.
+
+    Raises what the first refusal is, before anything is written.
+    """
+    changes = []
+    for row, clock in tenants:
+        order = Order(command, reason, until, _present(clock, now) if command in WITH_NOW else None)
+        before = lifecycle_of(row)
+        changes.append((row, clock, order, before, apply(before, order)))
+    published: list[Locked] = []
+    lines: list[tuple[TenantRow, Told]] = []
+    deeds: list[Deed] = []
+    for row, clock, order, before, after in changes:
+        if after != before:
+            set_lifecycle(row, after)
+            if command is Command.ACTIVATE:
+                row.activated_at = now
+            lines += [(row, line) for line in story_of(order, before, after, note)]
+            deeds.append(_deed(row, order, before, after, note))
+        if after != before or row.id in touched:
+            published.append((row, clock))
+    documents = {tenant.id: tenant for tenant in await _publish(session, published)}
+    await tell_many(session, [(documents[TenantId(row.id)], *line) for row, line in lines])
+    await audit.record_many(session, actor, deeds, now=now)
+    return [documents.get(TenantId(row.id)) or document(row, clock) for row, clock in tenants]
+
+
+def _deed(row: TenantRow, order: Order, before: Lifecycle, after: Lifecycle, note: str) -> Deed:
+    detail = {"from": before.status, "to": after.status, "reason": order.reason, "note": note}
+    if order.until is not None:
+        detail["until"] = order.until.isoformat()
+    return Deed(f"tenant.{order.command}", str(row.id), row.id, detail)
+
+
+def _present(clock: TenantClock | None, now: datetime) -> datetime:
+    return now if clock is None else clock.now
 
 
 async def place_tenant(
@@ -233,9 +298,10 @@ def check_version(version: int, expected: int | None) -> None:
         raise StaleVersion(f"The present version is {version}")
 
 
-async def _publish(session: AsyncSession, row: TenantRow, clock: TenantClock | None) -> Tenant:
-    row.version += 1
+async def _publish(session: AsyncSession, tenants: Sequence[Locked]) -> list[Tenant]:
+    for row, _ in tenants:
+        row.version += 1
     await session.flush()
-    tenant = document(row, clock)
-    await publish_tenants(session, [tenant])
-    return tenant
+    documents = [document(row, clock) for row, clock in tenants]
+    await publish_tenants(session, documents)
+    return documents
