@@ -34,6 +34,7 @@ TOPICS = (
     "usage.events.v1.dlq.v1",
     "usage.rollups.v1",
     "tenant.state.v1",
+    "tenant.config.v1",
     "platform.state.v1",
     "tenant.credentials.v1",
     "tenant.requests.v1",

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tenantry import LocalDirectory, Tenant
+from tenantry.config import ConfigStore
+from tenantry.features import FlagStore
 from tenantry.identity import Credential, CredentialStore, KeySet, new_api_key, secret_hash
 
 
@@ -14,6 +16,8 @@ class GivenState:
         self.directory = LocalDirectory.of(tenants)
         self.keys = KeySet(jwks)
         self.credentials = CredentialStore()
+        self.config = ConfigStore()
+        self.flags = FlagStore(self.config)
 
     async def start(self) -> None:
         """Nothing to wait for."""

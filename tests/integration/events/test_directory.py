@@ -9,7 +9,7 @@ from tenantry import TenantStatus, uuid7
 from tenantry.events import KafkaDirectory, OutboxRelay, append_outbox, create_topics
 from tenantry.identity import Credential
 
-STATE_TOPICS = ["tenant.state.v1", "platform.state.v1", "tenant.credentials.v1"]
+STATE_TOPICS = ["tenant.state.v1", "tenant.config.v1", "platform.state.v1", "tenant.credentials.v1"]
 
 
 def api_key(tenant, **changes) -> Credential:
@@ -40,7 +40,7 @@ def publish(engine):
 
 
 async def test_topics_are_created_once_with_receipt_time_and_compaction(kafka, broker):
-    assert len(await create_topics(kafka, only=STATE_TOPICS)) == 3
+    assert len(await create_topics(kafka, only=STATE_TOPICS)) == 4
     assert await create_topics(kafka, only=STATE_TOPICS) == []
     config = await broker.config("tenant.state.v1")
     assert config["message.timestamp.type"] == "LogAppendTime"

@@ -40,6 +40,7 @@ TOPICS = (
     "usage.events.v1.dlq.v1",
     "usage.rollups.v1",
     "tenant.state.v1",
+    "tenant.config.v1",
     "platform.state.v1",
     "tenant.credentials.v1",
 )

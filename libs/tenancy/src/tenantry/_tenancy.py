@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, 
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 import structlog
@@ -19,7 +19,9 @@ from tenantry._directory import TenantDirectory
 from tenantry._errors import StartupRefused, TenantNotFound, Unavailable
 from tenantry._settings import TenancySettings
 from tenantry._tenant import Operation, Tenant
+from tenantry.config import BRANDING, Branding, ConfigStore, ConfigView, branding_of
 from tenantry.database import Databases, DatabaseSettings
+from tenantry.features import Features, FlagStore
 from tenantry.http import RequestMetering, TenancyMiddleware, add_operational_routes
 from tenantry.identity import CredentialStore, Identifier, KeySet, ServiceTokens, TokenVerifier
 
@@ -49,6 +51,17 @@ class StateSource(Protocol):
     async def stop(self) -> None: ...
 
 
+@runtime_checkable
+class ConfigSource(Protocol):
+    """A source that feeds configuration and flags as well; with another one nothing is configured."""
+
+    @property
+    def config(self) -> ConfigStore: ...
+
+    @property
+    def flags(self) -> FlagStore: ...
+
+
 class Tenancy:
     """Directory, credentials, databases and metering of one service, with one lifespan.
 
@@ -72,6 +85,9 @@ class Tenancy:
         self.directory = source.directory
         self.keys = source.keys
         self.credentials = source.credentials
+        self._config = source.config if isinstance(source, ConfigSource) else ConfigStore()
+        flags = source.flags if isinstance(source, ConfigSource) else FlagStore(self._config)
+        self.features = Features(flags, self.directory, self.clock)
         self.meter_spool: Spool | None = None
         self._source = source
         self._databases = databases
@@ -178,6 +194,15 @@ class Tenancy:
             credentials=self.credentials,
             base_domains=self.settings.base_domains,
         )
+
+    def config(self, namespace: str) -> ConfigView:
+        """What holds for the current tenant in a namespace, from local memory. Raises `NoTenant` without a tenant."""
+        tenant = current_tenant()
+        return self._config.view(tenant, self.directory.tier(tenant.tier), namespace)
+
+    def branding(self) -> Branding:
+        """The branding of the current tenant. Raises `NoTenant` without a tenant."""
+        return branding_of(self.config(BRANDING))
 
     async def meter(
         self,

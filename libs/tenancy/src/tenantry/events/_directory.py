@@ -1,4 +1,4 @@
-"""The local state that every service has from the state topics: tenants, tiers, signing keys, credentials."""
+"""The local state that every service has from the state topics: tenants, tiers, keys, credentials, configuration."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,31 +9,42 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from tenantry import LocalDirectory, Tenant, Tier
+from tenantry.config import ConfigStore, Layer, LayerDocument, NamespaceSchema, parse_platform_key
 from tenantry.events._envelope import InvalidRecord, version_of
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
+from tenantry.features import Flag, FlagStore
 from tenantry.identity import Credential, CredentialStore, KeySet
 
 TENANT_STATE: Final = "tenant.state.v1"
 PLATFORM_STATE: Final = "platform.state.v1"
 TENANT_CREDENTIALS: Final = "tenant.credentials.v1"
+TENANT_CONFIG: Final = "tenant.config.v1"
 
 _TIER: Final = b"tier/"
 _JWKS: Final = b"jwks"
+_CONFIG: Final = b"config/"
+_SCHEMA: Final = b"config-schema/"
+_FLAG: Final = b"flag/"
 
 _decode_tenant: Final = msgspec.json.Decoder(Tenant).decode
 _decode_tier: Final = msgspec.json.Decoder(Tier).decode
 _decode_jwks: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_credential: Final = msgspec.json.Decoder(Credential).decode
+_decode_layer: Final = msgspec.json.Decoder(LayerDocument).decode
+_decode_schema: Final = msgspec.json.Decoder(NamespaceSchema).decode
+_decode_flag: Final = msgspec.json.Decoder(Flag).decode
 
 
 class KafkaDirectory:
-    """Tenants, tiers, keys and credentials in memory, following Kafka; look-ups never wait for a server."""
+    """Tenants, tiers, keys, credentials and configuration in memory, following Kafka; look-ups never wait for a server."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self.directory = LocalDirectory()
         self.keys = KeySet()
         self.credentials = CredentialStore()
+        self.config = ConfigStore()
+        self.flags = FlagStore(self.config)
         # A relay that died before it could delete publishes again: a revoked credential must not come back for that.
         self._versions: dict[tuple[str, bytes], int] = {}
         self._waiters: set[tuple[Callable[[], bool], asyncio.Future[None]]] = set()
@@ -41,9 +52,10 @@ class KafkaDirectory:
             kafka.topic(TENANT_STATE): self._apply_tenant,
             kafka.topic(PLATFORM_STATE): self._apply_platform,
             kafka.topic(TENANT_CREDENTIALS): self._apply_credential,
+            kafka.topic(TENANT_CONFIG): self._apply_config,
         }
         self._reader = StateReader(
-            kafka, [TENANT_STATE, PLATFORM_STATE, TENANT_CREDENTIALS], self._apply, on_batch=self._wake
+            kafka, [TENANT_STATE, PLATFORM_STATE, TENANT_CREDENTIALS, TENANT_CONFIG], self._apply, on_batch=self._wake
         )
 
     async def start(self) -> None:
@@ -105,13 +117,41 @@ class KafkaDirectory:
         self.directory.upsert(tenant)
 
     def _apply_platform(self, key: bytes, value: bytes | None) -> None:
-        # Other documents of this topic (flags, config schemas, regions) are for others.
-        if value is None:
+        # Other documents of this topic are for others.
+        if key.startswith(_CONFIG):
+            self._apply_layer(*parse_platform_key(key.decode()), value)
+        elif key.startswith(_FLAG):
+            self._apply_flag(key.removeprefix(_FLAG).decode(), value)
+        elif value is None:
             return
-        if key == _JWKS:
+        elif key == _JWKS:
             self.keys.replace(_decode_jwks(value))
         elif key.startswith(_TIER):
             self.directory.upsert_tier(_decode_tier(value))
+        elif key.startswith(_SCHEMA):
+            self.config.upsert_schema(_decode_schema(value))
+
+    def _apply_config(self, key: bytes, value: bytes | None) -> None:
+        tenant_id, _, namespace = key.decode().partition("/")
+        self._apply_layer(Layer.TENANT, str(UUID(tenant_id)), namespace, value)
+
+    def _apply_layer(self, layer: Layer, name: str, namespace: str, value: bytes | None) -> None:
+        if value is None:
+            self.config.remove(layer, name, namespace)
+            return
+        document = _decode_layer(value)
+        if (document.layer, document.name, document.namespace) != (layer, name, namespace):
+            raise ValueError("the key names another layer than the document")
+        self.config.upsert(document)
+
+    def _apply_flag(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self.flags.remove(name)
+            return
+        flag = _decode_flag(value)
+        if flag.name != name:
+            raise ValueError("the key names another flag than the document")
+        self.flags.upsert(flag)
 
     def _apply_credential(self, key: bytes, value: bytes | None) -> None:
         if value is None:
