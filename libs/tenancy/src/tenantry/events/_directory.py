@@ -37,7 +37,7 @@ _decode_flag: Final = msgspec.json.Decoder(Flag).decode
 
 
 class KafkaDirectory:
-    """Tenants, tiers, keys, credentials and configuration in memory, following Kafka; look-ups never wait for a server."""
+    """Tenants, tiers, credentials and configuration in memory, following Kafka; look-ups never wait for a server."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self.directory = LocalDirectory()
