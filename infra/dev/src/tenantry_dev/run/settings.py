@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tenantry.database import ServiceUrls
 from tenantry_dev.home import Home, Secrets, write_json
+from tenantry_dev.run.kafka import OPERATOR as KAFKA_OPERATOR
+from tenantry_dev.run.kafka import login, login_environment
 from tenantry_dev.run.supervisor import Program
 from tenantry_dev.stack.ports import HOST
 
@@ -35,10 +37,11 @@ _RANKS = {"relay": 10, "worker": 20, "meter": 20, "api": 30}
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where everything listens. `ports` are of the services."""
+    """Where everything listens. `ports` are of the services; an embedded Kafka has users of ours."""
 
     ports: Mapping[str, int]
     kafka: str
+    kafka_is_embedded: bool
 
     def url(self, service: str) -> str:
         return f"http://{HOST}:{self.ports[service]}"
@@ -75,6 +78,7 @@ def write_operator_file(home: Home, kept: Secrets, addresses: Addresses, postgre
         "urls": addresses.urls,
         "postgres": postgres,
         "kafka": addresses.kafka,
+        "kafka_login": login(kept, KAFKA_OPERATOR) if addresses.kafka_is_embedded else None,
     }
     write_json(home.operator_file, document)
 
@@ -120,6 +124,8 @@ def _environment(home: Home, kept: Secrets, addresses: Addresses, urls: ServiceU
         f"{prefix}_SYSTEM_DATABASE_URL": urls.system,
         f"{prefix}_MIGRATOR_DATABASE_URL": urls.migrator,
     }
+    if addresses.kafka_is_embedded:
+        environment |= login_environment(kept, service)
     if urls.provisioner is not None:
         environment[f"{prefix}_PROVISIONER_DATABASE_URL"] = urls.provisioner
     return environment | _OWN.get(service, _nothing)(home, kept, addresses)

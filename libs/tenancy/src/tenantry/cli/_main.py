@@ -105,10 +105,57 @@ def create(
     known: Literal["embedded", "production"] = "embedded" if profile == "embedded" else "production"
 
     async def run() -> None:
-        settings = KafkaSettings()
-        await create_topics(settings.kafka_bootstrap, known, settings.topic_prefix)
+        await create_topics(KafkaSettings(), known)
 
     run_or_exit(run())
+
+
+@topics.command()
+def grant(
+    *,
+    service: Annotated[list[str] | None, typer.Option(help="A service; may be repeated. All without it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what the users need.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Give each service's Kafka user the rights it needs, and no others.
+
+    The users have the services' names and exist already. Needs an administrator's TENANTRY_KAFKA_SASL_USERNAME.
+    """
+    from tenantry.events import KafkaSettings, acls_of, grant_rights, load_principals  # noqa: PLC0415 - the extra
+
+    known = load_principals()
+    if unknown := sorted(set(service or ()) - known.keys()):
+        raise typer.BadParameter(f"not in topics.yaml: {', '.join(unknown)}", param_hint="--service")
+    kafka, console = KafkaSettings(), Console()
+    acls = [acl for name in (service or known) for acl in acls_of(name, kafka.topic_prefix)]
+    if dry_run and as_json:
+        console.print_json(
+            data=[
+                {
+                    "user": a.user,
+                    "resource": a.kind.name,
+                    "name": a.name,
+                    "pattern": a.pattern.name,
+                    "right": a.right.name,
+                }
+                for a in acls
+            ]
+        )
+    elif dry_run:
+        table = Table("user", "resource", "name", "pattern", "right")
+        for acl in acls:
+            table.add_row(acl.user, acl.kind.name, acl.name, acl.pattern.name, acl.right.name)
+        console.print(table)
+    else:
+
+        async def run() -> None:
+            added, removed = await grant_rights(kafka, service)
+            if as_json:
+                console.print_json(data={"added": len(added), "removed": len(removed), "total": len(acls)})
+            else:
+                console.print(f"{len(acls)} rights: {len(added)} added, {len(removed)} taken away", highlight=False)
+
+        run_or_exit(run())
 
 
 def run_or_exit(work: Coroutine[Any, Any, None]) -> None:

@@ -3,6 +3,7 @@
 Needs the extra `tenantry[kafka]`.
 """
 
+from tenantry.events._access import Acl, acls_of, grant_rights, put_users
 from tenantry.events._batches import Handle, Record
 from tenantry.events._consumer import TransactionalConsumer
 from tenantry.events._dead_letters import TooManyInvalidRecords
@@ -14,7 +15,7 @@ from tenantry.events._relay import OutboxRelay
 from tenantry.events._requests import Ack, Handler, Request, RequestResponder
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
-from tenantry.events._topics import Topic, create_topics, dead_letter_topic, load_topics
+from tenantry.events._topics import Rights, Topic, create_topics, dead_letter_topic, load_principals, load_topics
 from tenantry.events._usage import USAGE_HEADERS, UsageEvent, encode_usage_event, partition_key
 from tenantry.events._usage_producer import UsageProducer
 
@@ -22,6 +23,7 @@ __all__ = [
     "LANES",
     "USAGE_HEADERS",
     "Ack",
+    "Acl",
     "Event",
     "Fenced",
     "Handle",
@@ -35,12 +37,14 @@ __all__ = [
     "Record",
     "Request",
     "RequestResponder",
+    "Rights",
     "StateReader",
     "TooManyInvalidRecords",
     "Topic",
     "TransactionalConsumer",
     "UsageEvent",
     "UsageProducer",
+    "acls_of",
     "append_outbox",
     "append_outbox_many",
     "create_topics",
@@ -50,7 +54,10 @@ __all__ = [
     "encode_data",
     "encode_usage_event",
     "format_time",
+    "grant_rights",
     "lane_of",
+    "load_principals",
     "load_topics",
     "partition_key",
+    "put_users",
 ]

@@ -50,12 +50,22 @@ class _DeadLetters(msgspec.Struct, frozen=True):
     retention_days: int
 
 
+class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the user of a service may do with topics, and whose groups it may look at."""
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    describes: tuple[str, ...] = ()
+    watches: tuple[str, ...] = ()
+
+
 class _Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profiles: dict[Profile, _ProfileConfig]
     config: dict[str, Any]
     cleanup: dict[str, dict[str, Any]]
     dead_letters: _DeadLetters
     topics: list[Topic]
+    principals: dict[str, Rights]
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -79,6 +89,11 @@ def load_topics() -> list[Topic]:
                 )
             )
     return topics
+
+
+def load_principals() -> dict[str, Rights]:
+    """The rights of every service's user, by service."""
+    return _load().principals
 
 
 async def create_topics(
