@@ -5,13 +5,51 @@ Asking without a tenant raises; there is no "no tenant means all tenants" anywhe
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import Any
 
 from tenantry._errors import NoTenant, TenantAlreadyBound
 from tenantry._tenant import Tenant
+from tenantry.identity._principal import Principal
 
 _current: ContextVar[Tenant] = ContextVar("tenantry_current_tenant")
 _request_id: ContextVar[str | None] = ContextVar("tenantry_request_id", default=None)
+_traceparent: ContextVar[str | None] = ContextVar("tenantry_traceparent", default=None)
+_caller: ContextVar[Principal | None] = ContextVar("tenantry_caller", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantContext:
+    """What a task works for, in one value: to hand on to another task, process or service."""
+
+    tenant: Tenant
+    principal: Principal | None
+    """Who asked for it; None for work of the system's own."""
+    request_id: str | None
+    traceparent: str | None
+    """The caller's place in a trace (W3C Trace Context); None where it sent none."""
+
+
+class Binding:
+    """What one request has set for its task, until it is released."""
+
+    __slots__ = ("_set",)
+
+    def __init__(self, request_id: str, traceparent: str | None) -> None:
+        self._set: list[tuple[ContextVar[Any], Token[Any]]] = [(_request_id, _request_id.set(request_id))]
+        if traceparent is not None:
+            self._set.append((_traceparent, _traceparent.set(traceparent)))
+
+    def bind(self, principal: Principal, tenant: Tenant | None) -> None:
+        """From here on the task works for this caller, and for the tenant where there is one."""
+        self._set.append((_caller, _caller.set(principal)))
+        if tenant is not None:
+            self._set.append((_current, _current.set(tenant)))
+
+    def release(self) -> None:
+        for variable, token in self._set:
+            variable.reset(token)
 
 
 def current_tenant() -> Tenant:
@@ -30,6 +68,11 @@ def current_tenant_or_none() -> Tenant | None:
 def current_request_id() -> str | None:
     """The id of the request that this task serves, for logs and outgoing calls; None outside a request."""
     return _request_id.get()
+
+
+def current_context() -> TenantContext:
+    """Tenant, caller, request and trace of this task. Raises `NoTenant` where no tenant is set."""
+    return TenantContext(current_tenant(), _caller.get(), _request_id.get(), _traceparent.get())
 
 
 @contextmanager

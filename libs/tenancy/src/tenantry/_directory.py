@@ -28,6 +28,10 @@ class TenantDirectory(Protocol):
 
     def by_slug(self, slug: str) -> Tenant | None: ...
 
+    def by_domain(self, name: str) -> Tenant | None:
+        """The tenant that has proven that this host name is its own; `name` in lower case, without a final dot."""
+        ...
+
     def tier(self, name: str) -> Tier | None: ...
 
     def is_purged(self, tenant_id: UUID) -> bool:
@@ -44,6 +48,7 @@ class LocalDirectory:
         self._tenants: dict[UUID, Tenant] = {}
         self._by_external_id: dict[str, Tenant] = {}
         self._by_slug: dict[str, Tenant] = {}
+        self._by_domain: dict[str, Tenant] = {}
         self._by_text: dict[str, Tenant] = {}
         self._tiers: dict[str, Tier] = {}
         self._purged: set[UUID] = set()
@@ -82,6 +87,9 @@ class LocalDirectory:
     def by_slug(self, slug: str) -> Tenant | None:
         return self._by_slug.get(slug)
 
+    def by_domain(self, name: str) -> Tenant | None:
+        return self._by_domain.get(name)
+
     def tier(self, name: str) -> Tier | None:
         return self._tiers.get(name)
 
@@ -100,6 +108,8 @@ class LocalDirectory:
         self._tenants[tenant.id] = tenant
         self._by_text[str(tenant.id)] = tenant
         self._by_slug[tenant.slug] = tenant
+        for domain in tenant.domains:
+            self._by_domain[domain] = tenant
         if tenant.external_id is not None:
             self._by_external_id[tenant.external_id] = tenant
         self.version += 1
@@ -124,5 +134,9 @@ class LocalDirectory:
     def _unindex(self, tenant: Tenant) -> None:
         self._by_text.pop(str(tenant.id), None)
         self._by_slug.pop(tenant.slug, None)
+        for domain in tenant.domains:
+            # One that another tenant has proven since is that tenant's, whichever document comes first.
+            if self._by_domain.get(domain) is tenant:
+                del self._by_domain[domain]
         if tenant.external_id is not None:
             self._by_external_id.pop(tenant.external_id, None)

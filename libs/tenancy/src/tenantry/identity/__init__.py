@@ -12,33 +12,56 @@ from tenantry.identity._credentials import (
     new_session_secret,
     secret_hash,
 )
-from tenantry.identity._identify import TENANT_HEADER, TENANT_PARAMETER, CsrfRefused, Identifier, Identity
+from tenantry.identity._headers import API_KEY_HEADER, CONTEXT_HEADER, TENANT_HEADER
+from tenantry.identity._hosts import Hosts, UnknownHost
+from tenantry.identity._identify import (
+    DEFAULT_SOURCES,
+    CredentialConflict,
+    CsrfRefused,
+    Identifier,
+    Identity,
+    Source,
+    Verifier,
+)
 from tenantry.identity._keys import KeySet
 from tenantry.identity._principal import Principal, PrincipalKind, Scope
+from tenantry.identity._resolver import Resolver
+from tenantry.identity._selectors import DEFAULT_SELECTORS, TENANT_PARAMETER, Selector
 from tenantry.identity._service_tokens import ServiceTokens
 from tenantry.identity._tokens import ALGORITHM, MAX_TOKEN_LIFETIME, InvalidToken, TokenVerifier
 
 __all__ = [
     "ALGORITHM",
+    "API_KEY_HEADER",
     "API_KEY_PREFIX",
+    "CONTEXT_HEADER",
     "CSRF_HEADER",
+    "DEFAULT_SELECTORS",
+    "DEFAULT_SOURCES",
     "MAX_TOKEN_LIFETIME",
     "SESSION_COOKIE",
     "SESSION_PREFIX",
     "TENANT_HEADER",
     "TENANT_PARAMETER",
     "Credential",
+    "CredentialConflict",
     "CredentialStore",
     "CsrfRefused",
+    "Hosts",
     "Identifier",
     "Identity",
     "InvalidToken",
     "KeySet",
     "Principal",
     "PrincipalKind",
+    "Resolver",
     "Scope",
+    "Selector",
     "ServiceTokens",
+    "Source",
     "TokenVerifier",
+    "UnknownHost",
+    "Verifier",
     "csrf_token",
     "new_api_key",
     "new_session_secret",

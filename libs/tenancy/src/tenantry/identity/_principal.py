@@ -25,6 +25,8 @@ class Scope(StrEnum):
 
     PLATFORM = "platform"
     SERVICE = "service"
+    DELIVER = "identity:deliver"
+    """For the company's mailer, beside `SERVICE`: to ask for the codes by which people get in."""
     TENANT_ADMIN = "tenant:admin"
     TENANT_WRITE = "tenant:write"
     TENANT_READ = "tenant:read"
