@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,13 +19,14 @@ from tenacity.wait import wait_fixed
 
 from tenant_service.app import create_app
 from tenant_service.audit import Actor
-from tenant_service.domain.saga import AckOutcome, RetryPolicy, RunKind
-from tenant_service.runs.engine import Turn, take_turn
+from tenant_service.domain.saga import AckOutcome, RetryPolicy, RunKind, StepName
+from tenant_service.domain.suspension import SuspensionReason
+from tenant_service.runs.engine import Turn, take_turns
 from tenant_service.runs.repository import Ack, Run, list_runs, store_acks
-from tenant_service.runs.steps import STEPS, SagaSettings
+from tenant_service.runs.steps import STEPS, SagaSettings, StepWork
 from tenant_service.runtime import Runtime
 from tenant_service.settings import TenantSettings
-from tenant_service.tenants.service import NewTenant, create_tenant, get_tenant
+from tenant_service.tenants.service import NewTenant, create_tenant, get_tenant, suspend_tenant
 from tenant_service.transactions import Transactions
 from tenantry import Clock, ManualClock, SystemClock, Tenant, current_request_id
 from tenantry.testing import ServiceDatabase
@@ -46,7 +47,11 @@ class Platform:
     settings: SagaSettings = field(
         default_factory=lambda: SagaSettings(
             store="primary",
-            services={RunKind.PROVISION: ("app",), RunKind.CLOCK_ADVANCE: ("app", "billing")},
+            services={
+                RunKind.PROVISION: ("app",),
+                RunKind.CLOCK_ADVANCE: ("app", "billing"),
+                RunKind.CONFIRM_STATE: ("app", "usage"),
+            },
             retry=RetryPolicy(wait=wait_fixed(5), attempts=3, answer_within=timedelta(seconds=30)),
         )
     )
@@ -66,16 +71,28 @@ class Platform:
         async with self.transactions.begin() as session:
             return await get_tenant(session, str(tenant_id))
 
-    async def turn(self) -> Turn | None:
+    async def activate(self, **wanted: Any) -> Tenant:
+        """A tenant whose provisioning is done."""
+        tenant = await self.create(**wanted)
+        await self.turns()
+        await self.answer_all(tenant.id)
+        await self.turns()
+        return await self.get(tenant.id)
+
+    async def suspend(self, tenant_id: UUID, reason: SuspensionReason = SuspensionReason.ABUSE) -> Tenant:
+        async with self.transactions.begin() as session:
+            return await suspend_tenant(session, str(tenant_id), reason, "a note", actor=OPERATOR, now=self.clock.now())
+
+    async def turn(self, work: Mapping[StepName, StepWork] = STEPS) -> list[Turn]:
         """One turn of a worker."""
         async with self.transactions.begin() as session:
-            return await take_turn(session, STEPS, self.settings, self.clock.now())
+            return await take_turns(session, work, self.settings, self.clock.now())
 
     async def turns(self) -> list[Turn]:
         """Turns until nothing is due."""
         taken = []
-        while (turn := await self.turn()) is not None:
-            taken.append(turn)
+        while turns := await self.turn():
+            taken += turns
         return taken
 
     async def runs(self, subject_id: UUID) -> Sequence[Run]:
@@ -193,7 +210,7 @@ class Api:
         settings = self.runtime.settings.saga()
         while True:
             async with self.runtime.transactions.begin() as session:
-                if await take_turn(session, STEPS, settings, self.runtime.clock.now()) is None:
+                if not await take_turns(session, STEPS, settings, self.runtime.clock.now()):
                     return
 
 

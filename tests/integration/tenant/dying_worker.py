@@ -10,7 +10,7 @@ from typing import Any
 from tenacity.wait import wait_fixed
 
 from tenant_service.domain.saga import RetryPolicy, RunKind, StepName
-from tenant_service.runs.steps import STEPS, SagaSettings, StepOutcome
+from tenant_service.runs.steps import STEPS, SagaSettings
 from tenant_service.runs.worker import SagaWorker
 from tenant_service.transactions import Transactions
 from tenantry import SystemClock
@@ -26,7 +26,7 @@ SETTINGS = SagaSettings(
 async def main(name: str, moment: str) -> None:
     work = STEPS[StepName(name)]
 
-    async def deadly(*arguments: Any) -> StepOutcome:
+    async def deadly(*arguments: Any) -> Any:
         if moment == "after":
             await work(*arguments)
             await arguments[0].flush()

@@ -7,8 +7,7 @@ import pytest
 
 from tenant_service.audit import Actor
 from tenant_service.domain.saga import AckOutcome, RunState, StepName, StepState
-from tenant_service.runs.engine import take_turn
-from tenant_service.runs.repository import claim_due_step
+from tenant_service.runs.repository import claim_due_steps
 from tenant_service.runs.service import RunNotStuck, RunOver, cancel_run, retry_run
 from tenant_service.runs.steps import place
 from tenantry import TenantStatus
@@ -164,15 +163,14 @@ async def test_an_answer_to_an_earlier_attempt_is_an_answer(platform, make_ack):
     assert (await platform.get(tenant.id)).status is TenantStatus.ACTIVE
 
 
-async def test_a_cancelled_run_ignores_what_comes_later(platform):
+async def test_a_cancelled_run_that_had_not_begun_is_over(platform):
     tenant = await platform.create()
-    await platform.turns()
     (run,) = await platform.runs(tenant.id)
     async with platform.transactions.begin() as session:
         await cancel_run(session, tenant.id, run.row.id, actor=OPERATOR, now=platform.clock.now())
-    await platform.answer_all(tenant.id)
     assert await platform.turns() == []
     assert (await platform.get(tenant.id)).status is TenantStatus.CANCELLED
+    assert await states_of(platform, tenant) == (RunState.CANCELLED, [StepState.CANCELLED] * 3)
     async with platform.transactions.begin() as session:
         with pytest.raises(RunOver):
             await cancel_run(session, tenant.id, run.row.id, actor=OPERATOR, now=platform.clock.now())
@@ -181,12 +179,11 @@ async def test_a_cancelled_run_ignores_what_comes_later(platform):
 async def test_a_step_that_raises_is_undone_and_tried_again(platform):
     tenant = await platform.create()
 
-    async def broken(session, run, step, settings, now):
-        await place(session, run, step, settings, now)
+    async def broken(session, claimed, settings, now):
+        await place(session, claimed, settings, now)
         raise RuntimeError("row value 4711")
 
-    async with platform.transactions.begin() as session:
-        await take_turn(session, {StepName.PLACE: broken}, platform.settings, platform.clock.now())
+    await platform.turn({StepName.PLACE: broken})
     (run,) = await platform.runs(tenant.id)
     step = run.steps[0]
     assert (step.state, step.attempt) == (StepState.PENDING, 1)
@@ -205,8 +202,8 @@ async def test_workers_never_hold_the_same_step(platform):
 
     async def claim(claimed: anyio.Event, release: anyio.Event):
         async with platform.transactions.begin() as session:
-            found = await claim_due_step(session, platform.clock.now())
-            seen.append(None if found is None else found[1].run_id)
+            found = await claim_due_steps(session, platform.clock.now(), 1)
+            seen.append(found[0].run.id if found else None)
             claimed.set()
             await release.wait()
 

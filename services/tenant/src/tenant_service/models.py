@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Enum, ForeignKey, ForeignKeyConstraint, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, Boolean, Enum, ForeignKey, ForeignKeyConstraint, Identity, Integer, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -138,7 +138,7 @@ class SagaStepRow(Record):
     """A step of a run. A pending or waiting one is looked at from `next_retry_at` on, at once where that is null.
 
     `attempt` counts for ever; the retry budget counts from `budget_start`, which an operator's retry moves. A step that
-    undoes another names that one's position in `compensates`.
+    undoes another names that one's position in `compensates`. Answers to attempts before `answers_from` do not count.
     """
 
     __tablename__ = "saga_step"
@@ -156,6 +156,7 @@ class SagaStepRow(Record):
     next_retry_at: Mapped[datetime | None]
     compensates: Mapped[int | None] = mapped_column(Integer)
     started_at: Mapped[datetime | None]
+    answers_from: Mapped[int] = mapped_column(Integer, default=0)
     ended_at: Mapped[datetime | None]
 
 
@@ -178,6 +179,7 @@ class SagaRequestRow(Record):
     error_detail: Mapped[str | None]
     retryable: Mapped[bool] = mapped_column(Boolean, default=False)
     result: Mapped[dict[str, Any] | None]
+    number: Mapped[int] = mapped_column(Identity())
     requested_at: Mapped[datetime]
     answered_at: Mapped[datetime | None]
 

@@ -37,7 +37,12 @@ class TenantSettings(BaseSettings):
     default_store: str = "primary"
     required_services: list[str] = Field(default_factory=list)
     clock_services: list[str] = Field(default_factory=list)
-    saga_concurrency: int = Field(default=4, ge=1, le=64)
+    # Asked, after a suspension and its end, to say that they work by the new state.
+    state_services: list[str] = Field(default_factory=list)
+    # How long before its end a trial is said to be ending, in `tenant.trial_ending.v1`.
+    trial_ending_days: int = Field(default=3, ge=0, le=365)
+    # A turn takes up to 200 steps at once, so two are enough to have one working while the other commits.
+    saga_concurrency: int = Field(default=2, ge=1, le=64)
     saga_attempts: int = Field(default=8, ge=1)
     # Kafka keeps a request for a service that is away, so asking again soon would only make work.
     saga_answer_seconds: float = Field(default=120.0, gt=0)
@@ -48,6 +53,8 @@ class TenantSettings(BaseSettings):
     def _no_slash(cls, url: str) -> str:
         return url.rstrip("/")
 
+    # Asked with the required ones and not waited for: a run lists them as degraded until they have answered.
+    optional_services: list[str] = Field(default_factory=list)
     @field_validator("sign_in_origins")
     @classmethod
     def _origins(cls, origins: list[str]) -> list[str]:
@@ -76,3 +83,7 @@ class TenantSettings(BaseSettings):
                 answer_within=timedelta(seconds=self.saga_answer_seconds),
             ),
         )
+                RunKind.CONFIRM_STATE: tuple(sorted(set(self.state_services))),
+            },
+            optional_services={
+                RunKind.PROVISION: tuple(sorted(set(self.optional_services) - set(self.required_services))),

@@ -18,7 +18,7 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from tenant_service.domain.suspension import SuspensionReason
+from tenant_service.domain.suspension import SuspensionReason, blocked_operations
 from tenantry import Conflict, TenantStatus
 
 
@@ -178,6 +178,14 @@ def apply(lifecycle: Lifecycle, order: Order) -> Lifecycle:
         raise IllegalTransition(f"A tenant that is {lifecycle.status} cannot take the command {command}")
     change = _CHANGES.get(command, _unchanged)
     return _settled(replace(change(lifecycle, order), status=status))
+
+
+def stops_other_things(before: Lifecycle, after: Lifecycle) -> bool:
+    """Whether a live tenant is stopped from doing other things than before (suspended, reactivated, read-only)."""
+    if before.status not in _LIVE or after.status not in _LIVE:
+        return False
+    then = (blocked_operations(before.status, before.reasons), before.read_only)
+    return then != (blocked_operations(after.status, after.reasons), after.read_only)
 
 
 def _settled(lifecycle: Lifecycle) -> Lifecycle:

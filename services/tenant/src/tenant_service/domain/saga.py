@@ -4,9 +4,12 @@ A run is a list of steps that are done one after the other. A step either does i
 product services (a request event) and waits until every required one has answered. The worker executes a step in the
 transaction that holds its row, so a step that a killed process had begun has not happened; whoever claims it next
 starts it again.
+
+A run that is given up is undone: the steps that had begun are compensated, the last one first, by steps of the same
+run.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,18 +18,23 @@ from types import MappingProxyType
 from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_base
 
+from tenant_service.domain.lifecycle import Command
+
 
 class RunKind(StrEnum):
     """What a run is for."""
 
     PROVISION = "provision"
     CLOCK_ADVANCE = "clock.advance"
+    CONFIRM_STATE = "state.confirm"
+    """Ask every service to say that it works by the tenant's new state, which is in force without that."""
 
 
 class RunState(StrEnum):
-    """`needs_operator` waits for a retry or a cancel; the other two besides `running` are final."""
+    """`needs_operator` waits for a retry or a cancel; `succeeded` and `cancelled` are final."""
 
     RUNNING = "running"
+    COMPENSATING = "compensating"
     SUCCEEDED = "succeeded"
     NEEDS_OPERATOR = "needs_operator"
     CANCELLED = "cancelled"
@@ -49,14 +57,66 @@ class StepName(StrEnum):
     PLACE = "place"
     REQUEST_SERVICES = "request_services"
     ACTIVATE = "activate"
+    RELEASE_SERVICES = "release_services"
+    WITHDRAW_PLACE = "withdraw_place"
 
+
+OPEN = frozenset({RunState.RUNNING, RunState.COMPENSATING, RunState.NEEDS_OPERATOR})
 
 PLANS: Mapping[RunKind, tuple[StepName, ...]] = MappingProxyType(
     {
         RunKind.PROVISION: (StepName.PLACE, StepName.REQUEST_SERVICES, StepName.ACTIVATE),
         RunKind.CLOCK_ADVANCE: (StepName.REQUEST_SERVICES,),
+        RunKind.CONFIRM_STATE: (StepName.REQUEST_SERVICES,),
     }
 )
+
+# What undoes a step. A step that is not here leaves nothing behind, or (a clock) nothing that can be taken back.
+COMPENSATIONS: Mapping[tuple[RunKind, StepName], StepName] = MappingProxyType(
+    {
+        (RunKind.PROVISION, StepName.PLACE): StepName.WITHDRAW_PLACE,
+        (RunKind.PROVISION, StepName.REQUEST_SERVICES): StepName.RELEASE_SERVICES,
+    }
+)
+
+# Steps that only write to this database: begun in the transaction that ended the step before.
+CHAINED = frozenset({StepName.REQUEST_SERVICES, StepName.ACTIVATE, StepName.WITHDRAW_PLACE})
+
+
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What becomes of the tenant when its run needs an operator, is tried again, or is given up; None: nothing."""
+
+    failed: Command | None = None
+    retried: Command | None = None
+    cancelled: Command | None = None
+
+
+CONSEQUENCES: Mapping[RunKind, Consequences] = MappingProxyType(
+    {
+        RunKind.PROVISION: Consequences(
+            failed=Command.FAIL_PROVISIONING, retried=Command.PROVISION, cancelled=Command.CANCEL_PROVISIONING
+        ),
+        RunKind.CLOCK_ADVANCE: Consequences(),
+        RunKind.CONFIRM_STATE: Consequences(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a step has come."""
+
+    position: int
+    name: StepName
+    state: StepState
+    attempt: int
+
+
+def compensations(kind: RunKind, steps: Iterable[Progress]) -> Sequence[tuple[StepName, int]]:
+    """What undoes the steps that have begun, each with the position of the step that it undoes; the last one first."""
+    begun = sorted((step for step in steps if step.attempt > 0), key=lambda step: step.position, reverse=True)
+    return [(COMPENSATIONS[kind, step.name], step.position) for step in begun if (kind, step.name) in COMPENSATIONS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +161,7 @@ class Answer:
     outcome: AckOutcome | None = None
     error_code: str | None = None
     detail: str | None = None
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +193,38 @@ def fan_in(required: Collection[str], answers: Iterable[Answer], attempt: int) -
     relevant = sorted((answer for answer in failed if answer.service in missing), key=lambda answer: answer.service)
     if not relevant:
         return FanIn(frozenset(missing))
-    first = relevant[0]
+    # One that will not do it, however often it is asked, decides.
+    first = next((answer for answer in relevant if not answer.retryable), relevant[0])
     detail = "; ".join(f"{answer.service}: {answer.detail or answer.error_code or 'failed'}" for answer in relevant)
-    return FanIn(frozenset(missing), StepFailure(first.error_code or "service-failed", detail, permanent=True))
+    return FanIn(
+        frozenset(missing), StepFailure(first.error_code or "service-failed", detail, permanent=not first.retryable)
+    )
+
+
+class ServiceState(StrEnum):
+    """Where a service is with what a step has asked of it; `degraded` is what an operator should look at."""
+
+    DONE = "done"
+    WAITING = "waiting"
+    DEGRADED = "degraded"
+
+
+def service_states(step: Progress, answers: Iterable[Answer]) -> Mapping[str, ServiceState]:
+    """The state of each service that the step has asked.
+
+    A service that has not done its part is degraded when it refused, when it was silent for a whole attempt, or when
+    the run has gone on without it.
+    """
+    asked: dict[str, list[Answer]] = {}
+    for answer in answers:
+        asked.setdefault(answer.service, []).append(answer)
+    waited_for = step.state in {StepState.PENDING, StepState.WAITING}
+    states = {}
+    for service, given in asked.items():
+        if any(answer.outcome is AckOutcome.DONE for answer in given):
+            states[service] = ServiceState.DONE
+        elif waited_for and all(answer.outcome is None and answer.attempt == step.attempt for answer in given):
+            states[service] = ServiceState.WAITING if step.state is StepState.WAITING else ServiceState.DEGRADED
+        else:
+            states[service] = ServiceState.DEGRADED
+    return states

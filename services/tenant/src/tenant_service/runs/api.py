@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenant_service.clocks.repository import find_clock
 from tenant_service.dependencies import CurrentActor, Now, Platform, TenantReference, Transaction
 from tenant_service.runs import repository, service
-from tenant_service.runs.schemas import RunOut
+from tenant_service.runs.schemas import RunOut, RunRetry
 from tenant_service.tenants.repository import find_tenant
 from tenantry.http import Cursor, Limit, Page, decode_cursor, encode_cursor
 
@@ -35,18 +35,24 @@ async def list_runs(
 
 @router.post("/{run_id}/retry")
 async def retry_run(
-    tenant_id: TenantReference, run_id: UUID, session: Transaction, actor: CurrentActor, now: Now
+    tenant_id: TenantReference,
+    run_id: UUID,
+    session: Transaction,
+    actor: CurrentActor,
+    now: Now,
+    body: RunRetry | None = None,
 ) -> RunOut:
-    """Go on from the step that failed."""
+    """Go on from the step that failed, or from an earlier one."""
     tenant, _ = await find_tenant(session, tenant_id)
-    return RunOut.of(await service.retry_run(session, tenant.id, run_id, actor=actor, now=now))
+    from_step = None if body is None else body.from_step
+    return RunOut.of(await service.retry_run(session, tenant.id, run_id, actor=actor, now=now, from_step=from_step))
 
 
 @router.post("/{run_id}/cancel")
 async def cancel_run(
     tenant_id: TenantReference, run_id: UUID, session: Transaction, actor: CurrentActor, now: Now
 ) -> RunOut:
-    """Give the run up; a tenant that was being provisioned is then `cancelled`."""
+    """Give the run up and undo what it has done; a tenant that was being provisioned is `cancelled` at once."""
     tenant, _ = await find_tenant(session, tenant_id)
     return RunOut.of(await service.cancel_run(session, tenant.id, run_id, actor=actor, now=now))
 

@@ -24,6 +24,7 @@ class AckMessage(msgspec.Struct, kw_only=True):
     outcome: AckOutcome
     error_code: str | None = None
     detail: str | None = None
+    retryable: bool = False
     result: dict[str, Any] | None = None
 
 
@@ -54,4 +55,5 @@ def _ack(record: ConsumerRecord) -> Ack:
         error_code=message.error_code,
         detail=None if message.detail is None else message.detail[:DETAIL_MAX_LENGTH],
         result=message.result,
+        retryable=message.retryable,
     )

@@ -2,23 +2,37 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
+    Select,
     bindparam,
     insert,
+    inspect,
     or_,
     select,
     text,
+    tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from tenant_service.domain.saga import PLANS, AckOutcome, Answer, RunKind, RunState, StepState
+from tenant_service.domain.saga import (
+    OPEN,
+    PLANS,
+    AckOutcome,
+    Answer,
+    Progress,
+    RunKind,
+    RunState,
+    StepName,
+    StepState,
+)
 from tenant_service.models import SagaRequestRow, SagaRunRow, SagaStepRow
 from tenantry import NotFound, uuid7
 
@@ -28,10 +42,11 @@ _STORE_ANSWERS = text(
     """
     UPDATE system.saga_request AS request
     SET outcome = given.outcome, error_code = given.error_code, error_detail = given.error_detail,
-        result = CAST(given.result AS jsonb), answered_at = :now
+        retryable = given.retryable, result = CAST(given.result AS jsonb), answered_at = :now
     FROM unnest(CAST(:request_ids AS uuid[]), CAST(:services AS text[]), CAST(:outcomes AS text[]),
-                CAST(:error_codes AS text[]), CAST(:error_details AS text[]), CAST(:results AS text[]))
-        AS given (request_id, service, outcome, error_code, error_detail, result)
+                CAST(:error_codes AS text[]), CAST(:error_details AS text[]), CAST(:retryables AS boolean[]),
+                CAST(:results AS text[]))
+        AS given (request_id, service, outcome, error_code, error_detail, retryable, result)
     WHERE request.request_id = given.request_id AND request.service = given.service AND request.outcome IS NULL
     RETURNING request.run_id, request.position
     """
@@ -59,12 +74,45 @@ _DUE: BindParameter[list[StepState]] = bindparam(
 )
 
 
+# The states of runs whose steps are carried forward.
+_GOING = (RunState.RUNNING, RunState.COMPENSATING)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run with its steps in order."""
+    """A run with its steps in order, and by step what was asked of services and what they said."""
 
     row: SagaRunRow
     steps: Sequence[SagaStepRow]
+    answers: Mapping[int, Sequence[Answer]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A step that is due, and its run, both locked."""
+
+    run: SagaRunRow
+    step: SagaStepRow
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be added; `subject_id` is the tenant or the test clock that it is about."""
+
+    kind: RunKind
+    subject_id: UUID
+    tenant_id: UUID | None
+    requested_by: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What a step asks of services."""
+
+    request_id: UUID
+    step: SagaStepRow
+    services: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +125,11 @@ class Ack:
     error_code: str | None
     detail: str | None
     result: Mapping[str, Any] | None
+    retryable: bool = False
+
+
+def progress_of(step: SagaStepRow) -> Progress:
+    return Progress(step.position, step.name, step.state, step.attempt)
 
 
 async def wake_workers(session: AsyncSession | AsyncConnection) -> None:
@@ -95,38 +148,59 @@ async def add_run(
     data: Mapping[str, Any] | None = None,
 ) -> SagaRunRow:
     """Insert a run with the steps of its plan, the first of them due at once, and wake the workers."""
-    run = SagaRunRow(
-        id=uuid7(),
-        kind=kind,
-        subject_id=subject_id,
-        tenant_id=tenant_id,
-        state=RunState.RUNNING,
-        data=dict(data or {}),
-        requested_by=requested_by,
-        created_at=now,
-        ended_at=None,
-    )
-    session.add(run)
-    await session.flush()
-    steps = [
-        {
-            "run_id": run.id,
-            "position": position,
-            "name": name,
-            "state": StepState.QUEUED if position else StepState.PENDING,
-            "attempt": 0,
-            "budget_start": 0,
-            "idempotency_key": uuid7(),
-        }
-        for position, name in enumerate(PLANS[kind])
-    ]
-    await session.execute(insert(SagaStepRow), steps)
-    await wake_workers(session)
+    (run,) = await add_runs(session, [NewRun(kind, subject_id, tenant_id, requested_by, data or {})], now=now)
     return run
 
 
-async def claim_due_step(session: AsyncSession, now: datetime) -> tuple[SagaRunRow, SagaStepRow] | None:
-    """Lock one step that is due and its run, or None. Rows that another worker or an operator holds are skipped.
+async def add_runs(session: AsyncSession, wanted: Sequence[NewRun], *, now: datetime) -> Sequence[SagaRunRow]:
+    """Insert runs as `add_run` inserts one: three statements, however many they are."""
+    if not wanted:
+        return []
+    runs = [
+        SagaRunRow(
+            id=uuid7(),
+            kind=new.kind,
+            subject_id=new.subject_id,
+            tenant_id=new.tenant_id,
+            state=RunState.RUNNING,
+            data=dict(new.data),
+            requested_by=new.requested_by,
+            created_at=now,
+            ended_at=None,
+        )
+        for new in wanted
+    ]
+    session.add_all(runs)
+    await session.flush()
+    await add_steps(session, [(run, 0, [(name, None) for name in PLANS[run.kind]]) for run in runs])
+    return runs
+
+
+async def add_steps(
+    session: AsyncSession, wanted: Iterable[tuple[SagaRunRow, int, Sequence[tuple[StepName, int | None]]]]
+) -> None:
+    """Insert steps from a position on, each with the position that it compensates; a run's first is due at once."""
+    steps = [
+        {
+            "run_id": run.id,
+            "position": first + number,
+            "name": name,
+            "state": StepState.QUEUED if number else StepState.PENDING,
+            "attempt": 0,
+            "budget_start": 0,
+            "answers_from": 0,
+            "idempotency_key": uuid7(),
+            "compensates": compensates,
+        }
+        for run, first, names in wanted
+        for number, (name, compensates) in enumerate(names)
+    ]
+    await session.execute(insert(SagaStepRow), steps)
+    await wake_workers(session)
+
+
+async def claim_due_steps(session: AsyncSession, now: datetime, limit: int) -> Sequence[Claimed]:
+    """Lock at most `limit` steps that are due, with their runs. What another worker or an operator holds is skipped.
 
     Both rows are locked by one statement that never waits, so a worker cannot deadlock with `lock_run`.
     """
@@ -136,14 +210,22 @@ async def claim_due_step(session: AsyncSession, now: datetime) -> tuple[SagaRunR
         .where(
             SagaStepRow.state.in_(_DUE),
             or_(SagaStepRow.next_retry_at.is_(None), SagaStepRow.next_retry_at <= now),
-            SagaRunRow.state == RunState.RUNNING,
+            SagaRunRow.state.in_(_GOING),
         )
         .order_by(SagaStepRow.next_retry_at.nulls_first(), SagaStepRow.run_id)
-        .limit(1)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    found = (await session.execute(statement)).one_or_none()
-    return None if found is None else (found[0], found[1])
+    return [Claimed(run, step) for run, step in await session.execute(statement)]
+
+
+async def reload(session: AsyncSession, claimed: Sequence[Claimed]) -> None:
+    """Read claimed rows again after a rollback to a savepoint has expired them: two statements."""
+    keys = [inspect(one.step).identity for one in claimed]
+    steps = select(SagaStepRow).where(tuple_(SagaStepRow.run_id, SagaStepRow.position).in_(keys))
+    runs = select(SagaRunRow).where(SagaRunRow.id.in_([key[0] for key in keys if key is not None]))
+    await session.execute(steps.execution_options(populate_existing=True))
+    await session.execute(runs.execution_options(populate_existing=True))
 
 
 async def lock_run(session: AsyncSession, subject_id: UUID, run_id: UUID) -> Run:
@@ -156,26 +238,52 @@ async def lock_run(session: AsyncSession, subject_id: UUID, run_id: UUID) -> Run
     return Run(row, (await session.scalars(steps)).all())
 
 
-async def next_step(session: AsyncSession, step: SagaStepRow) -> SagaStepRow | None:
-    """The step after this one, or None."""
-    return await session.get(SagaStepRow, (step.run_id, step.position + 1))
+async def steps_after(session: AsyncSession, steps: Collection[SagaStepRow]) -> Mapping[UUID, SagaStepRow]:
+    """By run, the step after each of these, where there is one: one statement."""
+    wanted = [(step.run_id, step.position + 1) for step in steps]
+    rows = await session.scalars(
+        select(SagaStepRow).where(tuple_(SagaStepRow.run_id, SagaStepRow.position).in_(wanted))
+    )
+    return {row.run_id: row for row in rows}
 
 
 async def list_runs(session: AsyncSession, subject_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Run]:
-    """At most `limit` runs, the newest first, with their steps: two statements."""
+    """At most `limit` runs, the newest first, with their steps and answers: three statements."""
     conditions = [SagaRunRow.subject_id == subject_id]
     if before is not None:
         conditions.append(SagaRunRow.id < before)
-    rows = (
-        await session.scalars(select(SagaRunRow).where(*conditions).order_by(SagaRunRow.id.desc()).limit(limit))
-    ).all()
+    return await _runs(session, select(SagaRunRow).where(*conditions), limit)
+
+
+async def list_troubled_runs(session: AsyncSession, subject_id: UUID, limit: int) -> Sequence[Run]:
+    """At most `limit` runs that are not over, or that a service has not answered well, the newest first."""
+    unanswered = (
+        select(SagaRequestRow.run_id)
+        .where(SagaRequestRow.run_id == SagaRunRow.id, SagaRequestRow.outcome.is_distinct_from(AckOutcome.DONE))
+        .exists()
+    )
+    troubled = select(SagaRunRow).where(
+        SagaRunRow.subject_id == subject_id,
+        or_(SagaRunRow.state.in_(OPEN), (SagaRunRow.state == RunState.SUCCEEDED) & unanswered),
+    )
+    return await _runs(session, troubled, limit)
+
+
+async def _runs(session: AsyncSession, wanted: Select[SagaRunRow], limit: int) -> Sequence[Run]:
+    rows = (await session.scalars(wanted.order_by(SagaRunRow.id.desc()).limit(limit))).all()
     if not rows:
         return []
+    ids = [row.id for row in rows]
     steps: defaultdict[UUID, list[SagaStepRow]] = defaultdict(list)
-    of_runs = SagaStepRow.run_id.in_([row.id for row in rows])
-    for step in await session.scalars(select(SagaStepRow).where(of_runs).order_by(SagaStepRow.position)):
+    for step in await session.scalars(
+        select(SagaStepRow).where(SagaStepRow.run_id.in_(ids)).order_by(SagaStepRow.position)
+    ):
         steps[step.run_id].append(step)
-    return [Run(row, steps[row.id]) for row in rows]
+    answers = await _answers(session, SagaRequestRow.run_id.in_(ids))
+    return [
+        Run(row, steps[row.id], {step.position: answers[row.id, step.position] for step in steps[row.id]})
+        for row in rows
+    ]
 
 
 async def latest_state(session: AsyncSession, subject_id: UUID) -> RunState | None:
@@ -184,39 +292,72 @@ async def latest_state(session: AsyncSession, subject_id: UUID) -> RunState | No
     return (await session.execute(newest)).scalar_one_or_none()
 
 
-async def add_requests(
-    session: AsyncSession, step: SagaStepRow, services: Sequence[str], request_id: UUID, now: datetime
-) -> None:
-    """Remember what this attempt asks of which services: one statement."""
+async def add_requests(session: AsyncSession, requests: Sequence[NewRequest], now: datetime) -> Mapping[UUID, int]:
+    """Remember what these attempts ask of which services: one statement. Returns the number of each request.
+
+    Numbers rise from request to request of a run, because the run is locked.
+    """
     rows = [
         {
-            "request_id": request_id,
+            "request_id": request.request_id,
             "service": service,
-            "run_id": step.run_id,
-            "position": step.position,
-            "attempt": step.attempt,
+            "run_id": request.step.run_id,
+            "position": request.step.position,
+            "attempt": request.step.attempt,
             "requested_at": now,
         }
-        for service in services
+        for request in requests
+        for service in request.services
     ]
-    await session.execute(insert(SagaRequestRow), rows)
+    statement = insert(SagaRequestRow).returning(SagaRequestRow.request_id, SagaRequestRow.number)
+    return {row.request_id: row.number for row in await session.execute(statement, rows)}
 
 
-async def answers_to(session: AsyncSession, step: SagaStepRow) -> Sequence[Answer]:
-    """Every request that any attempt of the step has made, with its answer where there is one."""
-    requests = select(SagaRequestRow).where(
-        SagaRequestRow.run_id == step.run_id, SagaRequestRow.position == step.position
+async def answers_to(
+    session: AsyncSession, steps: Collection[SagaStepRow]
+) -> Mapping[tuple[UUID, int], Sequence[Answer]]:
+    """By step, every request that its attempts have made, with its answer where there is one: one statement.
+
+    What was asked before an operator had the step done again does not count.
+    """
+    keys = [(step.run_id, step.position) for step in steps]
+    answers = await _answers(session, tuple_(SagaRequestRow.run_id, SagaRequestRow.position).in_(keys))
+    return {
+        (step.run_id, step.position): [
+            answer for answer in answers[step.run_id, step.position] if answer.attempt >= step.answers_from
+        ]
+        for step in steps
+    }
+
+
+async def asked_services(session: AsyncSession, positions: Mapping[UUID, int]) -> Mapping[UUID, Sequence[str]]:
+    """By run, the services that the step at this position has ever asked: one statement."""
+    asked: defaultdict[UUID, list[str]] = defaultdict(list)
+    statement = (
+        select(SagaRequestRow.run_id, SagaRequestRow.service)
+        .where(tuple_(SagaRequestRow.run_id, SagaRequestRow.position).in_(list(positions.items())))
+        .distinct()
+        .order_by(SagaRequestRow.run_id, SagaRequestRow.service)
     )
-    return [
-        Answer(
-            service=row.service,
-            attempt=row.attempt,
-            outcome=row.outcome,
-            error_code=row.error_code,
-            detail=row.error_detail,
+    for run_id, service in await session.execute(statement):
+        asked[run_id].append(service)
+    return asked
+
+
+async def _answers(session: AsyncSession, wanted: ColumnElement[bool]) -> defaultdict[tuple[UUID, int], list[Answer]]:
+    answers: defaultdict[tuple[UUID, int], list[Answer]] = defaultdict(list)
+    for row in await session.scalars(select(SagaRequestRow).where(wanted).order_by(SagaRequestRow.number)):
+        answers[row.run_id, row.position].append(
+            Answer(
+                service=row.service,
+                attempt=row.attempt,
+                outcome=row.outcome,
+                error_code=row.error_code,
+                detail=row.error_detail,
+                retryable=row.retryable,
+            )
         )
-        for row in await session.scalars(requests)
-    ]
+    return answers
 
 
 async def store_acks(connection: AsyncConnection, acks: Sequence[Ack], now: datetime) -> int:
@@ -230,6 +371,7 @@ async def store_acks(connection: AsyncConnection, acks: Sequence[Ack], now: date
         "outcomes": [ack.outcome.value for ack in acks],
         "error_codes": [ack.error_code for ack in acks],
         "error_details": [ack.detail for ack in acks],
+        "retryables": [ack.retryable for ack in acks],
         "results": [None if ack.result is None else json.dumps(ack.result) for ack in acks],
     }
     answered = (await connection.execute(_STORE_ANSWERS, given | {"now": now})).all()

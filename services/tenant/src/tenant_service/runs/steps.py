@@ -1,7 +1,7 @@
-"""The work of each step, done in the transaction that holds the step's row."""
+"""The work of each step, for many runs at once, done in the transaction that holds the steps' rows."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -11,23 +11,28 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import WORKER
 from tenant_service.domain.lifecycle import Command
-from tenant_service.domain.saga import FanIn, RetryPolicy, RunKind, StepName, fan_in
-from tenant_service.models import SagaRunRow, SagaStepRow
+from tenant_service.domain.saga import Answer, RetryPolicy, RunKind, StepFailure, StepName, fan_in
+from tenant_service.models import SagaRunRow, SagaStepRow, TenantRow
 from tenant_service.publication import TENANT_REQUESTS
 from tenant_service.runs import repository
-from tenant_service.tenants.repository import lock_tenant
-from tenant_service.tenants.service import command_tenant, place_tenant
+from tenant_service.runs.repository import Claimed, NewRequest
+from tenant_service.tenants.repository import lock_tenants
+from tenant_service.tenants.service import Locked, command_tenants, place_tenants, withdraw_places
 from tenantry import uuid7
-from tenantry.events import append_outbox
+from tenantry.events import OutboxEvent, append_outbox_many
 
 
 @dataclass(frozen=True, slots=True)
 class SagaSettings:
-    """What the steps need to know of the deployment."""
+    """What the steps need to know of the deployment.
+
+    `services` must answer before a run goes on. `optional_services` are asked with them and not waited for.
+    """
 
     store: str
     services: Mapping[RunKind, tuple[str, ...]]
     retry: RetryPolicy
+    optional_services: Mapping[RunKind, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,99 +42,197 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The step waits for services until `until`; an answer wakes it before that."""
+    """The step waits until `until`; an answer of a service wakes it before that."""
 
     until: datetime
 
 
 StepOutcome = Finished | Waiting
-StepWork = Callable[[AsyncSession, SagaRunRow, SagaStepRow, SagaSettings, datetime], Awaitable[StepOutcome]]
+StepWork = Callable[
+    [AsyncSession, Sequence[Claimed], SagaSettings, datetime], Awaitable[Sequence[StepOutcome | StepFailure]]
+]
+"""The work of a step for many runs: an outcome for each, in order. What it raises is undone, and the work is then given
+the runs one by one, so that one that cannot succeed stops no other."""
+
+OneWork = Callable[[AsyncSession, SagaRunRow, SagaStepRow, SagaSettings, datetime], Awaitable[StepOutcome]]
 
 
-class NoAnswer(Exception):
-    """Services did not answer in time; the message names them."""
+def each(work: OneWork) -> StepWork:
+    """The work of a step that is done for one run at a time."""
 
+    async def work_on_each(
+        session: AsyncSession, claimed: Sequence[Claimed], settings: SagaSettings, now: datetime
+    ) -> Sequence[StepOutcome]:
+        return [await work(session, one.run, one.step, settings, now) for one in claimed]
 
-class ServiceRefused(Exception):
-    """A service answered that it cannot do its part; `args` are its code and its words."""
+    return work_on_each
 
 
 async def place(
-    session: AsyncSession, run: SagaRunRow, _step: SagaStepRow, settings: SagaSettings, now: datetime
-) -> StepOutcome:
-    """Say where the tenant's data will live; the tenant is `provisioning` from here on."""
-    row, clock = await lock_tenant(session, run.subject_id)
-    await place_tenant(session, row, clock, store=settings.store, actor=WORKER, now=now)
-    return Finished()
+    session: AsyncSession, claimed: Sequence[Claimed], settings: SagaSettings, now: datetime
+) -> Sequence[StepOutcome]:
+    """Say where the tenants' data will live; they are `provisioning` from here on."""
+    tenants = await _tenants(session, claimed)
+    await place_tenants(session, list(tenants.values()), store=settings.store, actor=WORKER, now=now)
+    return [Finished()] * len(claimed)
 
 
 async def request_services(
-    session: AsyncSession, run: SagaRunRow, step: SagaStepRow, settings: SagaSettings, now: datetime
-) -> StepOutcome:
-    """Ask every required service that has not yet done its part, then add up the answers each time one comes in.
+    session: AsyncSession, claimed: Sequence[Claimed], settings: SagaSettings, now: datetime
+) -> Sequence[StepOutcome | StepFailure]:
+    """Ask every service that has not yet done its part, then add up the answers each time one comes in."""
 
-    Raises `ServiceRefused` and `NoAnswer`.
-    """
-    required = settings.services[run.kind]
-    answers = await repository.answers_to(session, step)
-    asked = any(answer.attempt == step.attempt for answer in answers)
-    result = fan_in(required, answers, step.attempt)
-    if result.complete:
-        return Finished()
-    if not asked:
-        await _ask(session, run, step, result, now)
-        return Waiting(until=now + settings.retry.answer_within)
-    if result.failure is not None:
-        raise ServiceRefused(result.failure.code, result.failure.detail)
-    deadline = (step.started_at or now) + settings.retry.answer_within
-    if now >= deadline:
-        raise NoAnswer(", ".join(sorted(result.missing)))
-    return Waiting(until=deadline)
+    def services_of(one: Claimed) -> Services:
+        kind = one.run.kind
+        return Services(settings.services.get(kind, ()), settings.optional_services.get(kind, ()))
+
+    return await ask_services(session, claimed, settings, now, services_of, lambda run: _REQUEST_KIND[run.kind])
 
 
 async def activate(
-    session: AsyncSession, run: SagaRunRow, _step: SagaStepRow, _settings: SagaSettings, now: datetime
-) -> StepOutcome:
-    """Every service is ready: the tenant may be used."""
-    row, clock = await lock_tenant(session, run.subject_id)
-    await command_tenant(session, row, clock, Command.ACTIVATE, actor=WORKER, now=now, note=f"run {run.id}")
-    return Finished()
+    session: AsyncSession, claimed: Sequence[Claimed], _settings: SagaSettings, now: datetime
+) -> Sequence[StepOutcome]:
+    """Every service is ready: the tenants may be used."""
+    tenants = await _tenants(session, claimed)
+    await command_tenants(session, list(tenants.values()), Command.ACTIVATE, actor=WORKER, now=now)
+    return [Finished()] * len(claimed)
+
+
+async def release_services(
+    session: AsyncSession, claimed: Sequence[Claimed], settings: SagaSettings, now: datetime
+) -> Sequence[StepOutcome | StepFailure]:
+    """Have every service that was asked for a place give it back, whatever it has answered: it may be at it now."""
+    undone = {one.step.run_id: one.step.compensates or 0 for one in claimed}
+    asked = await repository.asked_services(session, undone)
+
+    def services_of(one: Claimed) -> Services:
+        return Services(asked.get(one.run.id, ()), ())
+
+    return await ask_services(session, claimed, settings, now, services_of, lambda _run: "tenant.release")
+
+
+async def withdraw_place(
+    session: AsyncSession, claimed: Sequence[Claimed], _settings: SagaSettings, now: datetime
+) -> Sequence[StepOutcome]:
+    """The tenants live nowhere any more: their stores have room for others."""
+    tenants = await _tenants(session, claimed)
+    await withdraw_places(session, list(tenants.values()), actor=WORKER, now=now)
+    return [Finished()] * len(claimed)
 
 
 STEPS: Mapping[StepName, StepWork] = MappingProxyType(
-    {StepName.PLACE: place, StepName.REQUEST_SERVICES: request_services, StepName.ACTIVATE: activate}
+    {
+        StepName.PLACE: place,
+        StepName.REQUEST_SERVICES: request_services,
+        StepName.ACTIVATE: activate,
+        StepName.RELEASE_SERVICES: release_services,
+        StepName.WITHDRAW_PLACE: withdraw_place,
+    }
 )
 
 _REQUEST_KIND: Mapping[RunKind, str] = MappingProxyType(
-    {RunKind.PROVISION: "tenant.provision", RunKind.CLOCK_ADVANCE: "clock.advance"}
+    {
+        RunKind.PROVISION: "tenant.provision",
+        RunKind.CLOCK_ADVANCE: "clock.advance",
+        RunKind.CONFIRM_STATE: "tenant.state_applied",
+    }
 )
 
 
-async def _ask(session: AsyncSession, run: SagaRunRow, step: SagaStepRow, wanted: FanIn, now: datetime) -> None:
-    services = sorted(wanted.missing)
-    request_id = uuid7()
-    await repository.add_requests(session, step, services, request_id, now)
-    await append_outbox(
-        session,
-        topic=TENANT_REQUESTS,
-        key=str(run.subject_id),
-        type=f"{_REQUEST_KIND[run.kind]}_requested.v1",
-        data={
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Who is asked: the required ones are waited for, the optional ones are not."""
+
+    required: Sequence[str]
+    optional: Sequence[str]
+
+
+async def ask_services(
+    session: AsyncSession,
+    claimed: Sequence[Claimed],
+    settings: SagaSettings,
+    now: datetime,
+    services_of: Callable[[Claimed], Services],
+    kind_of: Callable[[SagaRunRow], str],
+) -> Sequence[StepOutcome | StepFailure]:
+    """The work of a step that asks services: a request for each run that has not asked in this attempt, then the sum.
+
+    Four statements, however many the runs are.
+    """
+    answers = await repository.answers_to(session, [one.step for one in claimed])
+    to_ask: list[tuple[Claimed, Sequence[str]]] = []
+    outcomes: list[StepOutcome | StepFailure] = []
+    for one in claimed:
+        services, given = services_of(one), answers[one.step.run_id, one.step.position]
+        missing = fan_in({*services.required, *services.optional}, given, one.step.attempt).missing
+        outcome = _sum(services, given, one.step, settings.retry, now)
+        outcomes.append(outcome)
+        if missing and not isinstance(outcome, StepFailure) and not _asked(given, one.step):
+            to_ask.append((one, sorted(missing)))
+    await _ask(session, to_ask, kind_of, now)
+    return outcomes
+
+
+def _asked(answers: Sequence[Answer], step: SagaStepRow) -> bool:
+    return any(answer.attempt == step.attempt for answer in answers)
+
+
+def _sum(
+    services: Services, answers: Sequence[Answer], step: SagaStepRow, retry: RetryPolicy, now: datetime
+) -> StepOutcome | StepFailure:
+    result = fan_in(services.required, answers, step.attempt)
+    if result.complete:
+        return Finished()
+    if result.failure is not None:
+        return result.failure
+    deadline = (step.started_at or now) + retry.answer_within
+    if _asked(answers, step) and now >= deadline:
+        return StepFailure("no-answer", f"no answer in time from {', '.join(sorted(result.missing))}")
+    return Waiting(until=deadline)
+
+
+async def _ask(
+    session: AsyncSession,
+    to_ask: Sequence[tuple[Claimed, Sequence[str]]],
+    kind_of: Callable[[SagaRunRow], str],
+    now: datetime,
+) -> None:
+    if not to_ask:
+        return
+    requests = {one.step.run_id: NewRequest(uuid7(), one.step, services) for one, services in to_ask}
+    tenants = await _tenants(session, [one for one, _ in to_ask])
+    numbers = await repository.add_requests(session, list(requests.values()), now)
+    events = []
+    for one, services in to_ask:
+        run, step, request_id = one.run, one.step, requests[one.step.run_id].request_id
+        kind = kind_of(run)
+        data = dict(run.data) if run.tenant_id is None else run.data | _about(tenants[run.tenant_id][0])
+        value = {
             "request_id": str(request_id),
-            "kind": _REQUEST_KIND[run.kind],
+            "kind": kind,
             "services": services,
             "tenant_id": None if run.tenant_id is None else str(run.tenant_id),
-            "data": {"idempotency_key": str(step.idempotency_key), **await _request_data(session, run.tenant_id, run)},
-        },
-        tenant_id=run.tenant_id,
-        version=step.attempt,
-    )
+            "data": {"idempotency_key": str(step.idempotency_key), **data},
+        }
+        events.append(
+            OutboxEvent(
+                topic=TENANT_REQUESTS,
+                key=str(run.subject_id),
+                type=f"{kind}_requested.v1",
+                data=value,
+                tenant_id=run.tenant_id,
+                version=numbers[request_id],
+            )
+        )
+    await append_outbox_many(session, events)
 
 
-async def _request_data(session: AsyncSession, tenant_id: UUID | None, run: SagaRunRow) -> dict[str, Any]:
-    if tenant_id is None:
-        return run.data
-    row, _ = await lock_tenant(session, tenant_id)
+async def _tenants(session: AsyncSession, claimed: Sequence[Claimed]) -> Mapping[UUID, Locked]:
+    """The tenants of the runs, locked. Raises `NotFound`."""
+    return await lock_tenants(session, {one.run.tenant_id for one in claimed if one.run.tenant_id is not None})
+
+
+def _about(row: TenantRow) -> dict[str, Any]:
     return {
         "slug": row.slug,
         "external_id": row.external_id,

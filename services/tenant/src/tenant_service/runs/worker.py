@@ -1,4 +1,4 @@
-"""The saga worker: several loops that claim due steps, woken by NOTIFY and by the clock."""
+"""The saga worker: loops that claim the steps that are due, woken by NOTIFY and by the clock."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.domain.saga import StepName
 from tenant_service.listening import listen, until_it_works
-from tenant_service.runs.engine import Turn, take_turn
+from tenant_service.runs.engine import Turn, take_turns
 from tenant_service.runs.repository import WAKE_CHANNEL
 from tenant_service.runs.steps import STEPS, SagaSettings, StepWork
 from tenantry import Clock
@@ -61,17 +61,17 @@ class SagaWorker:
         while True:
             # Cleared before the look, so that a notification that arrives during it is not lost.
             wake.clear()
-            if await self._turn() is not None:
+            if await self._turns():
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), POLL_SECONDS)
 
-    async def _turn(self) -> Turn | None:
-        turn = None
+    async def _turns(self) -> list[Turn]:
+        turns: list[Turn] = []
         async for attempt in until_it_works("saga turn"):
             with attempt:
                 async with self._sessions() as session:
-                    turn = await take_turn(session, self._work, self._settings, self._clock.now())
-        if turn is not None:
+                    turns = await take_turns(session, self._work, self._settings, self._clock.now())
+        for turn in turns:
             _TURNS.labels(turn.run, turn.step, turn.state).inc()
-        return turn
+        return turns

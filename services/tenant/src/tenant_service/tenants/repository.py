@@ -1,6 +1,6 @@
 """SQL of the registry."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -97,6 +97,33 @@ async def lock_tenant(session: AsyncSession, reference: str | UUID) -> tuple[Ten
     return row, _clock(await session.get(TestClockRow, row.test_clock_id, populate_existing=True))
 
 
+async def lock_tenants(
+    session: AsyncSession, ids: Collection[UUID]
+) -> dict[UUID, tuple[TenantRow, TenantClock | None]]:
+    """These tenants with their clocks, locked in the order of their ids: two statements at most. Raises `NotFound`.
+
+    Everyone who locks several tenants does so in this order, so that no two wait for each other.
+    """
+    if not ids:
+        return {}
+    statement = (
+        select(TenantRow)
+        .where(TenantRow.id.in_(ids))
+        .order_by(TenantRow.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    rows = (await session.scalars(statement)).all()
+    if len(rows) != len(ids):
+        raise NotFound
+    clock_ids = {row.test_clock_id for row in rows if row.test_clock_id is not None}
+    clocks: dict[UUID | None, TestClockRow] = {}
+    if clock_ids:
+        wanted = select(TestClockRow).where(TestClockRow.id.in_(clock_ids)).execution_options(populate_existing=True)
+        clocks = {clock.id: clock for clock in await session.scalars(wanted)}
+    return {row.id: (row, _clock(clocks.get(row.test_clock_id))) for row in rows}
+
+
 async def list_tenants(
     session: AsyncSession, wanted: TenantFilter, *, after: UUID | None, limit: int
 ) -> Sequence[tuple[TenantRow, TenantClock | None]]:
@@ -116,9 +143,17 @@ async def list_tenants(
 
 async def raise_versions_of_clock(session: AsyncSession, clock_id: UUID) -> Sequence[TenantRow]:
     """Raise the version of every tenant bound to the clock and return them: one statement, however many."""
+    # Locked in the order that `lock_tenants` keeps.
+    bound = (
+        select(TenantRow.id)
+        .where(TenantRow.test_clock_id == clock_id)
+        .order_by(TenantRow.id)
+        .with_for_update()
+        .cte("bound")
+    )
     statement = (
         update(TenantRow)
-        .where(TenantRow.test_clock_id == clock_id)
+        .where(TenantRow.id.in_(select(bound.c.id)))
         .values(version=TenantRow.version + 1)
         .returning(TenantRow)
         .execution_options(populate_existing=True, synchronize_session=False)

@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenant_service import audit
 from tenant_service.audit import Actor, Deed
 from tenant_service.clocks.repository import share_clock
-from tenant_service.domain.lifecycle import WITH_NOW, Command, Lifecycle, Order, apply
+from tenant_service.domain.lifecycle import WITH_NOW, Command, Lifecycle, Order, apply, stops_other_things
 from tenant_service.domain.saga import RunKind
 from tenant_service.domain.story import Told, story_of
 from tenant_service.domain.suspension import SuspensionReason
 from tenant_service.models import TenantRow
 from tenant_service.publication import publish_tenants, tell, tell_many
-from tenant_service.runs.repository import add_run
+from tenant_service.runs.repository import NewRun, add_run, add_runs
 from tenant_service.tenants import repository
 from tenant_service.tenants.document import document, lifecycle_of, set_lifecycle
 from tenant_service.tenants.repository import TenantFilter
@@ -26,7 +26,7 @@ from tenant_service.tiers.repository import tier_of
 from tenantry import InvalidRequest, Isolation, StaleVersion, Tenant, TenantClock, TenantId, TenantStatus, uuid7
 
 Locked = tuple[TenantRow, TenantClock | None]
-"""A tenant's row, locked by `lock_tenant`, with its clock."""
+"""A tenant's row, locked, with its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +246,7 @@ async def command_tenants(
 ) -> list[Tenant]:
     """Apply a command to many locked tenants as `command_tenant` does to one: four statements, however many they are.
 
+    Where a live tenant may now do other things than before, three more add the runs that have every service confirm it.
     Raises what the first refusal is, before anything is written.
     """
     changes = []
@@ -268,7 +269,15 @@ async def command_tenants(
     documents = {tenant.id: tenant for tenant in await _publish(session, published)}
     await tell_many(session, [(documents[TenantId(row.id)], *line) for row, line in lines])
     await audit.record_many(session, actor, deeds, now=now)
+    confirmed = [documents[TenantId(row.id)] for row, _, _, before, after in changes if stops_other_things(before, after)]
+    await add_runs(session, [_confirmation(tenant, actor) for tenant in confirmed], now=now)
     return [documents.get(TenantId(row.id)) or document(row, clock) for row, clock in tenants]
+
+
+def _confirmation(tenant: Tenant, actor: Actor) -> NewRun:
+    """A run that shows when every service works by this state; the state itself is in force without it."""
+    data = {"version": tenant.version}
+    return NewRun(RunKind.CONFIRM_STATE, tenant.id, tenant.id, actor.subject, data)
 
 
 def _deed(row: TenantRow, order: Order, before: Lifecycle, after: Lifecycle, note: str) -> Deed:
@@ -282,14 +291,25 @@ def _present(clock: TenantClock | None, now: datetime) -> datetime:
     return now if clock is None else clock.now
 
 
-async def place_tenant(
-    session: AsyncSession, row: TenantRow, clock: TenantClock | None, *, store: str, actor: Actor, now: datetime
-) -> Tenant:
-    """Give a locked tenant its store, once, and let its provisioning begin. May be repeated."""
-    touched = row.store is None
-    if touched:
+async def place_tenants(
+    session: AsyncSession, tenants: Sequence[Locked], *, store: str, actor: Actor, now: datetime
+) -> None:
+    """Give locked tenants their store, once, and let their provisioning begin. May be repeated."""
+    unplaced = [row for row, _ in tenants if row.store is None]
+    for row in unplaced:
         row.store, row.placement_epoch = store, 1
-    return await command_tenant(session, row, clock, Command.PROVISION, actor=actor, now=now, touched=touched)
+    touched = {row.id for row in unplaced}
+    await command_tenants(session, tenants, Command.PROVISION, actor=actor, now=now, touched=touched)
+
+
+async def withdraw_places(session: AsyncSession, tenants: Sequence[Locked], *, actor: Actor, now: datetime) -> None:
+    """Take their store from locked tenants that have never lived there. May be repeated."""
+    placed = [(row, clock) for row, clock in tenants if row.store is not None]
+    deeds = [Deed("tenant.withdraw_place", str(row.id), row.id, {"store": row.store}) for row, _ in placed]
+    for row, _ in placed:
+        row.store = None
+    await _publish(session, placed)
+    await audit.record_many(session, actor, deeds, now=now)
 
 
 def check_version(version: int, expected: int | None) -> None:
