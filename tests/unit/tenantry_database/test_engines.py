@@ -69,6 +69,7 @@ async def test_the_least_recently_used_goes_first():
     for url in ("a", "b", "c", "a", "d"):
         async with cache.lease(url):
             pass
+    await settle()
     assert [engine.url for engine in cache.made if engine.disposed] == ["b"]
     assert cache.open_engines == 3
     await cache.dispose()
@@ -86,6 +87,7 @@ async def test_an_engine_in_use_is_never_disposed():
     end.set()
     await holder
     assert (await waiter).url == "b"
+    await settle()
     assert cache.made[0].disposed
     await cache.dispose()
 
@@ -107,6 +109,7 @@ async def test_idle_connections_count_until_they_are_closed():
     for url in "abc":
         async with cache.lease(url):
             assert cache.connections <= 2
+    await settle()
     assert [engine.url for engine in cache.made if engine.disposed] == ["a"]
     await cache.dispose()
 
@@ -164,6 +167,29 @@ async def test_idle_engines_are_evicted_but_not_those_in_use():
     assert [engine.url for engine in cache.made if engine.disposed] == ["idle"]
     end.set()
     await holder
+    await cache.dispose()
+
+
+async def test_a_busy_tenant_does_not_keep_the_others_out():
+    """With the only connection always wanted by A, B is served after the lease that A has, and A after it again."""
+    cache, order = Cache(connections=1, pool_size=1), []
+
+    async def use(url, turn):
+        async with cache.lease(url):
+            order.append(url)
+            await turn.wait()
+
+    turns = [asyncio.Event() for _ in range(6)]
+    tasks = []
+    for url, turn in zip("aabaaa", turns, strict=True):
+        tasks.append(asyncio.create_task(use(url, turn)))
+        await settle()
+    assert order == ["a", "a"], "what comes after B waits behind it"
+    for turn in turns:
+        turn.set()
+        await settle()
+    await asyncio.gather(*tasks)
+    assert order == ["a", "a", "b", "a", "a", "a"]
     await cache.dispose()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenantry.database import RoleNames, immutable_table, shared_table, system_table, tenant_table
+from tenantry.database import RoleNames, TenantColumn, immutable_table, shared_table, system_table, tenant_table
 
 ROLES = RoleNames("shelf")
 IS_TENANT = """"tenant_id" = (SELECT NULLIF(current_setting('app.tenant_id', true), '')::uuid)"""
@@ -25,8 +25,9 @@ def test_a_tenant_table_has_row_level_security_its_policies_and_grants():
 
 
 def test_the_setting_is_cast_to_the_declared_type():
-    policy = tenant_table("pool.book", ROLES, tenant_column="owner", tenant_type="bigint")[2]
-    assert """"owner" = (SELECT NULLIF(current_setting('app.tenant_id', true), '')::bigint)""" in policy
+    column = TenantColumn("owner", "bigint", setting="app.owner")
+    policy = tenant_table("pool.book", ROLES, column=column)[2]
+    assert """"owner" = (SELECT NULLIF(current_setting('app.owner', true), '')::bigint)""" in policy
     assert '"pool"."book"' in policy
 
 

@@ -1,25 +1,49 @@
 """Sessions bound to tenants, row level security, migrations and the data catalogue, on PostgreSQL."""
 
-from tenantry.database._backbone import backbone_tables
+from typing import TYPE_CHECKING, Any
+
+from tenantry.database._backbone import backbone_tables, bind_function
 from tenantry.database._bulk import copy_rows
 from tenantry.database._catalogue import DataCatalogue
+from tenantry.database._criteria import TenantScoped, bound_tenant
 from tenantry.database._databases import Databases
 from tenantry.database._environment import run_migrations_env
-from tenantry.database._errors import ConnectionsExhausted, MigrationError, UnknownStore, UnsafeRole
+from tenantry.database._errors import (
+    ConnectionsExhausted,
+    ForeignRow,
+    MigrationError,
+    StatementRefused,
+    UnknownStore,
+    UnsafeRole,
+    UnusableTenantKey,
+)
 from tenantry.database._metadata import TenantMixin, metadata
 from tenantry.database._migrations import Migrator, migrate
 from tenantry.database._names import RoleNames, tenant_database, tenant_schema
 from tenantry.database._policies import immutable_table, shared_table, system_table, tenant_table
 from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
-from tenantry.database._session import ReadSession, SystemSession, WriteSession
+from tenantry.database._session import (
+    ReadSession,
+    SyncReadSession,
+    SyncSystemSession,
+    SyncWriteSession,
+    SystemSession,
+    WriteSession,
+)
 from tenantry.database._settings import DatabaseSettings
 from tenantry.database._tables import Retention, SharedTable, SystemTable, TenantTable
+from tenantry.database._tenant_column import TENANT_ID, TenantColumn, TenantKey
+
+if TYPE_CHECKING:
+    from tenantry.database._sync_databases import SyncDatabases
 
 __all__ = [
+    "TENANT_ID",
     "ConnectionsExhausted",
     "DataCatalogue",
     "DatabaseSettings",
     "Databases",
+    "ForeignRow",
     "MigrationError",
     "Migrator",
     "ReadSession",
@@ -27,14 +51,25 @@ __all__ = [
     "RoleNames",
     "ServiceUrls",
     "SharedTable",
+    "StatementRefused",
+    "SyncDatabases",
+    "SyncReadSession",
+    "SyncSystemSession",
+    "SyncWriteSession",
     "SystemSession",
     "SystemTable",
+    "TenantColumn",
+    "TenantKey",
     "TenantMixin",
+    "TenantScoped",
     "TenantTable",
     "UnknownStore",
     "UnsafeRole",
+    "UnusableTenantKey",
     "WriteSession",
     "backbone_tables",
+    "bind_function",
+    "bound_tenant",
     "copy_rows",
     "create_service_database",
     "create_tenant_database",
@@ -48,3 +83,11 @@ __all__ = [
     "tenant_schema",
     "tenant_table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SyncDatabases":  # needs the extra
+        from tenantry.database._sync_databases import SyncDatabases  # noqa: PLC0415
+
+        return SyncDatabases
+    raise AttributeError(name)

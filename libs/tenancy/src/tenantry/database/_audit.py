@@ -171,8 +171,8 @@ async def find_faults(
     tables = list(tenant_tables)
     parameters: dict[str, Any] = {
         "tables": [table.name for table in tables],
-        "columns": [table.tenant_column for table in tables],
-        "types": [table.tenant_type for table in tables],
+        "columns": [table.column.name for table in tables],
+        "types": [table.column.type for table in tables],
         "immutables": [table.immutable for table in tables],
         "schemas": [table.schema for table in tables],
         "others": sorted(others),
@@ -212,12 +212,10 @@ async def _policy_faults(
 
 async def _generated_policies(connection: AsyncConnection, roles: RoleNames, table: TenantTable) -> dict[str, str]:
     """What the generator makes, as this server prints it."""
-    column = f"{quote(table.tenant_column)} {table.tenant_type}"
+    column = f"{quote(table.column.name)} {table.column.type}"
     async with connection.begin_nested() as savepoint:
         await connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_REFERENCE} ({column})")
-        for statement in tenant_table(
-            _REFERENCE, roles, tenant_column=table.tenant_column, tenant_type=table.tenant_type
-        ):
+        for statement in tenant_table(_REFERENCE, roles, column=table.column):
             await connection.exec_driver_sql(statement)
         rows = await connection.execute(text(_REFERENCE_POLICIES))
         policies: dict[str, str] = {row.policyname: row.definition for row in rows}

@@ -8,6 +8,7 @@ from sqlalchemy.types import BigInteger, DateTime, Integer, SmallInteger
 
 from tenantry.database._names import FUNCTION_SCHEMA, SYSTEM_SCHEMA, TENANT_SETTING, RoleNames, literal, quote
 from tenantry.database._policies import system_table, tenant_table
+from tenantry.database._tenant_column import TENANT_ID, TenantColumn
 
 _backbone = MetaData(schema=SYSTEM_SCHEMA)
 
@@ -76,6 +77,25 @@ END
 $bind$
 """
 
+# A product with a tenant column of its own kind has its key bound beside the tenant's id, in the same call.
+_BIND_KEY = """
+CREATE OR REPLACE FUNCTION {schema}.bind(tenant text, schema text, read_only boolean, key text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $bind$
+DECLARE
+    bound text := current_setting({setting_literal}, true);
+BEGIN
+    IF key IS NULL OR key = '' THEN
+        RAISE EXCEPTION 'no key to bind' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF bound <> '' AND bound <> key THEN
+        RAISE EXCEPTION 'the transaction is bound to another tenant' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    PERFORM {schema}.bind(tenant, schema, read_only);
+    EXECUTE format('SET LOCAL {setting} = %L', key);
+END
+$bind$
+"""
+
 _TABLES = (
     """
     CREATE TABLE system.outbox (
@@ -119,13 +139,14 @@ _TABLES = (
 )
 
 
-def backbone_tables(roles: RoleNames) -> list[str]:
+def backbone_tables(roles: RoleNames, *, column: TenantColumn = TENANT_ID) -> list[str]:
     """The statements of the first system migration of a service: schemas' functions, outbox, offsets, idempotency keys.
 
-    To be executed one a call; the schemas exist already (:func:`tenantry.database.migrate` makes them).
+    To be executed one a call; the schemas exist already (:func:`tenantry.database.migrate` makes them). ``column`` is
+    the product's tenant column; the backbone's own tables have ``tenant_id``.
     """
     return [
-        *bind_function(roles),
+        *bind_function(roles, column=column),
         *_TABLES,
         *system_table("system.outbox", roles, service=("INSERT",)),
         *system_table("system.consumer_offset", roles),
@@ -134,14 +155,24 @@ def backbone_tables(roles: RoleNames) -> list[str]:
     ]
 
 
-def bind_function(roles: RoleNames) -> list[str]:
-    """``tenantry.bind``: ties the transaction that calls it to one tenant and one schema, until it ends."""
-    signature = f"{FUNCTION_SCHEMA}.bind(text, text, boolean)"
-    return [
-        _BIND,
-        f"REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC",
-        f"GRANT EXECUTE ON FUNCTION {signature} TO {_list((roles.service, roles.system))}",
-    ]
+def bind_function(roles: RoleNames, *, column: TenantColumn = TENANT_ID) -> list[str]:
+    """``tenantry.bind``: ties the transaction that calls it to one tenant and one schema, until it ends.
+
+    To be executed one a call. A ``column`` with a setting of its own has a second form with a fourth argument, its key.
+    """
+    signatures = [f"{FUNCTION_SCHEMA}.bind(text, text, boolean)"]
+    statements = [_BIND]
+    if column.has_own_setting:
+        signatures.append(f"{FUNCTION_SCHEMA}.bind(text, text, boolean, text)")
+        statements.append(
+            _BIND_KEY.format(schema=FUNCTION_SCHEMA, setting=column.setting, setting_literal=literal(column.setting))
+        )
+    for signature in signatures:
+        statements += [
+            f"REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC",
+            f"GRANT EXECUTE ON FUNCTION {signature} TO {_list((roles.service, roles.system))}",
+        ]
+    return statements
 
 
 def _list(roles: Iterable[str]) -> str:

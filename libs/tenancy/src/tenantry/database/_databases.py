@@ -1,8 +1,9 @@
 """The databases of one service: engines by role, sessions by tenant."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -10,18 +11,22 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from tenantry._context import current_tenant, current_tenant_or_none
-from tenantry._errors import TenantAlreadyBound
 from tenantry._tenant import Tenant
+from tenantry.database._addresses import Addresses
+from tenantry.database._binding import TenantConnection
+from tenantry.database._bulkhead import Bulkhead
 from tenantry.database._engines import TenantEngines
-from tenantry.database._errors import UnknownStore
+from tenantry.database._guard import guard_tenants
 from tenantry.database._names import RoleNames
-from tenantry.database._placement import locate
 from tenantry.database._retry import retry_first_statement
 from tenantry.database._session import ReadSession, SystemSession, WriteSession, open_tenant_session
 from tenantry.database._settings import DatabaseSettings
-from tenantry.database._url import sqlalchemy_url, with_database
+from tenantry.database._tenant_column import TENANT_ID, TenantColumn
+from tenantry.database._url import sqlalchemy_url
 from tenantry.database._verify import verify_service_role, verify_system_role
+
+if TYPE_CHECKING:
+    from tenantry.database._sync_databases import SyncDatabases
 
 
 class Databases:
@@ -29,16 +34,26 @@ class Databases:
 
     ``follow_placement`` says whether the service keeps a tenant where its placement says (a product service, which
     answers provisioning requests), or all tenants in the pool of its own database (the services of the backbone).
-    Nothing connects before it is used. Call :meth:`dispose` at the end.
+    ``tenant_column`` is how its tables name their tenant. Nothing connects before it is used. Call :meth:`dispose` at
+    the end.
     """
 
-    def __init__(self, service: str, settings: DatabaseSettings, *, follow_placement: bool = True) -> None:
-        self._service = service
+    def __init__(
+        self,
+        service: str,
+        settings: DatabaseSettings,
+        *,
+        follow_placement: bool = True,
+        tenant_column: TenantColumn = TENANT_ID,
+    ) -> None:
         self._settings = settings
-        self._follow = follow_placement
+        self._addresses = Addresses(service, settings, follow_placement, tenant_column)
         self._roles = RoleNames(service)
         self._stores: dict[str, AsyncEngine] = {}
         self._system: AsyncEngine | None = None
+        self._sync: SyncDatabases | None = None
+        self.bulkhead: Bulkhead | None = None
+        """Shares the connections of each store between its tenants; without it, first come is first served."""
         self._tenants = TenantEngines(
             self._create_tenant_engine,
             engines=settings.tenant_engines,
@@ -52,21 +67,26 @@ class Databases:
     def system(self) -> AsyncEngine:
         """The engine of the system role, whose policies see every tenant. Raises UnknownStore without its URL."""
         if self._system is None:
-            if self._settings.system_database_url is None:
-                msg = f"{self._service.upper()}_SYSTEM_DATABASE_URL is not set"
-                raise UnknownStore(msg)
-            self._system = self._create_engine(
-                self._settings.system_database_url, size=self._settings.system_pool_size, overflow=0
-            )
+            url = self._addresses.system_url
+            self._system = self._create_engine(url, size=self._settings.system_pool_size, overflow=0)
         return self._system
+
+    @property
+    def sync(self) -> "SyncDatabases":
+        """The same for code that is not async, with connections and caps of its own. Needs ``tenantry[sync]``."""
+        if self._sync is None:
+            from tenantry.database._sync_databases import SyncDatabases  # noqa: PLC0415 - the extra
+
+            self._sync = SyncDatabases.at(self._addresses)
+        return self._sync
 
     async def verify_roles(self) -> None:
         """Raises UnsafeRole if a role of this process could bypass row level security. To be called at the start."""
         async with self._store_engine(None).connect() as connection:
-            await verify_service_role(connection, self._roles)
+            await connection.run_sync(verify_service_role, self._roles)
         if self._settings.system_database_url is not None:
             async with self.system.connect() as connection:
-                await verify_system_role(connection, self._roles)
+                await connection.run_sync(verify_system_role, self._roles)
 
     @asynccontextmanager
     async def engine_for(self, tenant: Tenant) -> AsyncIterator[AsyncEngine]:
@@ -74,11 +94,13 @@ class Databases:
 
         Its connections are not bound: without a tenant they see no rows. One block stands for one connection.
         """
-        location = locate(self._service, tenant, follow=self._follow)
-        if location.database is None:
-            yield self._store_engine(location.store)
+        location = self._addresses.locate(tenant)
+        own_database = self._addresses.own_database_url(location)
+        if own_database is None:
+            async with self._place(location.store, tenant):
+                yield self._store_engine(location.store)
         else:
-            async with self._tenants.lease(with_database(self._store_url(location.store), location.database)) as engine:
+            async with self._tenants.lease(own_database) as engine:
                 yield engine
 
     @overload
@@ -95,22 +117,15 @@ class Databases:
         """A session of one transaction that is bound to ``tenant``; it commits when the block ends without an error.
 
         Without ``tenant`` it is the current one. ``read_only`` makes the server refuse every write. Before any SQL it
-        raises NoTenant, TenantAlreadyBound in the scope of another tenant, and UnknownStore for a placement that this
-        process does not serve; ConnectionsExhausted under overload.
+        raises NoTenant, TenantAlreadyBound in the scope of another tenant, UnusableTenantKey, and UnknownStore for a
+        placement that this process does not serve; ConnectionsExhausted, or what the bulkhead raises, under overload.
         """
-        chosen = tenant or current_tenant()
-        current = current_tenant_or_none()
-        if current is not None and current.id != chosen.id:
-            raise TenantAlreadyBound("a session of one tenant was asked for in the scope of another")
-        return self._tenant_session(chosen, read_only=read_only)
+        return self._tenant_session(self._addresses.choose(tenant), read_only=read_only)
 
     @asynccontextmanager
     async def _tenant_session(self, tenant: Tenant, *, read_only: bool) -> AsyncIterator[ReadSession]:
-        schema = locate(self._service, tenant, follow=self._follow).schema
-        async with (
-            self.engine_for(tenant) as engine,
-            open_tenant_session(engine, tenant.id, schema, read_only=read_only) as session,
-        ):
+        binding = self._addresses.binding(tenant, read_only=read_only)
+        async with self.engine_for(tenant) as engine, open_tenant_session(engine, binding) as session:
             yield session
             await session.commit()
 
@@ -126,30 +141,36 @@ class Databases:
         await self._tenants.dispose()
         for engine in (*self._stores.values(), *([self._system] if self._system else [])):
             await engine.dispose()
+        if self._sync is not None:
+            await asyncio.to_thread(self._sync.dispose)
         self._stores.clear()
-        self._system = None
+        self._system = self._sync = None
 
-    def _store_url(self, store: str | None) -> str:
-        # A deployment of one store needs no list: whatever the store is called, it is the service's own.
-        if store is None or not self._settings.stores:
-            return self._settings.database_url
+    @asynccontextmanager
+    async def _place(self, store: str | None, tenant: Tenant) -> AsyncIterator[None]:
+        if self.bulkhead is None:
+            yield
+            return
+        size = self._settings.pool_size + self._settings.pool_overflow
+        place = await self.bulkhead.enter(self._addresses.store_url(store), size, tenant)
         try:
-            return self._settings.stores[store]
-        except KeyError:
-            msg = f"{self._service.upper()}_STORES has no store {store!r}"
-            raise UnknownStore(msg) from None
+            yield
+        finally:
+            place.release()
 
     def _store_engine(self, store: str | None) -> AsyncEngine:
-        url = self._store_url(store)
+        url = self._addresses.store_url(store)
         engine = self._stores.get(url)
         if engine is None:
-            engine = self._stores[url] = self._create_engine(
-                url, size=self._settings.pool_size, overflow=self._settings.pool_overflow
-            )
+            engine = self._create_engine(url, size=self._settings.pool_size, overflow=self._settings.pool_overflow)
+            guard_tenants(engine.sync_engine)
+            self._stores[url] = engine
         return engine
 
     def _create_tenant_engine(self, url: str) -> AsyncEngine:
-        return self._create_engine(url, size=self._settings.tenant_pool_size, overflow=0)
+        engine = self._create_engine(url, size=self._settings.tenant_pool_size, overflow=0)
+        guard_tenants(engine.sync_engine)
+        return engine
 
     def _create_engine(self, url: str, *, size: int, overflow: int) -> AsyncEngine:
         engine = create_async_engine(
@@ -158,6 +179,7 @@ class Databases:
             max_overflow=overflow,
             pool_timeout=self._settings.pool_timeout_seconds,
             hide_parameters=True,  # in its errors, which are logged: they are rows
+            connect_args={"connection_class": TenantConnection},
         )
         retry_first_statement(engine.sync_engine)
         event.listen(engine.sync_engine, "checkout", _replace_closed)

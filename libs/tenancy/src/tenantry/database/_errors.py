@@ -6,9 +6,13 @@ StartupRefused              ends the process
 └── MigrationError          a migration tree is not what the runner expects
 Unavailable                 503, may be tried again
 └── ConnectionsExhausted    every connection of the tenants' own databases stayed in use
+TenantryError               500, a defect of the product
+├── UnusableTenantKey       a tenant has no key of the tenant column's type
+├── ForeignRow              a row of another tenant was about to be written in a tenant's session
+└── StatementRefused        a statement would change what a connection is bound to, or outlive its transaction
 """
 
-from tenantry._errors import StartupRefused, Unavailable
+from tenantry._errors import StartupRefused, TenantryError, Unavailable
 
 
 class UnsafeRole(StartupRefused):
@@ -25,3 +29,24 @@ class MigrationError(StartupRefused):
 
 class ConnectionsExhausted(Unavailable):
     """Every connection that the tenants' own databases may have together stayed in use."""
+
+
+class UnusableTenantKey(TenantryError):
+    """A tenant has no key of the tenant column's type, such as an external id that is no number."""
+
+    type = "unusable-tenant-key"
+    title = "The tenant has no usable key"
+
+
+class ForeignRow(TenantryError):
+    """A row of another tenant was about to be written in a tenant's session. Nothing was sent."""
+
+    type = "foreign-row"
+    title = "The row belongs to another tenant"
+
+
+class StatementRefused(TenantryError):
+    """A statement would change what the connection is bound to, or leave settings behind on it. Nothing was sent."""
+
+    type = "statement-refused"
+    title = "The statement is not allowed on a tenant's connection"

@@ -5,6 +5,8 @@ from uuid import UUID
 from sqlalchemy import MetaData
 from sqlalchemy.orm import Mapped, mapped_column
 
+from tenantry.database._criteria import TenantScoped, bound_tenant
+
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -23,7 +25,7 @@ def metadata() -> MetaData:
     return MetaData(naming_convention=_NAMING)
 
 
-class TenantMixin:
-    """The tenant column, first in the table and first in its primary key."""
+class TenantMixin(TenantScoped):
+    """The tenant column, first in the table and first in its primary key, filled from the session."""
 
-    tenant_id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-100)
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True, default=bound_tenant, sort_order=-100)

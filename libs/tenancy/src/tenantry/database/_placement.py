@@ -15,18 +15,18 @@ class Location:
     schema: str
 
 
-_HOME = Location(store=None, database=None, schema=POOL_SCHEMA)
+def locate(service: str, tenant: Tenant, *, follow: bool, pool: str = POOL_SCHEMA) -> Location:
+    """The location of ``tenant`` in ``service``. A service that does not follow placements keeps all in its pool.
 
-
-def locate(service: str, tenant: Tenant, *, follow: bool) -> Location:
-    """The location of ``tenant`` in ``service``. A service that does not follow placements keeps all in its pool."""
+    ``pool`` is the schema of the tables that tenants share.
+    """
     placement = tenant.placement
     if not follow or placement is None:
-        return _HOME
+        return Location(store=None, database=None, schema=pool)
     match placement.isolation:
         case Isolation.POOL:
-            return Location(placement.store, None, POOL_SCHEMA)
+            return Location(placement.store, None, pool)
         case Isolation.SCHEMA:
             return Location(placement.store, None, tenant_schema(tenant.id))
         case Isolation.DATABASE:
-            return Location(placement.store, tenant_database(service, tenant.id), POOL_SCHEMA)
+            return Location(placement.store, tenant_database(service, tenant.id), pool)

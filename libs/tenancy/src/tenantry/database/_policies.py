@@ -5,7 +5,8 @@ Every generator returns statements to be executed one a call, in order, by the o
 
 from collections.abc import Sequence
 
-from tenantry.database._names import TENANT_SETTING, RoleNames, literal, quote, quote_qualified
+from tenantry.database._names import RoleNames, literal, quote, quote_qualified
+from tenantry.database._tenant_column import TENANT_ID, TenantColumn
 
 TENANT_POLICY = "tenant_isolation"
 SYSTEM_POLICY = "system_access"
@@ -17,34 +18,33 @@ READ_WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _GRANTABLE = frozenset(READ_WRITE)
 
 
-def tenant_predicate(column: str = "tenant_id", column_type: str = "uuid") -> str:
+def tenant_predicate(column: TenantColumn = TENANT_ID) -> str:
     """The condition of the tenant policy.
 
     After a transaction that bound a tenant the setting reads ``''`` and not NULL: without NULLIF the next unbound
     statement on that connection would raise on the cast instead of seeing nothing. The sub-select makes it an
     initplan, evaluated once a statement.
     """
-    setting = f"NULLIF(current_setting({literal(TENANT_SETTING)}, true), '')"
-    return f"{quote(column)} = (SELECT {setting}::{column_type})"
+    setting = f"NULLIF(current_setting({literal(column.setting)}, true), '')"
+    return f"{quote(column.name)} = (SELECT {setting}::{column.type})"
 
 
 def tenant_table(
     table: str,
     roles: RoleNames,
     *,
-    tenant_column: str = "tenant_id",
-    tenant_type: str = "uuid",
+    column: TenantColumn = TENANT_ID,
     service: Sequence[str] = READ_WRITE,
     system: Sequence[str] = READ_WRITE,
 ) -> list[str]:
     """Row level security, policies and grants of a table that holds rows of tenants.
 
-    ``table`` may be unqualified: it is then looked up in the schema that the migration runs in. ``tenant_type`` is the
-    declared type of the tenant column. ``service`` and ``system`` are the privileges of those roles. On a partitioned
-    table call it for the parent only: a partition that is granted directly would bypass the policies of the parent.
+    ``table`` may be unqualified: it is then looked up in the schema that the migration runs in. ``service`` and
+    ``system`` are the privileges of those roles. On a partitioned table call it for the parent only: a partition that
+    is granted directly would bypass the policies of the parent.
     """
     name = quote_qualified(table)
-    predicate = tenant_predicate(tenant_column, tenant_type)
+    predicate = tenant_predicate(column)
     isolation = f"CREATE POLICY {TENANT_POLICY} ON {name} AS PERMISSIVE FOR ALL TO {quote(roles.service)}"
     access = f"CREATE POLICY {SYSTEM_POLICY} ON {name} AS PERMISSIVE FOR ALL TO {quote(roles.system)}"
     reading = f"CREATE POLICY {BACKUP_POLICY} ON {name} AS PERMISSIVE FOR SELECT TO {quote(roles.backup)}"
@@ -58,13 +58,9 @@ def tenant_table(
     ]
 
 
-def immutable_table(
-    table: str, roles: RoleNames, *, tenant_column: str = "tenant_id", tenant_type: str = "uuid"
-) -> list[str]:
+def immutable_table(table: str, roles: RoleNames, *, column: TenantColumn = TENANT_ID) -> list[str]:
     """A tenant table whose rows are written once: no role but the owner may change or delete them."""
-    return tenant_table(
-        table, roles, tenant_column=tenant_column, tenant_type=tenant_type, service=APPEND, system=APPEND
-    )
+    return tenant_table(table, roles, column=column, service=APPEND, system=APPEND)
 
 
 def system_table(

@@ -12,20 +12,21 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from tenantry.database._binding import Binding, find_binding, send_bind
+
 _FIRST: Final = "tenantry.first_statement"
-_Bind = tuple[str, tuple[Any, ...]]
-
-
-def expect_first_statement(connection: Connection, bind: _Bind | None = None) -> None:
-    """The transaction has begun, and ``bind``, if any, has run: the next statement is the first."""
-    _state(connection)[_FIRST] = (bind,)
+_Bind = tuple[str, Binding]
 
 
 def retry_first_statement(engine: Engine) -> None:
-    """Installs the repetition on ``engine``, whose transactions must be announced by :func:`expect_first_statement`."""
+    """Installs the repetition on ``engine``; it holds for transactions that begin with a binding call."""
 
     @event.listens_for(engine, "do_execute")
     def execute(cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext) -> bool:
+        if (binding := find_binding(context)) is not None:
+            send_bind(cursor, statement, context, binding)
+            _state(context.root_connection)[_FIRST] = (statement, binding)
+            return True
         return _run(context, cursor, lambda: context.dialect.do_execute(cursor, statement, parameters, context))
 
     @event.listens_for(engine, "do_executemany")
@@ -39,8 +40,19 @@ def retry_first_statement(engine: Engine) -> None:
             _state(connection).pop(_FIRST, None)
 
 
+def bind_in_a_pipeline(engine: Engine) -> None:
+    """The same for an engine of psycopg, which prepares nothing and so has no stale plans."""
+
+    @event.listens_for(engine, "do_execute")
+    def execute(cursor: DBAPICursor, statement: str, _: Any, context: ExecutionContext) -> bool:
+        if (binding := find_binding(context)) is None:
+            return False
+        send_bind(cursor, statement, context, binding)
+        return True
+
+
 def _run(context: ExecutionContext, cursor: DBAPICursor, send: Callable[[], None]) -> bool:
-    first: tuple[_Bind | None] | None = _state(context.root_connection).pop(_FIRST, None)
+    first: _Bind | None = _state(context.root_connection).pop(_FIRST, None)
     if first is None:
         return False
     dialect = context.dialect
@@ -50,8 +62,8 @@ def _run(context: ExecutionContext, cursor: DBAPICursor, send: Callable[[], None
     except stale as error:
         context.handle_dbapi_exception(error)  # forgets every prepared statement
         dialect.do_rollback(context.root_connection.connection)
-        if (bind := first[0]) is not None:
-            dialect.do_execute(cursor, bind[0], bind[1], context)
+        statement, binding = first
+        send_bind(cursor, statement, context, binding)
         context.pre_exec()  # tells the cursor that what was prepared before now is stale
         send()
     return True

@@ -1,21 +1,63 @@
 """Sessions that are bound to one tenant for life.
 
-The bind is the first statement of every root transaction, fired by SQLAlchemy's ``after_begin``: one round trip more a
-transaction, none for savepoints, and again after a commit in the middle of a request, which would otherwise drop it.
+The bind begins every root transaction, fired by SQLAlchemy's ``after_begin``: none for savepoints, and again after a
+commit in the middle of a request, which would otherwise drop it.
 """
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.sql.base import ExecutableOption
 
 from tenantry._context import current_tenant_or_none
 from tenantry._errors import TenantAlreadyBound
-from tenantry.database._retry import expect_first_statement
+from tenantry.database._binding import Binding, bind
+from tenantry.database._tenant_column import TenantKey
 
-BIND: Final = "SELECT tenantry.bind($1, $2, $3)"
+
+class BoundSession(Session):
+    """A session of one tenant, on one engine, for life."""
+
+    def __init__(self, *, binding: Binding, engine: Callable[[], Engine], **options: Any) -> None:
+        super().__init__(**options)
+        self._binding = binding
+        self._engine = engine
+        self.own_rows: ExecutableOption | None = None
+
+    @property
+    def binding(self) -> Binding:
+        return self._binding
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self._binding.tenant_id
+
+    @property
+    def tenant_key(self) -> TenantKey:
+        """What stands in the tenant column of every row that this session sees."""
+        return self._binding.key
+
+    def get_bind(self, *_: Any, bind: Engine | Connection | None = None, **__: Any) -> Engine:
+        """The session's own engine, whatever is asked about. Raises TenantAlreadyBound for another."""
+        engine = self._engine()
+        if bind not in {None, engine} or self.bind not in {None, engine}:
+            msg = "a tenant's session stays on its engine"
+            raise TenantAlreadyBound(msg)
+        return engine
+
+
+@event.listens_for(BoundSession, "after_begin")
+def _bind(session: BoundSession, transaction: SessionTransaction, connection: Connection) -> None:
+    if transaction.nested:
+        return
+    current = current_tenant_or_none()
+    if current is not None and current.id != session.tenant_id:
+        raise TenantAlreadyBound("a session of one tenant is used in the scope of another")
+    bind(connection, session.binding)
 
 
 class ReadSession(AsyncSession):
@@ -30,38 +72,31 @@ class SystemSession(AsyncSession):
     """A session of the system role, which sees every tenant. No tenant is bound."""
 
 
-class _BoundSession(Session):
-    def __init__(self, *, tenant_id: UUID, schema: str, read_only: bool, **options: Any) -> None:
-        super().__init__(**options)
-        self.tenant_id = tenant_id
-        self._binding = (str(tenant_id), schema, read_only)
-
-    @property
-    def binding(self) -> tuple[str, str, bool]:
-        return self._binding
+class SyncReadSession(BoundSession):
+    """A :class:`ReadSession` for code that is not async."""
 
 
-@event.listens_for(_BoundSession, "after_begin")
-def _bind(session: _BoundSession, transaction: SessionTransaction, connection: Connection) -> None:
-    if transaction.nested:
-        return
-    current = current_tenant_or_none()
-    if current is not None and current.id != session.tenant_id:
-        raise TenantAlreadyBound("a session of one tenant is used in the scope of another")
-    connection.exec_driver_sql(BIND, session.binding)
-    expect_first_statement(connection, (BIND, session.binding))
+class SyncWriteSession(SyncReadSession):
+    """A :class:`WriteSession` for code that is not async."""
 
 
-def open_tenant_session(engine: AsyncEngine, tenant_id: UUID, schema: str, *, read_only: bool) -> WriteSession:
-    """A session for the rows of one tenant in ``schema``; nothing is sent before the first statement.
+class SyncSystemSession(Session):
+    """A :class:`SystemSession` for code that is not async."""
+
+
+def open_tenant_session(engine: AsyncEngine, binding: Binding) -> WriteSession:
+    """A session for the rows of one tenant; nothing is sent before the first statement.
 
     A read-only session is a WriteSession to the type checker of this module only; :class:`Databases` narrows it.
     """
     return WriteSession(
-        engine,
-        sync_session_class=_BoundSession,
+        sync_session_class=BoundSession,
         expire_on_commit=False,
-        tenant_id=tenant_id,
-        schema=schema,
-        read_only=read_only,
+        binding=binding,
+        engine=lambda: engine.sync_engine,
     )
+
+
+def open_sync_tenant_session(engine: Callable[[], Engine], binding: Binding) -> SyncWriteSession:
+    """The same; ``engine`` is asked for at the first statement."""
+    return SyncWriteSession(expire_on_commit=False, binding=binding, engine=engine)

@@ -22,6 +22,9 @@ class DatabaseSettings(BaseSettings):
     # Other stores than the one of database_url, by the name that placements use.
     stores: dict[str, str] = Field(default_factory=dict, repr=False)
 
+    # The schema of the tables that tenants share; a product that has its tables already keeps them where they are.
+    pool_schema: str = Field(default="pool", min_length=1)
+
     pool_size: int = 10
     pool_overflow: int = 10
     system_pool_size: int = 10

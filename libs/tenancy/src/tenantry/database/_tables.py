@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tenantry.database._tenant_column import TENANT_ID, TenantColumn
+
 
 class Retention(StrEnum):
     """What becomes of a tenant's rows when the tenant is purged."""
@@ -22,8 +24,7 @@ class TenantTable:
     name: str
     retention: Retention = Retention.ERASE
     immutable: bool = False
-    tenant_column: str = "tenant_id"
-    tenant_type: str = "uuid"
+    column: TenantColumn = TENANT_ID
     schema: str | None = None
 
 

@@ -12,6 +12,11 @@ def sqlalchemy_url(url: str) -> URL:
     return parsed.set(query=query)
 
 
+def sync_sqlalchemy_url(url: str) -> URL:
+    """The URL for SQLAlchemy on psycopg."""
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
 def dsn(url: str) -> str:
     """The URL for asyncpg itself."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,7 +1,6 @@
 """Refuses to serve with a role that could get around row level security."""
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, text
 
 from tenantry.database._errors import UnsafeRole
 from tenantry.database._names import RoleNames
@@ -38,18 +37,18 @@ _FINDINGS = text(
 )
 
 
-async def verify_service_role(connection: AsyncConnection, roles: RoleNames) -> None:
+def verify_service_role(connection: Connection, roles: RoleNames) -> None:
     """Raises UnsafeRole if the role of ``connection`` could see rows of a tenant that it did not bind."""
-    await _verify(connection, [roles.owner, roles.migrator, roles.provisioner, roles.system, roles.backup])
+    _verify(connection, [roles.owner, roles.migrator, roles.provisioner, roles.system, roles.backup])
 
 
-async def verify_system_role(connection: AsyncConnection, roles: RoleNames) -> None:
+def verify_system_role(connection: Connection, roles: RoleNames) -> None:
     """Raises UnsafeRole if the role of ``connection`` is more than its own policies make it."""
-    await _verify(connection, [roles.owner, roles.migrator, roles.provisioner])
+    _verify(connection, [roles.owner, roles.migrator, roles.provisioner])
 
 
-async def _verify(connection: AsyncConnection, forbidden: list[str]) -> None:
-    findings = (await connection.scalars(_FINDINGS, {"forbidden": forbidden})).all()
+def _verify(connection: Connection, forbidden: list[str]) -> None:
+    findings = connection.scalars(_FINDINGS, {"forbidden": forbidden}).all()
     if findings:
         msg = f"this role could bypass the isolation of tenants: {'; '.join(findings)}"
         raise UnsafeRole(msg)
