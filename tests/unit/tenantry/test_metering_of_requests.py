@@ -265,8 +265,8 @@ async def test_a_stream_ends_soon_after_the_right_to_it(app, recorder, issuer, s
     assert [data["status"] for _, _, data in recorder.events] == [200]
 
 
-async def test_a_stream_ends_with_its_token(app, issuer, clock, minutes, monkeypatch):
-    monkeypatch.setattr("tenantry.http._exchange.RECHECK_SECONDS", 0.0)
+async def test_a_stream_ends_with_its_token(make_app, recorder, issuer, clock, minutes):
+    app = make_app(metering=RequestMetering(recorder, event_type="things.request"), recheck_seconds=0.0)
 
     @app.get("/live")
     async def live() -> StreamingResponse:

@@ -345,9 +345,8 @@ async def connect(app, headers=()):
     return sent
 
 
-async def test_websockets_are_identified_and_end_with_the_right_to_them(make_app, issuer, suspend, a, monkeypatch):
-    monkeypatch.setattr("tenantry.http._exchange.RECHECK_SECONDS", 0.0)
-    app = make_app()
+async def test_websockets_are_identified_and_end_with_the_right_to_them(make_app, issuer, suspend, a):
+    app = make_app(recheck_seconds=0.0)
 
     @app.websocket("/live")
     async def live(socket: WebSocket):

@@ -4,32 +4,59 @@ Pure ASGI: a middleware that runs the application in another task would lose the
 BaseHTTPMiddleware does).
 """
 
+import asyncio
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal
 
+import structlog
+from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uuid_utils import uuid7 as fast_uuid7
 
 from tenantry._admission import admit
-from tenantry._context import _current, _request_id
+from tenantry._context import Binding
 from tenantry._directory import TenantDirectory
-from tenantry._errors import InvalidRequest, TenantryError, Unavailable
-from tenantry._tenant import Operation
+from tenantry._errors import InvalidRequest, TenantMismatch, TenantryError, Unavailable
+from tenantry._tenant import Operation, Tenant
 from tenantry.http._exchange import HttpExchange, ResponseCut, WebSocketExchange
+from tenantry.http._limiting import OPERATION_KEY, RequestLimiting
 from tenantry.http._metering import RequestMetering
 from tenantry.http._metrics import RequestMetrics
 from tenantry.http._problems import problem
 from tenantry.http._routes import RouteRules
 from tenantry.http._service import OPERATIONAL_PATHS
-from tenantry.identity._identify import Identifier, Identity
+from tenantry.http._watch import RECHECK_SECONDS, Watch
+from tenantry.identity._identify import CredentialConflict, Identifier, Identity
+from tenantry.identity._principal import Principal, PrincipalKind
+from tenantry.identity._principal import Scope as Granted
+
+log = structlog.get_logger(__name__)
+
+REFUSALS = Counter("requests_refused_total", "Requests that were refused before any route", ["service", "type"])
 
 IDENTITY_KEY: Final = "tenantry.identity"
 """Where the middleware leaves the `Identity` of a request in its ASGI scope."""
 
 _REQUEST_ID_HEADER: Final = b"x-request-id"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
+_TRACEPARENT_HEADER: Final = b"traceparent"
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII
+)
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# What no honest client does: it is logged for whoever watches over the system.
+_SUSPICIOUS: Final = (TenantMismatch, CredentialConflict)
+
+StaleWrites = Literal["privileged", "all", "none"]
+"""Which writes are refused while the local state is older than it may be."""
+
+
+class StateStale(Unavailable):
+    """What is known of tenants and credentials here is too old for what the request wants to do."""
+
+    type = "state-stale"
+    title = "The service has not heard of changes for too long"
 
 
 class TenancyMiddleware:
@@ -50,6 +77,11 @@ class TenancyMiddleware:
         operations: Mapping[str, Operation | None] | None = None,
         administrative: bool = False,
         metering: RequestMetering | None = None,
+        limiting: RequestLimiting | None = None,
+        recheck_seconds: float = RECHECK_SECONDS,
+        staleness: Callable[[], float] = lambda: 0.0,
+        max_staleness: float = float("inf"),
+        stale_writes: StaleWrites = "privileged",
     ) -> None:
         """`public` are routes that need no credential, beside health, metrics and docs.
 
@@ -57,15 +89,24 @@ class TenancyMiddleware:
         checked); by default GET, HEAD and OPTIONS read and everything else writes. Both are written as `RouteRules`
         takes them. In an `administrative` service the tenants are what operators and services work on, so no status
         of a tenant stops those; it stops the tenant's own credentials as everywhere.
+
+        `recheck_seconds` is how soon a stream ends after its caller has lost the right to it. `staleness` tells how old
+        the local state may be; beyond `max_staleness` seconds reads go on and `stale_writes` are refused.
         """
         self._app = app
         self._directory = directory
-        self._identify = identifier.identify
+        self._service = service
+        self._identifier = identifier
         self._public = RouteRules(dict.fromkeys((*OPERATIONAL_PATHS, *public), True))
         self._operations = RouteRules(operations or {})
         self._administrative = administrative
         self._metrics = RequestMetrics(service)
         self._metering = metering
+        self._limiting = limiting
+        self._recheck_seconds = recheck_seconds
+        self._staleness = staleness
+        self._max_staleness = max_staleness
+        self._stale_writes = stale_writes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -76,57 +117,81 @@ class TenancyMiddleware:
             await self._app(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = _find_request_id(scope["headers"])
-        exchange = HttpExchange(scope, receive, send, self._metrics, request_id)
-        request_reset = _request_id.set(request_id)
-        tenant_reset = None
+        request_id, traceparent = _find_ids(scope["headers"])
+        exchange = HttpExchange(scope, receive, send, self._metrics, request_id, self._recheck_seconds)
+        binding = Binding(request_id, traceparent)
         try:
-            if not self._public.find(scope["method"], scope["path"], False):
-                identity = self.admit(scope)
-                tenant = identity.tenant
+            scope = exchange.scope = self._identifier.route(scope)
+            if self._public.find(scope["method"], scope["path"], False):
+                self._check_public_host(scope)
+            else:
+                principal, tenant = await self.readmit(scope) if self._identifier.resolves else self.admit(scope)
+                binding.bind(principal, tenant)
                 if tenant is not None:
-                    tenant_reset = _current.set(tenant)
-                    metering = self._metering
-                    if metering is not None:
-                        metering.check()
-                        exchange.meter(metering, tenant)
+                    await self._let_in(scope, exchange, tenant)
                 exchange.recheck = self.admit
+                exchange.watch = Watch(self.readmit, scope, self._recheck_seconds)
             _check_text(scope)
             await self._app(scope, exchange.receive if exchange.metered else receive, exchange.send)
         except TenantryError as error:
             # Raised before the application was called, or by a middleware between this one and its error handlers.
             if exchange.started:
                 raise
+            self._note(error, scope)
             await problem(error, scope["path"])(scope, receive, exchange.send)
+        except asyncio.CancelledError:
+            refusal = exchange.refusal()
+            if refusal is None:
+                raise
+            await exchange.end(refusal)
         except Exception:
             if not exchange.cut:
                 exchange.status = 500  # what the outermost error handler answers
                 raise
         finally:
-            if tenant_reset is not None:
-                _current.reset(tenant_reset)
-            _request_id.reset(request_reset)
+            binding.release()
             if not exchange.finished:
                 exchange.abandon()
+            exchange.leave()
+
+    async def _let_in(self, scope: Scope, exchange: HttpExchange, tenant: Tenant) -> None:
+        if self._limiting is not None:
+            exchange.admitted(await self._limiting.admit(scope, tenant))
+        metering = self._metering
+        if metering is not None:
+            metering.check()
+            exchange.meter(metering, tenant)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = WebSocketExchange(scope, send, self.admit)
-        request_reset = _request_id.set(_find_request_id(scope["headers"]))
-        tenant_reset = None
+        watch = Watch(self.readmit, scope, self._recheck_seconds)
+        exchange = WebSocketExchange(scope, send, watch, self._recheck_seconds)
+        binding = Binding(*_find_ids(scope["headers"]))
         try:
-            if not self._public.find("GET", scope["path"], False):
-                identity = self.admit(scope)
-                if identity.tenant is not None:
-                    tenant_reset = _current.set(identity.tenant)
+            scope = exchange.scope = watch.scope = self._identifier.route(scope)
+            if self._public.find("GET", scope["path"], False):
+                self._check_public_host(scope)
+            else:
+                principal, tenant = await self.readmit(scope)
+                binding.bind(principal, tenant)
+                exchange.recheck = self.admit
+                if self._limiting is not None and tenant is not None:
+                    exchange.admitted(await self._limiting.admit(scope, tenant))
+                    receive = self._limiting.received(scope, receive, tenant)
             await self._app(scope, receive, exchange.send)
         except TenantryError as error:
+            self._note(error, scope)
             await exchange.close(error)
         except ResponseCut:
             pass
+        except asyncio.CancelledError:
+            refusal = watch.taken_for_cancellation()
+            if refusal is None:
+                raise
+            await exchange.end(refusal)
         finally:
-            if tenant_reset is not None:
-                _current.reset(tenant_reset)
-            _request_id.reset(request_reset)
+            watch.stop()
+            exchange.leave()
+            binding.release()
 
     def admit(self, scope: Scope) -> Identity:
         """Who asks and for which tenant, once that tenant may do what the request does. Leaves it in the scope too.
@@ -135,19 +200,51 @@ class TenancyMiddleware:
         """
         if not self._directory.ready:
             raise Unavailable("The tenants are not known yet; the service has just started.")
-        identity = self._identify(scope)
+        identity = self._identifier.identify(scope)
         scope[IDENTITY_KEY] = identity
         principal, tenant = identity
+        method = scope.get("method", "GET")
+        if method not in _READS:
+            self._check_staleness(principal)
         if tenant is not None and not (self._administrative and principal.acts_for_any_tenant):
-            method = scope.get("method", "GET")
-            operation = self._operations.find(
-                method, scope["path"], Operation.READ if method in _READS else Operation.WRITE
-            )
-            if operation is Operation.INGEST and principal.acts_for_any_tenant:
-                operation = Operation.SERVICE_INGEST
-            if operation is not None:
-                admit(tenant, operation)
+            self._check_status(method, scope, principal, tenant)
         return identity
+
+    async def readmit(self, scope: Scope) -> Identity:
+        """As `admit`, after the company's own resolvers have been asked (again)."""
+        if self._identifier.resolves:
+            await self._identifier.resolve(scope)
+        return self.admit(scope)
+
+    def _check_status(self, method: str, scope: Scope, principal: Principal, tenant: Tenant) -> None:
+        by_method = Operation.READ if method in _READS else Operation.WRITE
+        operation = self._operations.find(method, scope["path"], by_method)
+        if operation is Operation.INGEST and (principal.acts_for_any_tenant or principal.kind is PrincipalKind.SERVICE):
+            operation = Operation.SERVICE_INGEST
+        if operation is not None:
+            admit(tenant, operation)
+        scope[OPERATION_KEY] = operation or by_method
+
+    def _check_staleness(self, principal: Principal) -> None:
+        if self._stale_writes == "none" or (self._stale_writes == "privileged" and not _is_privileged(principal)):
+            return
+        if self._staleness() > self._max_staleness:
+            raise StateStale("What is known here of tenants and credentials is too old for this; try again.")
+
+    def _check_public_host(self, scope: Scope) -> None:
+        # Probes come by address; everything else by a name that is ours.
+        if scope["path"] not in OPERATIONAL_PATHS:
+            self._identifier.check_host(scope)
+
+    def _note(self, error: TenantryError, scope: Scope) -> None:
+        REFUSALS.labels(self._service, error.type).inc()
+        if isinstance(error, _SUSPICIOUS):
+            client = scope.get("client")
+            log.warning("request_refused", type=error.type, path=scope["path"], client=client and client[0])
+
+
+def _is_privileged(principal: Principal) -> bool:
+    return principal.actor is not None or not principal.scopes.isdisjoint((Granted.PLATFORM, Granted.TENANT_ADMIN))
 
 
 def _check_text(scope: Scope) -> None:
@@ -156,9 +253,13 @@ def _check_text(scope: Scope) -> None:
         raise InvalidRequest("The address contains the character NUL.")
 
 
-def _find_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The caller's request id where it has a harmless form, else a new one."""
+def _find_ids(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str | None]:
+    """The caller's request id where it has a harmless form, else a new one; and its place in a trace (W3C)."""
+    request_id = traceparent = None
     for name, value in headers:
-        if name == _REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
-            return value.decode()
-    return str(fast_uuid7())
+        if name == _REQUEST_ID_HEADER:
+            if _REQUEST_ID.fullmatch(value):
+                request_id = value.decode()
+        elif name == _TRACEPARENT_HEADER and _TRACEPARENT.fullmatch(value):
+            traceparent = value.decode()
+    return request_id or str(fast_uuid7()), traceparent

@@ -1,5 +1,6 @@
 """Who makes a request, and for which tenant."""
 
+from tenantry.identity._claims import InvalidToken
 from tenantry.identity._credentials import (
     API_KEY_PREFIX,
     CSRF_HEADER,
@@ -12,6 +13,7 @@ from tenantry.identity._credentials import (
     new_session_secret,
     secret_hash,
 )
+from tenantry.identity._external import ExternalVerifier
 from tenantry.identity._headers import API_KEY_HEADER, CONTEXT_HEADER, TENANT_HEADER
 from tenantry.identity._hosts import Hosts, UnknownHost
 from tenantry.identity._identify import (
@@ -23,12 +25,14 @@ from tenantry.identity._identify import (
     Source,
     Verifier,
 )
+from tenantry.identity._issuer_keys import IssuerKeyring, IssuerKeys, KeysUnknown, KeysUnusable
+from tenantry.identity._issuers import IssuerRegistry, ScopeClaim, StaticIssuers, TenantClaim, TrustedIssuer
 from tenantry.identity._keys import KeySet
 from tenantry.identity._principal import Principal, PrincipalKind, Scope
 from tenantry.identity._resolver import Resolver
 from tenantry.identity._selectors import DEFAULT_SELECTORS, TENANT_PARAMETER, Selector
 from tenantry.identity._service_tokens import ServiceTokens
-from tenantry.identity._tokens import ALGORITHM, MAX_TOKEN_LIFETIME, InvalidToken, TokenVerifier
+from tenantry.identity._tokens import ALGORITHM, MAX_TOKEN_LIFETIME, TokenVerifier
 
 __all__ = [
     "ALGORITHM",
@@ -47,19 +51,29 @@ __all__ = [
     "CredentialConflict",
     "CredentialStore",
     "CsrfRefused",
+    "ExternalVerifier",
     "Hosts",
     "Identifier",
     "Identity",
     "InvalidToken",
+    "IssuerKeyring",
+    "IssuerKeys",
+    "IssuerRegistry",
     "KeySet",
+    "KeysUnknown",
+    "KeysUnusable",
     "Principal",
     "PrincipalKind",
     "Resolver",
     "Scope",
+    "ScopeClaim",
     "Selector",
     "ServiceTokens",
     "Source",
+    "StaticIssuers",
+    "TenantClaim",
     "TokenVerifier",
+    "TrustedIssuer",
     "UnknownHost",
     "Verifier",
     "csrf_token",

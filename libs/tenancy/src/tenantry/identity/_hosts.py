@@ -70,8 +70,8 @@ class Hosts:
         return name is not None and self.label(name) is not None
 
     def _from_proxy(self, scope: Scope) -> bool:
-        client = scope.get("client")
-        return bool(self._proxies and client) and _is_within(client[0], self._proxies)
+        client: tuple[str, int] | None = scope.get("client")
+        return client is not None and _is_within(client[0], self._proxies)
 
 
 def _is_within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:

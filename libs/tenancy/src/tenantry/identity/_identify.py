@@ -17,6 +17,7 @@ from starlette.types import Scope
 from tenantry._directory import TenantDirectory
 from tenantry._errors import MalformedRequest, PermissionDenied, TenantMismatch, TenantNotFound, Unauthenticated
 from tenantry._tenant import Tenant
+from tenantry.identity._claims import InvalidToken
 from tenantry.identity._credentials import (
     API_KEY_PREFIX,
     CSRF_HEADER,
@@ -38,7 +39,6 @@ from tenantry.identity._hosts import Hosts
 from tenantry.identity._principal import Principal, PrincipalKind
 from tenantry.identity._resolver import Resolver
 from tenantry.identity._selectors import DEFAULT_SELECTORS, Selector, Selectors
-from tenantry.identity._tokens import InvalidToken
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _RESOLVED_KEY: Final = "tenantry.resolved"
