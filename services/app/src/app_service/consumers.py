@@ -8,10 +8,13 @@ from uuid import UUID
 import msgspec
 
 from app_service.provisioning import provision_tenant
-from tenantry import InvalidRequest, LocalDirectory, Placement
-from tenantry.events import Handler, KafkaDirectory, Request
+from tenantry import Conflict, InvalidRequest, Isolation, LocalDirectory, Placement
+from tenantry.database import release_place
+from tenantry.events import STATE_APPLIED, Handler, KafkaDirectory, Lane, LaneRule, Request, state_applied
 
+SERVICE: Final = "app"
 PROVISION: Final = "tenant.provision"
+RELEASE: Final = "tenant.release"
 ADVANCE_CLOCK: Final = "clock.advance"
 
 
@@ -20,6 +23,13 @@ _Data = TypeVar("_Data")
 
 class _Provision(msgspec.Struct, frozen=True):
     placement: Placement
+
+
+class TenantHasLived(Conflict):
+    """Only the place of a tenant that was never active is taken back: the others are offboarded."""
+
+    type = "tenant-has-lived"
+    title = "The tenant has been active"
 
 
 class _AdvanceClock(msgspec.Struct, frozen=True):
@@ -39,6 +49,16 @@ def request_handlers(
         await provision_tenant(provisioner_url, request.tenant_id, placement.isolation)
         return {"isolation": placement.isolation, "store": placement.store}
 
+    async def release(request: Request) -> Mapping[str, Any]:
+        if request.tenant_id is None:
+            raise InvalidRequest("a tenant to release is missing")
+        placement = _data(request, _Provision).placement
+        known = directory.directory.get(request.tenant_id)
+        if known is not None and known.activated_at is not None:
+            raise TenantHasLived(f"It was activated at {known.activated_at.isoformat()}")
+        dropped = await release_place(provisioner_url, SERVICE, request.tenant_id, placement.isolation)
+        return {"dropped": dropped}
+
     async def advance_clock(request: Request) -> Mapping[str, Any]:
         """Done once every tenant of the clock is known to live in the new time: what is metered next carries it."""
         advance = _data(request, _AdvanceClock)
@@ -47,7 +67,27 @@ def request_handlers(
         )
         return {"now": advance.to.isoformat()}
 
-    return {PROVISION: provision, ADVANCE_CLOCK: advance_clock}
+    return {
+        PROVISION: provision,
+        RELEASE: release,
+        ADVANCE_CLOCK: advance_clock,
+        STATE_APPLIED: state_applied(directory),
+    }
+
+
+def place_lane(request: Request) -> Lane:
+    """A pool tenant has its place already; a schema or a database takes its time."""
+    placement = request.data.get("placement")
+    isolation = placement.get("isolation") if isinstance(placement, dict) else None
+    return Lane.QUICK if isolation == Isolation.POOL else Lane.SLOW
+
+
+LANES: Final[Mapping[str, LaneRule]] = {
+    PROVISION: place_lane,
+    RELEASE: place_lane,
+    ADVANCE_CLOCK: Lane.WAITING,
+    STATE_APPLIED: Lane.WAITING,
+}
 
 
 def clock_shows(directory: LocalDirectory, clock_id: UUID, instant: datetime) -> bool:

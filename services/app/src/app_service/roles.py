@@ -3,7 +3,7 @@
 import asyncio
 
 from app_service.app import SERVICE, create_app
-from app_service.consumers import request_handlers
+from app_service.consumers import LANES, request_handlers
 from app_service.housekeeping import keep_house
 from app_service.settings import AppSettings
 from tenantry import StartupRefused, Tenancy, TenancySettings
@@ -33,7 +33,7 @@ async def run_worker() -> None:
             clock_wait_seconds=settings.clock_wait_seconds,
         )
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(RequestResponder(SERVICE, kafka, databases.system, handlers).run())
+            tasks.create_task(RequestResponder(SERVICE, kafka, databases.system, handlers, lanes=LANES).run())
             tasks.create_task(keep_house(databases, state.directory))
 
 

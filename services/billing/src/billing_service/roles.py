@@ -15,7 +15,15 @@ from billing_service.runtime import SERVICE, Runtime
 from billing_service.usage.consumers import GROUP, TOPIC, RollupConsumer
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases
-from tenantry.events import OutboxRelay, RequestResponder, TransactionalConsumer
+from tenantry.events import (
+    STATE_APPLIED,
+    Handler,
+    Lane,
+    OutboxRelay,
+    RequestResponder,
+    TransactionalConsumer,
+    state_applied,
+)
 from tenantry.http import delete_expired_idempotency_keys
 
 _USAGE_TIMEOUT_SECONDS = 10.0
@@ -59,7 +67,12 @@ async def run_worker() -> None:
             chunk=settings.run_chunk,
             cut_timeout=timedelta(seconds=settings.cut_timeout_seconds),
         )
-        requests = RequestResponder(SERVICE, runtime.kafka, engine, {"clock.advance": runtime.clock_advanced})
+        handlers: dict[str, Handler] = {
+            "clock.advance": runtime.clock_advanced,
+            STATE_APPLIED: state_applied(runtime.source),
+        }
+        lanes = dict.fromkeys(handlers, Lane.WAITING)
+        requests = RequestResponder(SERVICE, runtime.kafka, engine, handlers, lanes=lanes)
         # The ids of purged tenants must be known before any of their usage is stored again.
         tasks.create_task(runtime.when_ready(rollups.run))
         tasks.create_task(runtime.when_ready(runner.run))

@@ -11,7 +11,16 @@ from functools import partial
 from tenantry import StartupRefused, Tenancy
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
-from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder, TransactionalConsumer
+from tenantry.events import (
+    STATE_APPLIED,
+    KafkaDirectory,
+    KafkaSettings,
+    Lane,
+    OutboxRelay,
+    RequestResponder,
+    TransactionalConsumer,
+    state_applied,
+)
 from usage_service.app import SERVICE, create_app
 from usage_service.consumers import clock_handler
 from usage_service.housekeeping import keep_house
@@ -71,12 +80,16 @@ async def run_relay() -> None:
     settings, kafka, database = UsageSettings.from_env(), KafkaSettings(), DatabaseSettings.from_env(SERVICE)
     async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
         engine = databases.system
-        handlers = {"clock.advance": clock_handler(state, wait_seconds=settings.clock_wait_seconds)}
+        handlers = {
+            "clock.advance": clock_handler(state, wait_seconds=settings.clock_wait_seconds),
+            STATE_APPLIED: state_applied(state),
+        }
+        lanes = dict.fromkeys(handlers, Lane.WAITING)
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
-            RequestResponder(SERVICE, kafka, engine, handlers).run(),
+            RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("housekeeping", partial(keep_house, databases)),

@@ -140,6 +140,7 @@ def _tenant(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
         "TENANT_SIGN_IN_ORIGINS": json.dumps([addresses.url("billing"), addresses.url("app")]),
         "TENANT_REQUIRED_SERVICES": '["app"]',
         "TENANT_CLOCK_SERVICES": '["usage", "billing", "app"]',
+        "TENANT_STATE_SERVICES": '["usage", "billing", "app"]',
     }
 
 

@@ -22,6 +22,7 @@ from tenantry.database._migrations import Migrator, migrate
 from tenantry.database._names import RoleNames, tenant_database, tenant_schema
 from tenantry.database._policies import immutable_table, shared_table, system_table, tenant_table
 from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
+from tenantry.database._releasing import PlaceInUse, release_place
 from tenantry.database._session import (
     ReadSession,
     SyncReadSession,
@@ -46,6 +47,7 @@ __all__ = [
     "ForeignRow",
     "MigrationError",
     "Migrator",
+    "PlaceInUse",
     "ReadSession",
     "Retention",
     "RoleNames",
@@ -76,6 +78,7 @@ __all__ = [
     "immutable_table",
     "metadata",
     "migrate",
+    "release_place",
     "run_migrations_env",
     "shared_table",
     "system_table",

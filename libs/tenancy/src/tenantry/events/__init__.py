@@ -12,15 +12,18 @@ from tenantry.events._envelope import Event, InvalidRecord, InvalidRecords, deco
 from tenantry.events._offsets import Fenced
 from tenantry.events._outbox import LANES, OutboxEvent, append_outbox, append_outbox_many, lane_of
 from tenantry.events._relay import OutboxRelay
-from tenantry.events._requests import Ack, Handler, Request, RequestResponder
+from tenantry.events._requests import LATER, Ack, Handler, Lane, LaneRule, Later, NotYet, Request, RequestResponder
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
+from tenantry.events._state_applied import STATE_APPLIED, state_applied
 from tenantry.events._topics import Rights, Topic, create_topics, dead_letter_topic, load_principals, load_topics
 from tenantry.events._usage import USAGE_HEADERS, UsageEvent, encode_usage_event, partition_key
 from tenantry.events._usage_producer import UsageProducer
 
 __all__ = [
     "LANES",
+    "LATER",
+    "STATE_APPLIED",
     "USAGE_HEADERS",
     "Ack",
     "Acl",
@@ -32,6 +35,10 @@ __all__ = [
     "InvalidRecords",
     "KafkaDirectory",
     "KafkaSettings",
+    "Lane",
+    "LaneRule",
+    "Later",
+    "NotYet",
     "OutboxEvent",
     "OutboxRelay",
     "Record",
@@ -60,4 +67,5 @@ __all__ = [
     "load_topics",
     "partition_key",
     "put_users",
+    "state_applied",
 ]
