@@ -4,6 +4,10 @@ from fastapi import FastAPI
 
 from tenant_service.audit.api import router as audit
 from tenant_service.clocks.api import router as clocks
+from tenant_service.config.api import router as config
+from tenant_service.config.namespaces_api import router as config_schemas
+from tenant_service.features.api import router as flags
+from tenant_service.features.api import tenant_router as tenant_features
 from tenant_service.identity.api import JWKS_PATH, TOKEN_PATH
 from tenant_service.identity.api import keys_router as api_keys
 from tenant_service.identity.api import router as tokens
@@ -27,6 +31,8 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.runtime = runtime
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
     for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit):
+        app.include_router(router)
+    for router in (config, config_schemas, flags, tenant_features):
         app.include_router(router)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenant_service.config.local_state import LocalConfig
 from tenant_service.identity import api_keys
 from tenant_service.identity.secrets import MasterKey
 from tenant_service.identity.signing_keys import Signer, load_jwks, load_signer
@@ -38,6 +39,7 @@ class LocalState:
         self.keys = KeySet()
         self.credentials = CredentialStore(clock)
         self.signer = Signer([])
+        self.configuration = LocalConfig()
         self._master_key = master_key
         self._clock = clock
         self._credential_ids: set[str] = set()
@@ -57,6 +59,8 @@ class LocalState:
                 self._refuse(change.id)
             elif isinstance(change, KeySetChanged):
                 self.keys.replace(dict(change.jwks))
+            else:
+                self.configuration.apply(change)
 
     async def load(self, session: AsyncSession) -> None:
         """Read everything. Raises `MasterKeyError` where the signing keys cannot be decrypted."""
@@ -67,6 +71,7 @@ class LocalState:
             self.directory.upsert_tier(tier_document(tier))
         await self._load_credentials(session)
         await self._load_keys(session)
+        await self.configuration.load(session)
         self.directory.ready = True
 
     async def follow(self, transactions: Transactions, dsn: str) -> None:
@@ -110,6 +115,7 @@ class LocalState:
             await self._load_credentials(session, credential_ids)
         if "keys" in by_kind:
             await self._load_keys(session)
+        await self.configuration.reload(session, by_kind.get("config", ()))
 
     def _take(self, row: TenantRow, clock: TestClockRow | None) -> None:
         bound_to = None if clock is None else TenantClock(id=clock.id, now=clock.now)

@@ -12,7 +12,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Tenant, Tier
+from tenantry.config import Layer, LayerDocument, NamespaceSchema, layer_key
 from tenantry.events import OutboxEvent, append_outbox, append_outbox_many
+from tenantry.features import Flag
 from tenantry.identity import Credential
 
 TENANT_STATE = "tenant.state.v1"
@@ -21,6 +23,7 @@ TENANT_REQUESTS = "tenant.requests.v1"
 TENANT_ACKS = "tenant.acks.v1"
 CREDENTIALS = "tenant.credentials.v1"
 PLATFORM_STATE = "platform.state.v1"
+TENANT_CONFIG = "tenant.config.v1"
 
 _CHANGES = "tenant_service.changes"
 
@@ -40,7 +43,26 @@ class KeySetChanged:
     version: int
 
 
-Change = Tenant | Tier | Credential | CredentialRevoked | KeySetChanged
+@dataclass(frozen=True, slots=True)
+class LayerWithdrawn:
+    """A layer that says nothing about a namespace any more."""
+
+    layer: Layer
+    name: str
+    namespace: str
+
+
+ConfigChange = LayerDocument | LayerWithdrawn | NamespaceSchema | Flag
+Change = Tenant | Tier | Credential | CredentialRevoked | KeySetChanged | ConfigChange
+
+
+def key_of_config(change: ConfigChange) -> str:
+    """What a change of configuration is about: `layer/name/namespace`, `schema//name` or `flag//name`."""
+    if isinstance(change, Flag):
+        return f"flag//{change.name}"
+    if isinstance(change, NamespaceSchema):
+        return f"schema//{change.namespace}"
+    return f"{change.layer}/{change.name}/{change.namespace}"
 
 
 def changes_of(session: AsyncSession) -> list[Change]:
@@ -138,3 +160,60 @@ async def withdraw_credential(session: AsyncSession, credential_id: UUID, tenant
         version=version,
     )
     changes_of(session).append(CredentialRevoked(str(credential_id)))
+
+
+async def publish_layer(session: AsyncSession, layer: LayerDocument, tenant_id: UUID | None) -> None:
+    """What a layer says about a namespace now; secrets are in it as the times at which they were set."""
+    await _append_layer(session, (layer.layer, layer.name, layer.namespace), layer, layer.version, tenant_id)
+    changes_of(session).append(layer)
+
+
+async def withdraw_layer(session: AsyncSession, gone: LayerWithdrawn, version: int, tenant_id: UUID | None) -> None:
+    """A tombstone: the layer says nothing."""
+    await _append_layer(session, (gone.layer, gone.name, gone.namespace), None, version, tenant_id)
+    changes_of(session).append(gone)
+
+
+async def _append_layer(
+    session: AsyncSession,
+    place: tuple[Layer, str, str],
+    data: LayerDocument | None,
+    version: int,
+    tenant_id: UUID | None,
+) -> None:
+    of_tenant = place[0] is Layer.TENANT
+    await append_outbox(
+        session,
+        topic=TENANT_CONFIG if of_tenant else PLATFORM_STATE,
+        key=layer_key(*place),
+        type="tenant.config.v1" if of_tenant else "platform.config.v1",
+        data=data,
+        tenant_id=tenant_id,
+        version=version,
+    )
+
+
+async def publish_schema(session: AsyncSession, schema: NamespaceSchema) -> None:
+    """What a namespace may hold."""
+    await append_outbox(
+        session,
+        topic=PLATFORM_STATE,
+        key=f"config-schema/{schema.namespace}",
+        type="platform.config-schema.v1",
+        data=schema,
+        version=schema.version,
+    )
+    changes_of(session).append(schema)
+
+
+async def publish_flag(session: AsyncSession, flag: Flag) -> None:
+    """A flag's definition."""
+    await append_outbox(
+        session,
+        topic=PLATFORM_STATE,
+        key=f"flag/{flag.name}",
+        type="platform.flag.v1",
+        data=flag,
+        version=flag.version,
+    )
+    changes_of(session).append(flag)

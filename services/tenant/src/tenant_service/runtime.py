@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 
+from tenant_service.config.namespaces import publish_unpublished_schemas
 from tenant_service.identity.clients import put_clients, read_bootstrap
 from tenant_service.identity.secrets import MasterKey
 from tenant_service.identity.signing_keys import ensure_signing_key
@@ -55,6 +56,7 @@ class Runtime:
                     await put_clients(session, clients, now=now)
                 await ensure_signing_key(session, master_key, now=now)
                 await publish_unpublished_tiers(session)
+                await publish_unpublished_schemas(session)
             async with transactions.begin() as session:
                 await state.load(session)
             following = asyncio.create_task(state.follow(transactions, system_url(database_settings)))

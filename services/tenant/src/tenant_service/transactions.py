@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenant_service.publication import Change, KeySetChanged, changes_of
+from tenant_service.publication import Change, ConfigChange, KeySetChanged, changes_of, key_of_config
 from tenantry import Tenant, Tier
 from tenantry.database import Databases
 
@@ -57,4 +57,6 @@ def key_of(change: Change) -> str:
         return f"tier:{change.name}"
     if isinstance(change, KeySetChanged):
         return "keys:"
+    if isinstance(change, ConfigChange):
+        return f"config:{key_of_config(change)}"
     return f"credential:{change.id}"

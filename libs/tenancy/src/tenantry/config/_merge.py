@@ -15,7 +15,7 @@ from tenantry.config._layers import LayerDocument
 from tenantry.config._pointers import join
 
 SECRET: Final = "$secret"  # noqa: S105 - a key, not a secret
-"""The one key of an object that stands for a secret; no other key of a document starts with a dollar sign."""
+"""The one key of an object that stands for a secret; nobody can write it into a document."""
 
 CONSTRAINT: Final = "constraint"
 

@@ -44,6 +44,10 @@ class ConfigStore:
         if self._layers.pop((layer, name, namespace), None) is not None:
             self.version += 1
 
+    def places(self) -> set[tuple[Layer, str, str]]:
+        """Layer, name and namespace of everything that is said."""
+        return set(self._layers)
+
     def upsert_schema(self, schema: NamespaceSchema) -> bool:
         known = self._schemas.get(schema.namespace)
         if known is not None and known.version >= schema.version:

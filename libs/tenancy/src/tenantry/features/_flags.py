@@ -32,6 +32,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     default: str
     tiers: dict[str, str] = {}
     rollout: Rollout | None = None
+    writable_by: str = "operator"
+    """`operator` or `tenant`: whether an administrator of a tenant may set the flag for the tenant."""
 
     def variant_of(self, choice: object) -> str | None:
         """The variant that a choice names, None where there is no such one."""

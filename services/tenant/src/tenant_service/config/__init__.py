@@ -1,0 +1,1 @@
+"""Layered configuration: namespaces with schemas, layers with versions, secrets."""

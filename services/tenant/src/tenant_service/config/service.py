@@ -1,0 +1,449 @@
+"""Use cases of layers. The caller opens the transaction and commits it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenant_service import audit
+from tenant_service.audit import Actor
+from tenant_service.config import repository
+from tenant_service.config.models import ConfigLayerRow, ConfigVersionRow
+from tenant_service.config.offenders import InvalidConfig, check_those_below
+from tenant_service.config.places import Place
+from tenant_service.config.repository import layer_document
+from tenant_service.config.secrets import DataKey, data_key, published, shown
+from tenant_service.domain.config_schemas import NamespaceRules, secret_values
+from tenant_service.features.settings import check_settings
+from tenant_service.identity.secrets import MasterKey
+from tenant_service.publication import LayerWithdrawn, publish_layer, tell, withdraw_layer
+from tenant_service.tenants.document import document as tenant_document
+from tenant_service.tenants.repository import find_tenant
+from tenant_service.tiers.repository import find_tier, tier_document
+from tenantry import (
+    Conflict,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    StaleVersion,
+    Tenant,
+    TenantStatus,
+    Tier,
+)
+from tenantry.config import (
+    BRANDING,
+    Difference,
+    Effective,
+    Layer,
+    LayerDocument,
+    constraint_of,
+    differences,
+    is_secret,
+    merge,
+    resolve,
+    same,
+    split,
+)
+from tenantry.features import FEATURES, choices_at
+
+AUDITED_KEYS = 100
+
+_EVENT_OF: Mapping[str, str] = {BRANDING: "branding_changed", FEATURES: "feature_changed"}
+_GONE = frozenset({TenantStatus.CANCELLED, TenantStatus.PURGING, TenantStatus.PURGED})
+
+
+class OperatorOnly(PermissionDenied):
+    """The namespace is not for tenants to write."""
+
+    type = "operator-only"
+    title = "Only operators may write this namespace"
+
+
+class TenantGone(Conflict):
+    """Nothing is written for a tenant whose data is being erased."""
+
+    type = "tenant-gone"
+    title = "The tenant is gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes, when, with which key, and on whose authority."""
+
+    actor: Actor
+    master_key: MasterKey
+    now: datetime
+    is_operator: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A layer as it is after a write. `constrained` are its values that the tier does not let hold."""
+
+    document: LayerDocument
+    updated_at: datetime
+    created: bool = False
+    changed: bool = False
+    constrained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A tenant that configuration is asked for or written for."""
+
+    tenant: Tenant
+    tier: Tier
+
+    def place(self, namespace: str) -> Place:
+        return Place.of_tenant(self.tenant.id, namespace)
+
+
+async def find_subject(session: AsyncSession, reference: str, *, lock: bool = False) -> Subject:
+    """The tenant with its tier; `lock` keeps its row from changing until the transaction ends. Raises `NotFound`."""
+    row, clock = await find_tenant(session, reference)
+    if lock:
+        await session.refresh(row, with_for_update={"read": True})
+        if row.status in _GONE:
+            raise TenantGone(f"The tenant is {row.status}")
+    return Subject(tenant_document(row, clock), tier_document(await find_tier(session, row.tier)))
+
+
+async def get_layer(session: AsyncSession, place: Place) -> Written:
+    """What the layer says. Raises `UnknownNamespace`, and `NotFound` where it says nothing."""
+    await repository.find_schema(session, place.namespace)
+    row = await repository.find_layer(session, place)
+    if row is None or row.document is None:
+        raise NotFound
+    return Written(layer_document(row), row.updated_at)
+
+
+async def put_layer(
+    session: AsyncSession,
+    place: Place,
+    document: Mapping[str, Any],
+    writer: Writer,
+    *,
+    subject: Subject | None = None,
+    expected_version: int | None = None,
+    force: bool = False,
+) -> Written:
+    """Make `document` what the layer says: a version, published, audited. Repeating it changes nothing.
+
+    `subject` is the tenant of a tenant's layer, locked. The values that are there must satisfy the schema, and a
+    tenant's effective document all of it; a wider layer must leave the tenants below it valid, unless `force` is set.
+    Raises `UnknownNamespace`, `StaleVersion`, `InvalidConfig`, `OperatorOnly`, `KeyDestroyed`, `ConfigConflict`.
+    """
+    row, rules = await _open(session, place, writer, subject, expected_version)
+    sealed = await _sealed(session, rules, place, document, row.document or {}, writer)
+    return await _store(session, row, place, sealed, rules, writer, subject=subject, force=force)
+
+
+async def delete_layer(
+    session: AsyncSession,
+    place: Place,
+    writer: Writer,
+    *,
+    subject: Subject | None = None,
+    expected_version: int | None = None,
+    force: bool = False,
+) -> None:
+    """Let the layer say nothing. May be repeated. Raises as `put_layer` does."""
+    row, rules = await _open(session, place, writer, subject, expected_version)
+    await _store(session, row, place, None, rules, writer, subject=subject, force=force)
+
+
+async def roll_back(
+    session: AsyncSession,
+    place: Place,
+    version: int,
+    writer: Writer,
+    *,
+    subject: Subject | None = None,
+    expected_version: int | None = None,
+    force: bool = False,
+) -> Written:
+    """Say again what version `version` said, secrets included, as a new version.
+
+    Raises as `put_layer` does, and `NotFound` where there is no such version.
+    """
+    row, rules = await _open(session, place, writer, subject, expected_version)
+    wanted = await repository.find_version(session, place, version)
+    return await _store(
+        session, row, place, wanted.document, rules, writer, subject=subject, force=force, rolled_back_to=version
+    )
+
+
+async def compare(session: AsyncSession, place: Place, before: int, after: int | None) -> Sequence[Difference]:
+    """What differs between two versions; 0 is the empty layer of the beginning, None what the layer says now.
+
+    Secrets are shown as `shown` shows them. Raises `NotFound`.
+    """
+    first = {} if before == 0 else (await repository.find_version(session, place, before)).document
+    if after is None:
+        row = await repository.find_layer(session, place)
+        second = None if row is None else row.document
+    else:
+        second = {} if after == 0 else (await repository.find_version(session, place, after)).document
+    return [
+        Difference(change.op, change.pointer, before=shown(change.before), after=shown(change.after))
+        for change in differences(first or {}, second or {})
+    ]
+
+
+async def effective(session: AsyncSession, subject: Subject, namespace: str, *, now: datetime) -> Effective:
+    """What holds for a tenant, secrets as they are stored. Raises `UnknownNamespace`."""
+    await repository.find_schema(session, namespace)
+    return _resolved(await _layers(session, subject, namespace), subject.tier, namespace, _present(subject, now))
+
+
+async def faults_of(session: AsyncSession, namespace: str, found: Effective) -> list[FieldError]:
+    """What of an effective document does not satisfy the present schema: after a forced change, or for a constraint."""
+    return NamespaceRules((await repository.find_schema(session, namespace)).schema).faults(found.document)
+
+
+async def reveal(
+    session: AsyncSession, subject: Subject, namespace: str, pointers: Sequence[str], reader: str, writer: Writer
+) -> dict[str, str]:
+    """The values of secrets of the effective document, for the client `reader`; audited by name.
+
+    Raises `PermissionDenied` for a client that the namespace does not name, `NotFound` for what is no set secret.
+    """
+    schema = await repository.find_schema(session, namespace)
+    if reader not in schema.secret_readers:
+        raise PermissionDenied(f"The namespace {namespace} does not name this client among its secret_readers")
+    found = _resolved(
+        await _layers(session, subject, namespace), subject.tier, namespace, _present(subject, writer.now)
+    )
+    values = {}
+    for pointer in pointers:
+        stored = _at(found.document, pointer)
+        source = found.provenance.get(pointer)
+        if not is_secret(stored) or source is None:
+            raise NotFound("There is no such secret")
+        place = Place(Layer(source.layer), source.name, namespace)
+        key = await data_key(session, writer.master_key, place.owner_id, now=writer.now)
+        values[pointer] = key.open(stored, place, pointer)
+    await audit.record(
+        session,
+        writer.actor,
+        "config.secrets_read",
+        target=f"config/{namespace}",
+        chain_id=subject.tenant.id,
+        now=writer.now,
+        detail={"pointers": sorted(pointers)},
+    )
+    return values
+
+
+async def configure_tenant(
+    session: AsyncSession, tenant: Tenant, documents: Mapping[str, Mapping[str, Any]], writer: Writer
+) -> None:
+    """What a tenant is created with: namespace -> document. Raises as `put_layer` does, with the namespace in `loc`."""
+    subject = Subject(tenant, tier_document(await find_tier(session, tenant.tier)))
+    # Sorted, so that two tenants that are created at once lock the namespaces in one order.
+    for namespace, document in sorted(documents.items()):
+        try:
+            await put_layer(session, subject.place(namespace), document, writer, subject=subject)
+        except (InvalidRequest, repository.UnknownNamespace) as error:
+            faults = error.errors or [FieldError(loc=["body"], msg=error.detail)]
+            raise InvalidConfig(
+                f"The configuration of {namespace} is not valid",
+                errors=[
+                    {"loc": ["body", "config", namespace, *fault["loc"][1:]], "msg": fault["msg"]} for fault in faults
+                ],
+            ) from None
+
+
+async def _open(
+    session: AsyncSession, place: Place, writer: Writer, subject: Subject | None, expected_version: int | None
+) -> tuple[ConfigLayerRow, NamespaceRules]:
+    """The layer's row, locked, and the rules that hold for it until the transaction ends."""
+    schema = await repository.find_schema(session, place.namespace, lock=subject is None, share=subject is not None)
+    if schema.writable_by == "operator" and not writer.is_operator:
+        raise OperatorOnly(f"The namespace {place.namespace} is written by operators alone")
+    nothing = ConfigLayerRow(
+        namespace=place.namespace,
+        layer=place.layer.value,
+        name=place.name,
+        tenant_id=place.tenant_id,
+        version=0,
+        document=None,
+        updated_at=writer.now,
+    )
+    row = await repository.lock_layer(session, place, new=nothing)
+    if expected_version is not None and row.document is None:
+        raise StaleVersion("There is no document")
+    if expected_version is not None and expected_version != row.version:
+        raise StaleVersion(f"The present version is {row.version}")
+    return row, NamespaceRules(schema.schema)
+
+
+async def _sealed(
+    session: AsyncSession,
+    rules: NamespaceRules,
+    place: Place,
+    document: Mapping[str, Any],
+    present: Mapping[str, Any],
+    writer: Writer,
+) -> dict[str, Any]:
+    """The document as it is stored. A secret that is sent back as it is shown, or with the value it has, is kept."""
+    sealed: dict[str, Any] = _copied(document)
+    key: DataKey | None = None
+    for pointer, holder, name, value in secret_values(rules, sealed):
+        kept = _at(present, pointer)
+        if isinstance(value, dict) and value.get("secret") is True and is_secret(kept):
+            holder[name] = kept
+            continue
+        faults = rules.faults_of_secret(pointer, value)
+        if faults or not isinstance(value, str):
+            raise InvalidConfig(
+                "A secret is not valid",
+                errors=_in_body(faults or [{"loc": [*split(pointer)], "msg": "a secret is a string"}]),
+            )
+        key = key or await data_key(session, writer.master_key, place.owner_id, now=writer.now)
+        unchanged = is_secret(kept) and key.open(kept, place, pointer) == value
+        holder[name] = kept if unchanged else key.seal(value, place, pointer, writer.now)
+    return sealed
+
+
+async def _store(
+    session: AsyncSession,
+    row: ConfigLayerRow,
+    place: Place,
+    document: dict[str, Any] | None,
+    rules: NamespaceRules,
+    writer: Writer,
+    *,
+    subject: Subject | None,
+    force: bool,
+    rolled_back_to: int | None = None,
+) -> Written:
+    before, created = row.document, row.document is None
+    if (before is None and document is None) or (
+        before is not None and document is not None and same(before, document)
+    ):
+        return Written(layer_document(row), row.updated_at)
+    changes = differences(before or {}, document or {})
+    said = merge(document or {})
+    faults = rules.faults_of_layer(said)
+    if place.namespace == FEATURES:
+        changed_flags = {split(change.pointer)[0] for change in changes}
+        faults += await check_settings(session, said, changed_flags, is_operator=writer.is_operator)
+    if faults:
+        raise InvalidConfig("The document does not satisfy the schema", errors=_in_body(faults))
+    proposed = LayerDocument(
+        layer=place.layer, name=place.name, namespace=place.namespace, version=row.version + 1, document=said
+    )
+    constrained: tuple[str, ...] = ()
+    if subject is None:
+        await check_those_below(session, place, rules, proposed, force=force)
+    else:
+        constrained = await _check_subject(session, subject, rules, proposed, writer.now)
+    row.document, row.version, row.updated_at = document, row.version + 1, writer.now
+    await session.flush()
+    await session.execute(
+        insert(ConfigVersionRow),
+        [
+            {
+                "namespace": place.namespace,
+                "layer": place.layer.value,
+                "name": place.name,
+                "version": row.version,
+                "tenant_id": place.tenant_id,
+                "document": document,
+                "rolled_back_to": rolled_back_to,
+                "created_at": writer.now,
+                "created_by": writer.actor.subject,
+            }
+        ],
+    )
+    stored = layer_document(row)
+    await _publish(session, place, stored, gone=document is None)
+    action = "config.delete" if document is None else "config.put"
+    detail: dict[str, Any] = {"version": row.version, "keys": [change.pointer for change in changes[:AUDITED_KEYS]]}
+    if len(changes) > AUDITED_KEYS:
+        detail["more_keys"] = len(changes) - AUDITED_KEYS
+    if rolled_back_to is not None:
+        action = "config.roll_back"
+        detail["rolled_back_to"] = rolled_back_to
+    if subject is not None:
+        event = "config_rolled_back" if rolled_back_to is not None else _EVENT_OF.get(place.namespace, "config_changed")
+        await tell(session, subject.tenant, event, {"namespace": place.namespace, **detail})
+    if constrained:
+        detail["constrained"] = list(constrained)
+    if force:
+        detail["forced"] = True
+    await audit.record(
+        session,
+        writer.actor,
+        action,
+        target=place.key,
+        chain_id=place.tenant_id or audit.PLATFORM_CHAIN,
+        now=writer.now,
+        detail=detail,
+    )
+    return Written(stored, row.updated_at, created=created, changed=True, constrained=constrained)
+
+
+async def _check_subject(
+    session: AsyncSession, subject: Subject, rules: NamespaceRules, proposed: LayerDocument, now: datetime
+) -> tuple[str, ...]:
+    """Raises `InvalidConfig` where the tenant's effective document would break the schema.
+
+    Returns which values of the tenant's own the tier's constraint does not let hold.
+    """
+    above = [layer for layer in await _layers(session, subject, proposed.namespace) if layer.layer is not Layer.TENANT]
+    found = _resolved([*above, proposed], subject.tier, proposed.namespace, _present(subject, now))
+    faults = rules.faults(found.document)
+    if faults:
+        raise InvalidConfig("The effective document would not satisfy the schema", errors=_in_body(faults))
+    if constraint_of(subject.tier, proposed.namespace) is None:
+        return ()
+    own = _resolved([proposed], None, proposed.namespace, _present(subject, now)).provenance
+    return tuple(pointer for pointer in found.constrained if pointer in own)
+
+
+async def _publish(session: AsyncSession, place: Place, stored: LayerDocument, *, gone: bool) -> None:
+    if gone:
+        withdrawn = LayerWithdrawn(place.layer, place.name, place.namespace)
+        await withdraw_layer(session, withdrawn, stored.version, place.tenant_id)
+        return
+    outside = msgspec.structs.replace(stored, document=published(stored.document))
+    await publish_layer(session, outside, place.tenant_id)
+
+
+async def _layers(session: AsyncSession, subject: Subject, namespace: str) -> list[LayerDocument]:
+    tenant = subject.tenant
+    return await repository.layers_for(session, namespace, region=tenant.region, tier=tenant.tier, tenant_id=tenant.id)
+
+
+def _resolved(layers: Sequence[LayerDocument], tier: Tier | None, namespace: str, now: datetime) -> Effective:
+    if namespace == FEATURES:
+        return choices_at(layers, tier, now)[0]
+    return resolve(layers, constraint_of(tier, namespace))
+
+
+def _present(subject: Subject, now: datetime) -> datetime:
+    return now if subject.tenant.clock is None else subject.tenant.clock.now
+
+
+def _in_body(faults: Sequence[FieldError]) -> list[FieldError]:
+    return [{"loc": ["body", *fault["loc"]], "msg": fault["msg"]} for fault in faults]
+
+
+def _at(document: Mapping[str, Any], pointer: str) -> Any:
+    value: Any = document
+    for key in split(pointer):
+        value = value.get(key) if isinstance(value, dict) and not is_secret(value) else None
+    return value
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(member) for key, member in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Feature flags: definitions of the platform and their values for a tenant."""
