@@ -3,7 +3,13 @@
 from tenantry._admission import admit
 from tenantry._clock import Clock, ManualClock, SystemClock
 from tenantry._context import current_request_id, current_tenant, current_tenant_or_none, tenant_scope
-from tenantry._dependencies import CurrentTenant, TenantReadSession, TenantSession
+from tenantry._dependencies import (
+    CurrentTenant,
+    SyncTenantReadSession,
+    SyncTenantSession,
+    TenantReadSession,
+    TenantSession,
+)
 from tenantry._directory import LocalDirectory, TenantDirectory
 from tenantry._errors import (
     Conflict,
@@ -37,6 +43,7 @@ from tenantry._logging import configure_logging
 from tenantry._settings import BaseDomains, TenancySettings
 from tenantry._tenancy import StateSource, Tenancy
 from tenantry._tenant import Isolation, Operation, Placement, Tenant, TenantClock, TenantId, TenantStatus, Tier
+from tenantry._threads import in_tenant_context
 from tenantry.http import CurrentPrincipal
 
 __all__ = [
@@ -64,6 +71,8 @@ __all__ = [
     "StaleVersion",
     "StartupRefused",
     "StateSource",
+    "SyncTenantReadSession",
+    "SyncTenantSession",
     "SystemClock",
     "Tenancy",
     "TenancySettings",
@@ -91,6 +100,7 @@ __all__ = [
     "current_request_id",
     "current_tenant",
     "current_tenant_or_none",
+    "in_tenant_context",
     "tenant_scope",
     "uuid7",
 ]

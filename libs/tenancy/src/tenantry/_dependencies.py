@@ -4,7 +4,7 @@ Sessions have the scope "function": FastAPI ends them before it sends the respon
 2xx. A route that streams opens its own.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from tenantry._context import current_tenant
 from tenantry._tenant import Tenant
-from tenantry.database import ReadSession, WriteSession
+from tenantry.database import ReadSession, SyncReadSession, SyncWriteSession, WriteSession
 
 if TYPE_CHECKING:
     from tenantry._tenancy import Tenancy
@@ -34,6 +34,18 @@ async def _tenant_read_session(connection: HTTPConnection) -> AsyncIterator[Read
         yield session
 
 
+def _sync_tenant_session(connection: HTTPConnection) -> Iterator[SyncWriteSession]:
+    tenancy: Tenancy = connection.app.state.tenancy
+    with tenancy.databases.sync.tenant_session(current_tenant()) as session:
+        yield session
+
+
+def _sync_tenant_read_session(connection: HTTPConnection) -> Iterator[SyncReadSession]:
+    tenancy: Tenancy = connection.app.state.tenancy
+    with tenancy.databases.sync.tenant_session(current_tenant(), read_only=True) as session:
+        yield session
+
+
 CurrentTenant = Annotated[Tenant, Depends(_current_tenant)]
 """The tenant of the request; 400 `tenant-missing` where the caller names none."""
 
@@ -42,3 +54,9 @@ TenantSession = Annotated[WriteSession, Depends(_tenant_session, scope="function
 
 TenantReadSession = Annotated[ReadSession, Depends(_tenant_read_session, scope="function")]
 """As `TenantSession`, but the database refuses every write."""
+
+SyncTenantSession = Annotated[SyncWriteSession, Depends(_sync_tenant_session, scope="function")]
+"""`TenantSession` for routes of plain `def`, which FastAPI runs in threads. Needs the extra `tenantry[sync]`."""
+
+SyncTenantReadSession = Annotated[SyncReadSession, Depends(_sync_tenant_read_session, scope="function")]
+"""As `SyncTenantSession`, but the database refuses every write."""

@@ -12,9 +12,11 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from tenantry.database import (
+    TENANT_ID,
     Databases,
     DatabaseSettings,
     ServiceUrls,
+    TenantColumn,
     create_service_database,
     migrate,
     tenant_database,
@@ -55,9 +57,12 @@ class ServiceDatabase:
         return {f"{prefix}_{name.upper()}": url for name, url in settings.items() if url}
 
     @asynccontextmanager
-    async def databases(self, *, follow_placement: bool = True, **changes: Any) -> AsyncIterator[Databases]:
+    async def databases(
+        self, *, follow_placement: bool = True, tenant_column: TenantColumn = TENANT_ID, **changes: Any
+    ) -> AsyncIterator[Databases]:
         """The service's own way in; ``changes`` are fields of :class:`DatabaseSettings`."""
-        databases = Databases(self.service, self.settings(**changes), follow_placement=follow_placement)
+        settings = self.settings(**changes)
+        databases = Databases(self.service, settings, follow_placement=follow_placement, tenant_column=tenant_column)
         try:
             yield databases
         finally:
