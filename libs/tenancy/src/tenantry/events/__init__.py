@@ -12,7 +12,18 @@ from tenantry.events._envelope import Event, InvalidRecord, InvalidRecords, deco
 from tenantry.events._offsets import Fenced
 from tenantry.events._outbox import LANES, OutboxEvent, append_outbox, append_outbox_many, lane_of
 from tenantry.events._relay import OutboxRelay
-from tenantry.events._requests import LATER, Ack, Handler, Lane, LaneRule, Later, NotYet, Request, RequestResponder
+from tenantry.events._requests import (
+    LATER,
+    Ack,
+    Handler,
+    Lane,
+    LaneRule,
+    Later,
+    NotYet,
+    Request,
+    RequestResponder,
+    ack_event,
+)
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
 from tenantry.events._state_applied import STATE_APPLIED, state_applied
@@ -51,6 +62,7 @@ __all__ = [
     "TransactionalConsumer",
     "UsageEvent",
     "UsageProducer",
+    "ack_event",
     "acls_of",
     "append_outbox",
     "append_outbox_many",

@@ -92,6 +92,14 @@ class NotYet(Exception):
 _decode: Final = msgspec.json.Decoder(Request).decode
 
 
+def ack_event(key: str, ack: Ack, tenant_id: UUID | None, *, version: int) -> OutboxEvent:
+    """An answer as a row of the outbox; `key` is that of the request.
+
+    Acks of a key are facts, not states of a document: `version` (the request's offset, a time) only orders them.
+    """
+    return OutboxEvent(topic=TENANT_ACKS, key=key, type=ACK_TYPE, data=ack, tenant_id=tenant_id, version=version)
+
+
 class RequestResponder:
     """Runs a service's handlers for the requests that name it and writes each answer with the consumed offset.
 
@@ -190,17 +198,7 @@ class RequestResponder:
                 ack = await self._answer(self._handlers[request.kind], request)
                 if ack is None:
                     continue
-                acks.append(
-                    OutboxEvent(
-                        topic=TENANT_ACKS,
-                        key=(record.key or b"").decode(),
-                        type=ACK_TYPE,
-                        data=ack,
-                        tenant_id=request.tenant_id,
-                        # Acks of a key are facts, not states of a document: the request's place orders them.
-                        version=record.offset,
-                    )
-                )
+                acks.append(ack_event((record.key or b"").decode(), ack, request.tenant_id, version=record.offset))
         return acks
 
     def _request(self, record: "ConsumerRecord[bytes, bytes]") -> Request:
