@@ -20,6 +20,7 @@ from tenantry.cli._roles import ALL, UnknownRole, installed_roles, installed_ser
 from tenantry.cli._serve import run_roles
 from tenantry.database import migrate
 from tenantry.database._outage import find_outage
+from tenantry.doctor._command import doctor
 
 COMMANDS = "tenantry.commands"
 
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tenantry: the multi-tenant backbone.")
 topics = typer.Typer(no_args_is_help=True, help="Make the topics in Kafka.")
 app.add_typer(topics, name="topics")
+app.command()(doctor)
 errors = Console(stderr=True)
 
 
