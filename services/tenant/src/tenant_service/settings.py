@@ -36,6 +36,8 @@ class TenantSettings(BaseSettings):
     # The store that new tenants are placed in.
     default_store: str = "primary"
     required_services: list[str] = Field(default_factory=list)
+    # Asked with the required ones and not waited for: a run lists them as degraded until they have answered.
+    optional_services: list[str] = Field(default_factory=list)
     clock_services: list[str] = Field(default_factory=list)
     # Asked, after a suspension and its end, to say that they work by the new state.
     state_services: list[str] = Field(default_factory=list)
@@ -53,8 +55,6 @@ class TenantSettings(BaseSettings):
     def _no_slash(cls, url: str) -> str:
         return url.rstrip("/")
 
-    # Asked with the required ones and not waited for: a run lists them as degraded until they have answered.
-    optional_services: list[str] = Field(default_factory=list)
     @field_validator("sign_in_origins")
     @classmethod
     def _origins(cls, origins: list[str]) -> list[str]:
@@ -76,6 +76,10 @@ class TenantSettings(BaseSettings):
             services={
                 RunKind.PROVISION: tuple(sorted(set(self.required_services))),
                 RunKind.CLOCK_ADVANCE: tuple(sorted(set(self.clock_services))),
+                RunKind.CONFIRM_STATE: tuple(sorted(set(self.state_services))),
+            },
+            optional_services={
+                RunKind.PROVISION: tuple(sorted(set(self.optional_services) - set(self.required_services))),
             },
             retry=RetryPolicy(
                 wait=wait_exponential_jitter(multiplier=0.5, max=self.saga_longest_pause_seconds, jitter=0.5),
@@ -83,7 +87,3 @@ class TenantSettings(BaseSettings):
                 answer_within=timedelta(seconds=self.saga_answer_seconds),
             ),
         )
-                RunKind.CONFIRM_STATE: tuple(sorted(set(self.state_services))),
-            },
-            optional_services={
-                RunKind.PROVISION: tuple(sorted(set(self.optional_services) - set(self.required_services))),
