@@ -125,7 +125,7 @@ class IssuerKeys:
                 continue
 
     async def fetch(self) -> None:
-        """Reads the keys once. Raises httpx.HTTPError, TimeoutError, KeysUnusable or ValueError; changes nothing then."""
+        """Reads the keys once. Raises httpx.HTTPError, TimeoutError, KeysUnusable, ValueError; changes nothing then."""
         self._asked_at = self._now()
         async with asyncio.timeout(self._timeout_seconds):
             jwks = await self._get_json(await self._jwks_uri())
@@ -178,9 +178,7 @@ class IssuerKeyring:
         self._registry = registry
         self._clock = clock or SystemClock()
         self._options = options
-        self._client = httpx.AsyncClient(
-            follow_redirects=False, timeout=options.get("timeout_seconds", TIMEOUT_SECONDS)
-        )
+        self._client: httpx.AsyncClient | None = None
         self._keys: dict[str, IssuerKeys] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -193,6 +191,8 @@ class IssuerKeyring:
         """The keys of one issuer, which nobody fetches outside of `run`."""
         known = self._keys.get(issuer.issuer)
         if known is None or known.issuer != issuer:
+            if self._client is None:
+                self._client = httpx.AsyncClient(follow_redirects=False, timeout=TIMEOUT_SECONDS)
             known = self._keys[issuer.issuer] = IssuerKeys(issuer, self._client, self._clock, **self._options)
         return known
 
@@ -207,7 +207,8 @@ class IssuerKeyring:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._client.aclose()
+            if self._client is not None:
+                await self._client.aclose()
 
     async def _follow(self) -> None:
         version: int | None = None
