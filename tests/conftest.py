@@ -81,6 +81,21 @@ def kafka_bootstrap(request) -> Iterator[str]:
                 yield server.bootstrap
 
 
+@pytest.fixture(scope="session")
+def redis_url(request) -> Iterator[str]:
+    """Valkey in Docker where the other servers are there too, else a Redis server as a process."""
+    if request.config.stash[BACKEND].kind == "docker":
+        from tenantry.testing._containers import ValkeyServer
+
+        with ValkeyServer() as server:
+            yield server.url
+    else:
+        from redis_process import running_redis
+
+        with service_directory() as directory, running_redis(directory) as process:
+            yield process.url
+
+
 def choose(*, pull: bool) -> Backend:
     forced = os.environ.get("TEST_SERVICES")
     if forced not in {None, "docker", "embedded"}:

@@ -1,4 +1,4 @@
-"""PostgreSQL and Kafka in Docker, for tests."""
+"""PostgreSQL, Kafka and Valkey in Docker, for tests."""
 
 import io
 import tarfile
@@ -9,6 +9,7 @@ from testcontainers.core.wait_strategies import ExecWaitStrategy, LogMessageWait
 
 POSTGRES_IMAGE: Final = "postgres:18"
 KAFKA_IMAGE: Final = "apache/kafka:4.3.1"
+VALKEY_IMAGE: Final = "valkey/valkey:8-alpine"
 
 _PASSWORD: Final = "only-for-tests"  # noqa: S105 - the container's, which dies with the tests
 _START_SCRIPT: Final = "/tmp/start-kafka.sh"  # noqa: S108 - inside the container
@@ -78,6 +79,25 @@ class KafkaServer(DockerContainer):
         self.get_wrapped_container().put_archive("/", _archive(_START_SCRIPT, script.encode()))
         ready = LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(_START_SECONDS)
         ready.wait_until_ready(self)
+        return self
+
+
+class ValkeyServer(DockerContainer):
+    """Valkey without persistence; runs from enter to exit."""
+
+    def __init__(self, image: str = VALKEY_IMAGE) -> None:
+        super().__init__(image)
+        self.with_exposed_ports(6379)
+        self.with_command(["valkey-server", "--save", "", "--appendonly", "no"])
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.get_container_host_ip()}:{self.get_exposed_port(6379)}/0"
+
+    def start(self) -> Self:
+        super().start()
+        ready = ExecWaitStrategy(["valkey-cli", "ping"])
+        ready.with_startup_timeout(_START_SECONDS).wait_until_ready(self)
         return self
 
 
