@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import FastAPI
+from prometheus_client import Gauge
 
 from tenantry._admission import admit
 from tenantry._clock import Clock, SystemClock
@@ -19,17 +20,36 @@ from tenantry._directory import TenantDirectory
 from tenantry._errors import StartupRefused, TenantNotFound, Unavailable
 from tenantry._settings import TenancySettings
 from tenantry._tenant import Operation, Tenant
+from tenantry.cache import CacheStore, MemoryStore, TenantCache
 from tenantry.config import BRANDING, Branding, ConfigStore, ConfigView, branding_of
 from tenantry.database import Databases, DatabaseSettings
 from tenantry.features import Features, FlagStore
-from tenantry.http import RequestMetering, TenancyMiddleware, add_operational_routes
-from tenantry.identity import CredentialStore, Identifier, KeySet, ServiceTokens, TokenVerifier
+from tenantry.http import Cost, RequestLimiting, RequestMetering, TenancyMiddleware, add_operational_routes
+from tenantry.identity import (
+    CredentialStore,
+    ExternalVerifier,
+    Hosts,
+    Identifier,
+    IssuerKeyring,
+    IssuerRegistry,
+    KeySet,
+    Resolver,
+    ServiceTokens,
+    Source,
+    StaticIssuers,
+    TokenVerifier,
+    Verifier,
+)
+from tenantry.limits import ConnectionShares, FairGate, Limiter, SharedTake
 
 if TYPE_CHECKING:
+    from tenantry._redis import RedisServer
     from tenantry.metering import MeteringClient, Spool
 
 
 log = structlog.get_logger(__name__)
+
+STALENESS = Gauge("tenant_cache_lag_seconds", "How old what the service knows of tenants may be", ["service"])
 
 
 class StateSource(Protocol):
@@ -43,6 +63,11 @@ class StateSource(Protocol):
 
     @property
     def credentials(self) -> CredentialStore: ...
+
+    @property
+    def lag_seconds(self) -> float:
+        """How old the local state may be; 0 for one that cannot be stale."""
+        ...
 
     async def start(self) -> None:
         """Returns once everything that existed is known; may take for ever, and is cancelled at the end."""
@@ -77,8 +102,14 @@ class Tenancy:
         databases: Databases | None = None,
         meter: bool = False,
         clock: Clock | None = None,
+        identify: Sequence[Source | Resolver] = (),
+        issuers: IssuerRegistry | None = None,
     ) -> None:
-        """`databases` None is for a service without tables of tenants; `meter` is whether usage is recorded."""
+        """`databases` None is for a service without tables of tenants; `meter` is whether usage is recorded.
+
+        `identify` are the credentials that are accepted, a company's own `Resolver`s among them, and `issuers` whose
+        tokens are trusted beside the tenant service's; both are by default what the settings say.
+        """
         self.service = service
         self.settings = settings
         self.clock = clock or SystemClock()
@@ -91,16 +122,37 @@ class Tenancy:
         self.meter_spool: Spool | None = None
         self._source = source
         self._databases = databases
+        self._redis = self._find_redis()
+        self.cache = TenantCache(self._cache_store())
+        self.limiter = Limiter(
+            service,
+            self.directory,
+            gate=FairGate(settings.max_in_flight, max_waiting=settings.max_waiting, wait=settings.queue_seconds),
+            replicas=settings.replicas,
+            shared=self._shared_buckets(),
+        )
+        if databases is not None:
+            databases.bulkhead = ConnectionShares(self.limiter.connections_of)
         self._meters = meter
         self._metering: MeteringClient | None = None
         self._tokens: ServiceTokens | None = None
+        self._accepted = tuple(identify) or settings.identify
+        self._issuers = issuers if issuers is not None else StaticIssuers(settings.trusted_issuers)
+        self._issuer_keys = IssuerKeyring(self._issuers, clock=self.clock)
 
     @classmethod
-    def from_env(cls, service: str, *, meter: bool = False, follow_placement: bool = True) -> Self:
+    def from_env(
+        cls,
+        service: str,
+        *,
+        meter: bool = False,
+        follow_placement: bool = True,
+        identify: Sequence[Source | Resolver] = (),
+    ) -> Self:
         """A tenancy on Kafka and on the databases that the environment names (`TENANTRY_…`, `<SERVICE>_…`).
 
         Needs the extra `tenantry[kafka]`. `follow_placement` is for product services, whose rows lie where a tenant's
-        placement says. Raises pydantic's `ValidationError` for what is missing.
+        placement says; `identify` is that of the constructor. Raises pydantic's `ValidationError` for what is missing.
         """
         from tenantry.events import KafkaDirectory, KafkaSettings  # noqa: PLC0415 - the extra
 
@@ -110,6 +162,7 @@ class Tenancy:
             source=KafkaDirectory(KafkaSettings()),
             databases=Databases(service, DatabaseSettings.from_env(service), follow_placement=follow_placement),
             meter=meter,
+            identify=identify,
         )
 
     @property
@@ -132,6 +185,9 @@ class Tenancy:
         Raises `UnsafeRole`, a `StartupRefused`, where a database role could get around row level security.
         """
         async with AsyncExitStack() as stack:
+            if self._redis is not None:
+                stack.push_async_callback(self._redis.close)
+                await stack.enter_async_context(_running(self.cache.keep()))
             if self._databases is not None:
                 stack.push_async_callback(self._databases.dispose)
                 await self._databases.verify_roles()
@@ -144,6 +200,9 @@ class Tenancy:
                         clock=self.clock,
                     )
                 )
+            await stack.enter_async_context(self._issuer_keys.run())
+            STALENESS.labels(self.service).set_function(lambda: self._source.lag_seconds)
+            stack.callback(_forget_staleness, self.service)
             stack.push_async_callback(self._source.stop)
             await stack.enter_async_context(_running(self._source.start()))
             if self._meters:
@@ -164,14 +223,18 @@ class Tenancy:
         operations: Mapping[str, Operation | None] | None = None,
         administrative: bool = False,
         meter_requests: str | None = None,
+        costs: Mapping[str, Cost] | None = None,
     ) -> None:
         """Puts the middleware, problems, health and metrics in front of `app`; the last of its middlewares to be added.
 
         `public`, `operations` and `administrative` are those of `TenancyMiddleware`. `meter_requests` is the event type
-        under which every request of a tenant is recorded, None for none.
+        under which every request of a tenant is recorded, None for none. `costs` are those of single routes, in units
+        of a tenant's rate, as in `{"POST /v1/events": by_length(65_536, undeclared=16)}`; others cost one.
         """
         app.state.tenancy = self
-        add_operational_routes(app, {"directory": lambda: self.directory.ready})
+        add_operational_routes(
+            app, {"directory": lambda: self.directory.ready, "issuers": lambda: self._issuer_keys.ready}
+        )
         app.add_middleware(
             TenancyMiddleware,
             service=self.service,
@@ -180,6 +243,11 @@ class Tenancy:
             public=public,
             operations=operations,
             administrative=administrative,
+            recheck_seconds=self.settings.recheck_seconds,
+            staleness=lambda: self._source.lag_seconds,
+            max_staleness=self.settings.max_staleness_seconds,
+            stale_writes=self.settings.stale_writes,
+            limiting=RequestLimiting(self.limiter, costs),
             metering=None
             if meter_requests is None
             else RequestMetering(self._record, event_type=meter_requests, is_full=self._spool_is_full),
@@ -187,13 +255,25 @@ class Tenancy:
 
     def identifier(self) -> Identifier:
         """A new identifier on this tenancy's directory, keys and credentials."""
-        verifier = TokenVerifier(self.keys, issuer=self.settings.issuer, audience=self.service, clock=self.clock)
+        settings = self.settings
         return Identifier(
             directory=self.directory,
-            tokens=verifier,
+            tokens=self._verifier(),
             credentials=self.credentials,
-            base_domains=self.settings.base_domains,
+            hosts=Hosts(
+                base_domains=settings.base_domains, own=settings.hosts, trusted_proxies=settings.trusted_proxies
+            ),
+            identify=self._accepted,
+            select=settings.select,
         )
+
+    def _verifier(self) -> Verifier:
+        own = None
+        if self.settings.identity == "tenantry":
+            own = TokenVerifier(self.keys, issuer=self.settings.issuer, audience=self.service, clock=self.clock)
+            if isinstance(self._issuers, StaticIssuers) and not len(self._issuers):
+                return own
+        return ExternalVerifier(self._issuers, self._issuer_keys, self.directory, own=own, clock=self.clock)
 
     def config(self, namespace: str) -> ConfigView:
         """What holds for the current tenant in a namespace, from local memory. Raises `NoTenant` without a tenant."""
@@ -236,6 +316,34 @@ class Tenancy:
         with tenant_scope(tenant):
             yield tenant
 
+    def _find_redis(self) -> "RedisServer | None":
+        if self.settings.redis_url is None:
+            return None
+        from tenantry._redis import RedisServer  # noqa: PLC0415 - the extra
+
+        return RedisServer(self.settings.redis_url.get_secret_value())
+
+    def _cache_store(self) -> CacheStore:
+        settings = self.settings
+        if self._redis is None:
+            return MemoryStore(
+                tenant_entries=settings.cache_tenant_entries,
+                tenant_bytes=settings.cache_tenant_bytes,
+                max_bytes=settings.cache_bytes,
+            )
+        from tenantry.cache._redis_store import RedisStore  # noqa: PLC0415 - the extra
+
+        return RedisStore(self._redis, self.service, tenant_entries=settings.cache_tenant_entries)
+
+    def _shared_buckets(self) -> SharedTake | None:
+        if self.settings.rate_limits == "local":
+            return None
+        if self._redis is None:
+            raise StartupRefused("TENANTRY_RATE_LIMITS is redis and TENANTRY_REDIS_URL is not set")
+        from tenantry.limits._shared_buckets import SharedBuckets  # noqa: PLC0415 - the extra
+
+        return SharedBuckets(self._redis, self.service)
+
     def _record(
         self,
         tenant: Tenant,
@@ -272,6 +380,11 @@ class Tenancy:
             self._metering = self.meter_spool = None
             await producer.stop()
             spool.close()
+
+
+def _forget_staleness(service: str) -> None:
+    with contextlib.suppress(KeyError):
+        STALENESS.remove(service)
 
 
 @asynccontextmanager
