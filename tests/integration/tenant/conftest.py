@@ -26,6 +26,7 @@ from tenant_service.runs.repository import Ack, Run, list_runs, store_acks
 from tenant_service.runs.steps import STEPS, SagaSettings, StepWork
 from tenant_service.runtime import Runtime
 from tenant_service.settings import TenantSettings
+from tenant_service.stores.service import ensure_default_store
 from tenant_service.tenants.service import NewTenant, create_tenant, get_tenant, suspend_tenant
 from tenant_service.transactions import Transactions
 from tenantry import Clock, ManualClock, SystemClock, Tenant, current_request_id
@@ -46,7 +47,6 @@ class Platform:
     clock: ManualClock = field(default_factory=lambda: ManualClock(START))
     settings: SagaSettings = field(
         default_factory=lambda: SagaSettings(
-            store="primary",
             services={
                 RunKind.PROVISION: ("app",),
                 RunKind.CLOCK_ADVANCE: ("app", "billing"),
@@ -152,7 +152,10 @@ async def platform(database: ServiceDatabase) -> AsyncIterator[Platform]:
     async with database.databases() as databases, database.connect() as connection:
         # Sagas that an earlier test has left open are not this test's.
         await connection.execute("UPDATE system.saga_run SET state = 'cancelled' WHERE state = 'running'")
-        yield Platform(database, Transactions(databases))
+        platform = Platform(database, Transactions(databases))
+        async with platform.transactions.begin() as session:
+            await ensure_default_store(session, "primary", "eu-1", now=START)
+        yield platform
 
 
 @pytest.fixture
@@ -235,6 +238,7 @@ def settings(bootstrap_file: Path) -> TenantSettings:
         master_key=MASTER_KEY,
         bootstrap_file=bootstrap_file,
         test_clocks_enabled=True,
+        default_region="eu-1",
         sign_in_origins=["http://billing.test"],
     )
 

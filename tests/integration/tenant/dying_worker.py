@@ -17,7 +17,6 @@ from tenantry import SystemClock
 from tenantry.database import Databases, DatabaseSettings
 
 SETTINGS = SagaSettings(
-    store="primary",
     services={RunKind.PROVISION: ("app",), RunKind.CLOCK_ADVANCE: ()},
     retry=RetryPolicy(wait=wait_fixed(5), attempts=3, answer_within=timedelta(seconds=30)),
 )

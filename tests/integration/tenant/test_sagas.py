@@ -220,7 +220,7 @@ async def test_workers_never_hold_the_same_step(platform):
 
 async def test_nobody_required_means_active_at_once(platform):
     platform.settings = platform.settings.__class__(
-        store="primary", services=dict.fromkeys(platform.settings.services, ()), retry=platform.settings.retry
+        services=dict.fromkeys(platform.settings.services, ()), retry=platform.settings.retry
     )
     tenant = await platform.create()
     await platform.turns()

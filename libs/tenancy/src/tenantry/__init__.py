@@ -42,7 +42,7 @@ from tenantry._ids import uuid7
 from tenantry._logging import configure_logging
 from tenantry._settings import BaseDomains, TenancySettings
 from tenantry._tenancy import StateSource, Tenancy
-from tenantry._tenant import Isolation, Operation, Placement, Tenant, TenantClock, TenantId, TenantStatus, Tier
+from tenantry._tenant import Isolation, Operation, Placement, Store, Tenant, TenantClock, TenantId, TenantStatus, Tier
 from tenantry._threads import in_tenant_context
 from tenantry.http import CurrentPrincipal
 
@@ -71,6 +71,7 @@ __all__ = [
     "StaleVersion",
     "StartupRefused",
     "StateSource",
+    "Store",
     "SyncTenantReadSession",
     "SyncTenantSession",
     "SystemClock",

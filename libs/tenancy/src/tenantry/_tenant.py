@@ -52,6 +52,17 @@ class Placement(msgspec.Struct, frozen=True):
     epoch: int = 1
 
 
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """A store's document, as published on `platform.state.v1` under the key `store/<name>`.
+
+    It says where a store is and not how it is reached: credentials never travel by events.
+    """
+
+    name: str
+    region: str
+    version: int
+
+
 class TenantClock(msgspec.Struct, frozen=True):
     """A test clock that the tenant is bound to."""
 

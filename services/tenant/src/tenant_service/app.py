@@ -3,36 +3,57 @@
 from fastapi import FastAPI
 
 from tenant_service.audit.api import router as audit
+from tenant_service.branding.api import BODY_LIMITS, LOGO_PATH
+from tenant_service.branding.api import router as branding
 from tenant_service.clocks.api import router as clocks
 from tenant_service.config.api import router as config
+from tenant_service.config.master_key_api import router as master_key
 from tenant_service.config.namespaces_api import router as config_schemas
+from tenant_service.domains.api import router as domains
 from tenant_service.features.api import router as flags
 from tenant_service.features.api import tenant_router as tenant_features
-from tenant_service.identity.api import JWKS_PATH, TOKEN_PATH
+from tenant_service.identity.api import JWKS_PATH, METADATA_PATH, TOKEN_PATH
 from tenant_service.identity.api import keys_router as api_keys
 from tenant_service.identity.api import router as tokens
+from tenant_service.invitations.api import router as invitations
+from tenant_service.members.api import ME_PATH
+from tenant_service.members.api import me_router as me
+from tenant_service.members.api import router as members
 from tenant_service.runs.api import clock_router as clock_runs
 from tenant_service.runs.api import router as runs
 from tenant_service.runtime import SERVICE, Runtime
 from tenant_service.sessions.api import PAGE_PATH, SESSIONS_PATH
 from tenant_service.sessions.api import router as sessions
+from tenant_service.stores.api import router as stores
+from tenant_service.support.api import router as support
 from tenant_service.tenants.api import router as tenants
 from tenant_service.tiers.api import router as tiers
 from tenantry.http import TenancyMiddleware, service_app
-from tenantry.identity import Identifier, TokenVerifier
 
 # What answers without a credential: whoever calls these is about to get one, or checks somebody else's.
-PUBLIC = (f"POST {TOKEN_PATH}", f"GET {JWKS_PATH}", f"POST {SESSIONS_PATH}", PAGE_PATH)
+PUBLIC = (
+    f"GET {LOGO_PATH}",
+    f"POST {TOKEN_PATH}",
+    f"GET {JWKS_PATH}",
+    f"GET {METADATA_PATH}",
+    f"POST {SESSIONS_PATH}",
+    PAGE_PATH,
+)
+
+# Whatever has happened to their tenant, people see who they are, leave, and go on in another one.
+ABOUT_THE_CALLER = dict.fromkeys((ME_PATH, f"{SESSIONS_PATH}/current", f"{SESSIONS_PATH}/current/switch"))
 
 
 def create_app(runtime: Runtime) -> FastAPI:
     """The application on a started runtime."""
-    app = service_app(title="Tenantry: tenant service", service=SERVICE, max_body_bytes=256 * 1024)
+    app = service_app(
+        title="Tenantry: tenant service", service=SERVICE, max_body_bytes=256 * 1024, body_limits=BODY_LIMITS
+    )
     app.state.runtime = runtime
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
-    for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit):
+    for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support):
         app.include_router(router)
-    for router in (config, config_schemas, flags, tenant_features):
+    for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores):
         app.include_router(router)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)
@@ -41,15 +62,9 @@ def create_app(runtime: Runtime) -> FastAPI:
         TenancyMiddleware,
         service=SERVICE,
         directory=runtime.state.directory,
-        identifier=Identifier(
-            directory=runtime.state.directory,
-            tokens=TokenVerifier(
-                runtime.state.keys, issuer=runtime.settings.base_url, audience=SERVICE, clock=runtime.clock
-            ),
-            credentials=runtime.state.credentials,
-            base_domains=runtime.settings.base_domains,
-        ),
+        identifier=runtime.identifier,
         public=PUBLIC,
+        operations=ABOUT_THE_CALLER,
         administrative=True,
     )
     return app

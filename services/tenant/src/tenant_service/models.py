@@ -77,6 +77,7 @@ class TenantRow(Record):
     store: Mapped[str | None]
     placement_epoch: Mapped[int | None]
     test_clock_id: Mapped[UUID | None] = mapped_column(ForeignKey("system.test_clock.id"))
+    domains: Mapped[list[str]] = mapped_column(default=list)
     admin_email: Mapped[str]
     plan: Mapped[str | None]
     details: Mapped[dict[str, Any]] = mapped_column("metadata")
@@ -97,6 +98,8 @@ class TierRow(Record):
     limits: Mapped[dict[str, Any]]
     entitlements: Mapped[dict[str, Any]]
     isolation: Mapped[Isolation]
+    placement: Mapped[dict[str, Any]]
+    constraints: Mapped[dict[str, Any]]
     published: Mapped[bool] = mapped_column(Boolean)
     updated_at: Mapped[datetime]
 
@@ -113,6 +116,8 @@ class TierVersionRow(Record):
     limits: Mapped[dict[str, Any]]
     entitlements: Mapped[dict[str, Any]]
     isolation: Mapped[Isolation]
+    placement: Mapped[dict[str, Any]]
+    constraints: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     created_by: Mapped[str]
 
@@ -155,8 +160,8 @@ class SagaStepRow(Record):
     error_detail: Mapped[str | None]
     next_retry_at: Mapped[datetime | None]
     compensates: Mapped[int | None] = mapped_column(Integer)
-    started_at: Mapped[datetime | None]
     answers_from: Mapped[int] = mapped_column(Integer, default=0)
+    started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
 
@@ -178,8 +183,8 @@ class SagaRequestRow(Record):
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     retryable: Mapped[bool] = mapped_column(Boolean, default=False)
-    result: Mapped[dict[str, Any] | None]
     number: Mapped[int] = mapped_column(Identity())
+    result: Mapped[dict[str, Any] | None]
     requested_at: Mapped[datetime]
     answered_at: Mapped[datetime | None]
 
@@ -236,10 +241,13 @@ class ApiKeyRow(Record):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    created_by: Mapped[str | None]
+    replaced_by: Mapped[UUID | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class SignInCodeRow(Record):
-    """A one-time code; the row of a used one stays until it would have expired."""
+    """A one-time code, an operator's or a person's; the row of a used one stays until it would have expired."""
 
     __tablename__ = "sign_in_code"
     __table_args__ = _IN_SYSTEM
@@ -250,10 +258,16 @@ class SignInCodeRow(Record):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+    person_id: Mapped[UUID | None]
+    tenant_id: Mapped[UUID | None]
 
 
 class SessionRow(Record):
-    """A person who is signed in; the cookie's SHA-256 is all that is kept of it."""
+    """A person who is signed in; the cookie's SHA-256 is all that is kept of it.
+
+    An operator's session names nobody. A person's is bound to one tenant, as the member that they are there; one with a
+    parent has no cookie: it is what tokens hang on that the person was given for another tenant.
+    """
 
     __tablename__ = "session"
     __table_args__ = _IN_SYSTEM
@@ -266,6 +280,10 @@ class SessionRow(Record):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    person_id: Mapped[UUID | None]
+    member_id: Mapped[UUID | None]
+    tenant_id: Mapped[UUID | None]
+    parent_id: Mapped[UUID | None]
 
 
 class AuditEntryRow(Record):

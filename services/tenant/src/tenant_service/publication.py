@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenantry import Tenant, Tier
+from tenantry import Store, Tenant, Tier
 from tenantry.config import Layer, LayerDocument, NamespaceSchema, layer_key
 from tenantry.events import OutboxEvent, append_outbox, append_outbox_many
 from tenantry.features import Flag
@@ -126,6 +126,18 @@ async def publish_tier(session: AsyncSession, tier: Tier) -> None:
         version=tier.version,
     )
     changes_of(session).append(tier)
+
+
+async def publish_store(session: AsyncSession, store: Store) -> None:
+    """Where a store is. Its address is never told: every service has its own, with credentials of its own."""
+    await append_outbox(
+        session,
+        topic=PLATFORM_STATE,
+        key=f"store/{store.name}",
+        type="platform.store.v1",
+        data=store,
+        version=store.version,
+    )
 
 
 async def publish_key_set(session: AsyncSession, jwks: Mapping[str, Any], version: int) -> None:

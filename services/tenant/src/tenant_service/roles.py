@@ -2,14 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from tenant_service.app import create_app
+from tenant_service.domains.checks import keep_domains
+from tenant_service.domains.resolver import DnsResolver
 from tenant_service.housekeeping import keep_house
 from tenant_service.publication import TENANT_ACKS
 from tenant_service.runs.consumers import acks_handler
 from tenant_service.runs.worker import SagaWorker
 from tenant_service.runtime import SERVICE, Runtime, open_databases, system_url
 from tenant_service.settings import TenantSettings
+from tenant_service.stores.service import ensure_default_store
+from tenant_service.tenants.consumers import BILLING_EVENTS, billing_handler
+from tenant_service.tenants.trials import keep_trials
 from tenant_service.transactions import Transactions
 from tenantry import SystemClock
 from tenantry.cli import Role, serve_http
@@ -33,6 +39,8 @@ async def run_worker() -> None:
     settings, database_settings, clock = TenantSettings.from_env(), DatabaseSettings.from_env(SERVICE), SystemClock()
     async with open_databases(database_settings) as databases, asyncio.TaskGroup() as tasks:
         transactions = Transactions(databases)
+        async with transactions.begin() as session:
+            await ensure_default_store(session, settings.default_store, settings.default_region, now=clock.now())
         worker = SagaWorker(
             transactions.begin,
             system_url(database_settings),
@@ -49,9 +57,20 @@ async def run_worker() -> None:
             max_records=ACKS_AT_ONCE,
             max_wait_ms=ACKS_WAIT_MS,
         )
+        billing = TransactionalConsumer(
+            kafka=KafkaSettings(),
+            engine=databases.system,
+            group="tenant-billing",
+            topics=[BILLING_EVENTS],
+            handle=billing_handler(clock),
+        )
         tasks.create_task(worker.run())
         tasks.create_task(acks.run())
+        tasks.create_task(billing.run())
+        tasks.create_task(keep_trials(transactions, clock, timedelta(days=settings.trial_ending_days)))
         tasks.create_task(keep_house(transactions, clock))
+        resolver = DnsResolver(settings.dns_servers)
+        tasks.create_task(keep_domains(transactions, resolver, settings.domain_policy(), clock))
 
 
 async def run_relay() -> None:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import Self
 
 from tenant_service.config.namespaces import publish_unpublished_schemas
+from tenant_service.domains.resolver import DnsResolver, TxtResolver
 from tenant_service.identity.clients import put_clients, read_bootstrap
 from tenant_service.identity.secrets import MasterKey
 from tenant_service.identity.signing_keys import ensure_signing_key
 from tenant_service.identity.tokens import Issuer
 from tenant_service.local_state import LocalState
 from tenant_service.settings import TenantSettings
+from tenant_service.stores.service import ensure_default_store
 from tenant_service.tiers.service import publish_unpublished_tiers
 from tenant_service.transactions import Transactions
 from tenantry import Clock, StartupRefused
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
+from tenantry.identity import Identifier, TokenVerifier
 
 SERVICE = "tenant"
 
@@ -30,6 +33,9 @@ class Runtime:
     transactions: Transactions
     state: LocalState
     master_key: MasterKey
+    resolver: TxtResolver
+    tokens: TokenVerifier
+    identifier: Identifier
 
     @property
     def issuer(self) -> Issuer:
@@ -38,14 +44,23 @@ class Runtime:
     @classmethod
     @asynccontextmanager
     async def start(
-        cls, settings: TenantSettings, database_settings: DatabaseSettings, clock: Clock
+        cls,
+        settings: TenantSettings,
+        database_settings: DatabaseSettings,
+        clock: Clock,
+        resolver: TxtResolver | None = None,
     ) -> AsyncIterator[Self]:
-        """Check and load everything, then follow changes while the block lasts.
+        """Check and load everything, then follow changes while the block lasts. `resolver` takes the place of DNS.
 
         Raises `StartupRefused` for a missing or wrong master key, a bootstrap file that cannot be used, or a database
         role that may do more than it should.
         """
-        master_key = MasterKey.parse(settings.master_key)
+        master_key = MasterKey.load(
+            settings.master_key,
+            settings.master_key_file,
+            settings.previous_master_key,
+            settings.previous_master_key_file,
+        )
         clients = None if settings.bootstrap_file is None else read_bootstrap(settings.bootstrap_file)
         async with open_databases(database_settings) as databases:
             state = LocalState(master_key, clock)
@@ -56,12 +71,21 @@ class Runtime:
                     await put_clients(session, clients, now=now)
                 await ensure_signing_key(session, master_key, now=now)
                 await publish_unpublished_tiers(session)
+                await ensure_default_store(session, settings.default_store, settings.default_region, now=now)
                 await publish_unpublished_schemas(session)
             async with transactions.begin() as session:
                 await state.load(session)
             following = asyncio.create_task(state.follow(transactions, system_url(database_settings)))
             try:
-                yield cls(settings, clock, transactions, state, master_key)
+                tokens = TokenVerifier(state.keys, issuer=settings.base_url, audience=SERVICE, clock=clock)
+                identifier = Identifier(
+                    directory=state.directory,
+                    tokens=tokens,
+                    credentials=state.credentials,
+                    base_domains=settings.base_domains,
+                )
+                dns = resolver or DnsResolver(settings.dns_servers)
+                yield cls(settings, clock, transactions, state, master_key, dns, tokens, identifier)
             finally:
                 following.cancel()
                 with suppress(asyncio.CancelledError):

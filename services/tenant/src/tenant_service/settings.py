@@ -3,12 +3,14 @@
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from tenacity.wait import wait_exponential_jitter
 
+from tenant_service.domain.domain_claims import DomainPolicy
+from tenant_service.domain.identifiers import CODE_PATTERN
 from tenant_service.domain.saga import RetryPolicy, RunKind
 from tenant_service.runs.steps import SagaSettings
 from tenantry import BaseDomains
@@ -27,14 +29,31 @@ class TenantSettings(BaseSettings):
     base_url: str = "http://127.0.0.1:8001"
     # Common to all services: the domains below which the first label is a tenant's slug.
     base_domains: BaseDomains = Field(default=(), validation_alias="TENANTRY_BASE_DOMAINS")
+    # Base64 of 32 bytes, here or in a file; the previous one is needed until `POST /v1/master-key/rewrap` has run.
     master_key: str = Field(default="", repr=False)
+    master_key_file: Path | None = None
+    previous_master_key: str = Field(default="", repr=False)
+    previous_master_key_file: Path | None = None
     bootstrap_file: Path | None = None
     # Where a browser may be sent after it has signed in, besides this service itself: origins, not URLs.
     sign_in_origins: list[str] = Field(default_factory=list)
     test_clocks_enabled: bool = False
 
-    # The store that new tenants are placed in.
-    default_store: str = "primary"
+    # External: a trusted identity provider knows the people. Members and invitations are then not kept here; API keys,
+    # domains, support access and the clients of services are.
+    identity: Literal["builtin", "external"] = "builtin"
+    invitation_days: int = Field(default=7, ge=1, le=90)
+    # For how long a slug or a domain that was given up is for nobody else.
+    quarantine_days: int = Field(default=90, ge=0, le=3650)
+    # How often the proof of a domain is looked for again, and how long it may be missing before the domain is lost.
+    domain_check_hours: int = Field(default=24, ge=1, le=24 * 30)
+    domain_grace_days: int = Field(default=7, ge=0, le=90)
+    # Name servers that domains are looked up at; empty: those of the machine.
+    dns_servers: list[str] = Field(default_factory=list)
+
+    # The store of a deployment that has none yet, and where it is: made when the service starts.
+    default_store: str = Field(default="primary", pattern=CODE_PATTERN)
+    default_region: str = Field(default="default", pattern=CODE_PATTERN)
     required_services: list[str] = Field(default_factory=list)
     # Asked with the required ones and not waited for: a run lists them as degraded until they have answered.
     optional_services: list[str] = Field(default_factory=list)
@@ -69,10 +88,17 @@ class TenantSettings(BaseSettings):
         """Raises pydantic's ValidationError."""
         return cls()
 
+    def domain_policy(self) -> DomainPolicy:
+        """How domains are kept."""
+        return DomainPolicy(
+            check_every=timedelta(hours=self.domain_check_hours),
+            grace=timedelta(days=self.domain_grace_days),
+            quarantine=timedelta(days=self.quarantine_days),
+        )
+
     def saga(self) -> SagaSettings:
         """What the steps of sagas need to know."""
         return SagaSettings(
-            store=self.default_store,
             services={
                 RunKind.PROVISION: tuple(sorted(set(self.required_services))),
                 RunKind.CLOCK_ADVANCE: tuple(sorted(set(self.clock_services))),

@@ -4,6 +4,8 @@ import re
 from uuid import UUID
 
 EXTERNAL_ID_MAX_LENGTH = 128
+# Names that a company gives to its own things: tiers, plans, regions, stores.
+CODE_PATTERN = r"^[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?$"
 SLUG_MIN_LENGTH = 2
 SLUG_MAX_LENGTH = 63  # a slug is a DNS label
 

@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import WORKER
 from tenant_service.domain.lifecycle import Command
+from tenant_service.domain.placement import NoStore
 from tenant_service.domain.saga import Answer, RetryPolicy, RunKind, StepFailure, StepName, fan_in
 from tenant_service.models import SagaRunRow, SagaStepRow, TenantRow
 from tenant_service.publication import TENANT_REQUESTS
 from tenant_service.runs import repository
 from tenant_service.runs.repository import Claimed, NewRequest
+from tenant_service.stores.service import occupy_stores
 from tenant_service.tenants.repository import lock_tenants
 from tenant_service.tenants.service import Locked, command_tenants, place_tenants, withdraw_places
 from tenantry import uuid7
@@ -29,7 +31,6 @@ class SagaSettings:
     `services` must answer before a run goes on. `optional_services` are asked with them and not waited for.
     """
 
-    store: str
     services: Mapping[RunKind, tuple[str, ...]]
     retry: RetryPolicy
     optional_services: Mapping[RunKind, tuple[str, ...]] = field(default_factory=dict)
@@ -69,12 +70,21 @@ def each(work: OneWork) -> StepWork:
 
 
 async def place(
-    session: AsyncSession, claimed: Sequence[Claimed], settings: SagaSettings, now: datetime
-) -> Sequence[StepOutcome]:
-    """Say where the tenants' data will live; they are `provisioning` from here on."""
+    session: AsyncSession, claimed: Sequence[Claimed], _settings: SagaSettings, now: datetime
+) -> Sequence[StepOutcome | StepFailure]:
+    """Say where the tenants' data will live; they are `provisioning` from here on.
+
+    A tenant that no store may take fails at once: what refuses it does not change by waiting.
+    """
     tenants = await _tenants(session, claimed)
-    await place_tenants(session, list(tenants.values()), store=settings.store, actor=WORKER, now=now)
-    return [Finished()] * len(claimed)
+    homeless = [row for row, _ in tenants.values() if row.store is None]
+    chosen = dict(zip([row.id for row in homeless], await occupy_stores(session, homeless), strict=True))
+    refused = {tenant_id: error for tenant_id, error in chosen.items() if isinstance(error, NoStore)}
+    stores = {tenant_id: store for tenant_id, store in chosen.items() if isinstance(store, str)}
+    placed = [tenant for tenant_id, tenant in tenants.items() if tenant_id not in refused]
+    await place_tenants(session, placed, stores=stores, actor=WORKER, now=now)
+    failures = {tenant_id: StepFailure(error.type, str(error), permanent=True) for tenant_id, error in refused.items()}
+    return [failures.get(one.run.subject_id) or Finished() for one in claimed]
 
 
 async def request_services(

@@ -6,15 +6,15 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from tenant_service.domain.identifiers import check_external_id, check_slug
+from tenant_service.domain.host_names import normalise_email
+from tenant_service.domain.identifiers import CODE_PATTERN, check_external_id, check_slug
 from tenant_service.domain.suspension import REASONS_BY_HAND, SuspensionReason
 from tenant_service.instants import Instant
 from tenantry import Isolation, Tenant, TenantStatus
 
 Slug = Annotated[str, AfterValidator(check_slug)]
 ExternalId = Annotated[str, AfterValidator(check_external_id)]
-# Not a proof that mail arrives: that is what an invitation is for.
-EmailAddress = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+\.[^@\s\x00.]+$")]
+EmailAddress = Annotated[str, AfterValidator(normalise_email)]
 
 
 def _no_nul(text: str) -> str:
@@ -26,7 +26,7 @@ def _no_nul(text: str) -> str:
 Text = Annotated[str, AfterValidator(_no_nul)]
 # The constraints stand at `str` itself: behind a validator they would be checked before the spaces are taken off.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_no_nul)]
-Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?$")]
+Code = Annotated[str, StringConstraints(pattern=CODE_PATTERN)]
 Note = Annotated[Text, StringConstraints(max_length=2000)]
 
 METADATA_MAX_KEYS = 50
@@ -69,6 +69,9 @@ class TenantCreate(Input):
     plan: Code | None = Field(None, description="Handed on to billing in `tenant.created.v1`.")
     test_clock: UUID | None = None
     metadata: Metadata = Field(default_factory=dict)
+    config: dict[Code, dict[str, Any]] = Field(
+        default_factory=dict, max_length=50, description="What the tenant says in each namespace."
+    )
 
 
 class TenantUpdate(Input):

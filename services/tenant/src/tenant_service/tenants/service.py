@@ -13,12 +13,15 @@ from tenant_service import audit
 from tenant_service.audit import Actor, Deed
 from tenant_service.clocks.repository import share_clock
 from tenant_service.domain.lifecycle import WITH_NOW, Command, Lifecycle, Order, apply, stops_other_things
+from tenant_service.domain.quarantine import NameKind
 from tenant_service.domain.saga import RunKind
 from tenant_service.domain.story import Told, story_of
 from tenant_service.domain.suspension import SuspensionReason
+from tenant_service.domains.quarantine import check_name
 from tenant_service.models import TenantRow
 from tenant_service.publication import publish_tenants, tell, tell_many
 from tenant_service.runs.repository import NewRun, add_run, add_runs
+from tenant_service.stores.service import check_placeable, leave_stores
 from tenant_service.tenants import repository
 from tenant_service.tenants.document import document, lifecycle_of, set_lifecycle
 from tenant_service.tenants.repository import TenantFilter
@@ -48,14 +51,18 @@ class NewTenant:
 async def create_tenant(session: AsyncSession, wanted: NewTenant, *, actor: Actor, now: datetime) -> Tenant:
     """Register the tenant and start its provisioning; it is `requested` when this returns.
 
-    Raises `UnknownTier`, `NotFound` (no such test clock), `SlugTaken`, `ExternalIdTaken`.
+    Raises `UnknownTier`, `NotFound` (no such test clock), `NoStore`, `NameQuarantined`, `SlugTaken`, `ExternalIdTaken`.
     """
     tier = await tier_of(session, wanted.tier)
     clock = None
     if wanted.test_clock_id is not None:
         clock = await share_clock(session, wanted.test_clock_id)
+    isolation = wanted.isolation or tier.isolation
+    await check_placeable(session, tier, region=wanted.region, isolation=isolation)
+    tenant_id = uuid7()
+    await check_name(session, NameKind.SLUG, wanted.slug, by=tenant_id, now=now)
     row = TenantRow(
-        id=uuid7(),
+        id=tenant_id,
         external_id=wanted.external_id,
         slug=wanted.slug,
         name=wanted.name,
@@ -69,7 +76,7 @@ async def create_tenant(session: AsyncSession, wanted: NewTenant, *, actor: Acto
         grace_ends_at=None,
         tier=wanted.tier,
         region=wanted.region,
-        isolation=wanted.isolation or tier.isolation,
+        isolation=isolation,
         store=None,
         placement_epoch=None,
         test_clock_id=wanted.test_clock_id,
@@ -193,7 +200,7 @@ async def set_trial(
     row, clock = await repository.lock_tenant(session, reference)
     if ends_at is None:
         return await command_tenant(session, row, clock, Command.CONVERT_TRIAL, note=note, actor=actor, now=now)
-    present = _present(clock, now)
+    present = present_of(clock, now)
     if ends_at <= present:
         detail = f"must be later than the tenant's present, {present.isoformat()}"
         raise InvalidRequest(detail, errors=[{"loc": ["body", "ends_at"], "msg": detail}])
@@ -251,7 +258,7 @@ async def command_tenants(
     """
     changes = []
     for row, clock in tenants:
-        order = Order(command, reason, until, _present(clock, now) if command in WITH_NOW else None)
+        order = Order(command, reason, until, present_of(clock, now) if command in WITH_NOW else None)
         before = lifecycle_of(row)
         changes.append((row, clock, order, before, apply(before, order)))
     published: list[Locked] = []
@@ -269,7 +276,9 @@ async def command_tenants(
     documents = {tenant.id: tenant for tenant in await _publish(session, published)}
     await tell_many(session, [(documents[TenantId(row.id)], *line) for row, line in lines])
     await audit.record_many(session, actor, deeds, now=now)
-    confirmed = [documents[TenantId(row.id)] for row, _, _, before, after in changes if stops_other_things(before, after)]
+    confirmed = [
+        documents[TenantId(row.id)] for row, _, _, before, after in changes if stops_other_things(before, after)
+    ]
     await add_runs(session, [_confirmation(tenant, actor) for tenant in confirmed], now=now)
     return [documents.get(TenantId(row.id)) or document(row, clock) for row, clock in tenants]
 
@@ -287,17 +296,21 @@ def _deed(row: TenantRow, order: Order, before: Lifecycle, after: Lifecycle, not
     return Deed(f"tenant.{order.command}", str(row.id), row.id, detail)
 
 
-def _present(clock: TenantClock | None, now: datetime) -> datetime:
+def present_of(clock: TenantClock | None, now: datetime) -> datetime:
+    """The tenant's present: its test clock, where it is bound to one."""
     return now if clock is None else clock.now
 
 
 async def place_tenants(
-    session: AsyncSession, tenants: Sequence[Locked], *, store: str, actor: Actor, now: datetime
+    session: AsyncSession, tenants: Sequence[Locked], *, stores: Mapping[UUID, str], actor: Actor, now: datetime
 ) -> None:
-    """Give locked tenants their store, once, and let their provisioning begin. May be repeated."""
-    unplaced = [row for row, _ in tenants if row.store is None]
+    """Give locked tenants their stores, by the tenants' ids, and let their provisioning begin. May be repeated.
+
+    `stores` names those that have none; who calls has had a place counted for each of them.
+    """
+    unplaced = [row for row, _ in tenants if row.id in stores]
     for row in unplaced:
-        row.store, row.placement_epoch = store, 1
+        row.store, row.placement_epoch = stores[row.id], 1
     touched = {row.id for row in unplaced}
     await command_tenants(session, tenants, Command.PROVISION, actor=actor, now=now, touched=touched)
 
@@ -306,6 +319,7 @@ async def withdraw_places(session: AsyncSession, tenants: Sequence[Locked], *, a
     """Take their store from locked tenants that have never lived there. May be repeated."""
     placed = [(row, clock) for row, clock in tenants if row.store is not None]
     deeds = [Deed("tenant.withdraw_place", str(row.id), row.id, {"store": row.store}) for row, _ in placed]
+    await leave_stores(session, [row.store for row, _ in placed if row.store is not None])
     for row, _ in placed:
         row.store = None
     await _publish(session, placed)

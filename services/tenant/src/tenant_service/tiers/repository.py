@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenant_service.domain.tiers import TierContent
 from tenant_service.models import TierRow, TierVersionRow
 from tenantry import InvalidRequest, NotFound, Tier
 
@@ -29,6 +30,20 @@ def tier_document(row: TierRow | TierVersionRow) -> Tier:
         limits=row.limits,
         entitlements=row.entitlements,
         isolation=row.isolation,
+        placement=row.placement,
+        constraints=row.constraints,
+    )
+
+
+def content_of(row: TierRow | TierVersionRow) -> TierContent:
+    """What this version of the tier says."""
+    return TierContent(
+        max_event_age_seconds=row.max_event_age_seconds,
+        limits=row.limits,
+        entitlements=row.entitlements,
+        isolation=row.isolation,
+        placement=row.placement,
+        constraints=row.constraints,
     )
 
 
@@ -64,6 +79,14 @@ async def list_versions(
     if before is not None:
         statement = statement.where(TierVersionRow.version < before)
     return (await session.scalars(statement.order_by(TierVersionRow.version.desc()).limit(limit))).all()
+
+
+async def find_version(session: AsyncSession, name: str, version: int) -> TierVersionRow:
+    """A version of a tier. Raises `NotFound`."""
+    row = await session.get(TierVersionRow, (name, version))
+    if row is None:
+        raise NotFound
+    return row
 
 
 async def lock_unpublished(session: AsyncSession) -> Sequence[TierRow]:

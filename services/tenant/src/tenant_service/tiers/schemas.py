@@ -2,12 +2,47 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from tenantry import Isolation, Tier
+from tenant_service.config.schemas import Namespace
+from tenant_service.domain.documents import BadDocument, check_document
+from tenant_service.domain.tiers import TierContent
+from tenant_service.tenants.schemas import Code
+from tenantry import FieldError, Isolation, Tier
+from tenantry.limits import InvalidLimits, parse_limits
 
-TierName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?$")]
+TierName = Code
 MaxAge = Annotated[int, Field(ge=0, le=100 * 366 * 86400)]
+
+MAX_NAMES = 100
+
+
+def _check_document(document: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_document(document)
+    except BadDocument as fault:
+        raise ValueError(f"{fault.pointer or '/'}: {fault}") from None
+    return document
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError("a name stands here twice")
+    return names
+
+
+Names = Annotated[list[Code], Field(max_length=MAX_NAMES), AfterValidator(_each_once)]
+Document = Annotated[dict[str, Any], AfterValidator(_check_document)]
+
+
+class PlacementPolicy(BaseModel):
+    """Where the tier's tenants may be placed; an empty list allows every one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    regions: Names = Field(default_factory=list)
+    stores: Names = Field(default_factory=list)
+    preferred: Names = Field(default_factory=list, description="Stores that are taken before others, in this order.")
 
 
 class TierPut(BaseModel):
@@ -16,9 +51,34 @@ class TierPut(BaseModel):
     max_event_age_seconds: MaxAge | None = Field(
         None, description="How old a usage event may be when it is received; null: any age."
     )
-    limits: dict[str, Any] = Field(default_factory=dict)
-    entitlements: dict[str, Any] = Field(default_factory=dict)
+    limits: Document = Field(
+        default_factory=dict,
+        description="Rates by class of request, concurrency, connections, weight; what is absent is unlimited.",
+        examples=[{"requests": {"default": {"rate": 100, "burst": 200}}, "concurrency": 50, "connections": 4}],
+    )
+    entitlements: Document = Field(default_factory=dict)
     isolation: Isolation = Isolation.POOL
+    placement: PlacementPolicy = Field(default_factory=PlacementPolicy)
+    constraints: dict[Namespace, Document] = Field(
+        default_factory=dict,
+        description="By namespace, a JSON merge patch that is applied after every layer of configuration.",
+    )
+
+    def content(self) -> TierContent:
+        """Raises `InvalidLimits` for a limit that no service knows, or that cannot be."""
+        try:
+            parse_limits(self.limits)
+        except InvalidLimits as error:
+            errors: list[FieldError] = [{**fault, "loc": ["body", "limits", *fault["loc"]]} for fault in error.errors]
+            raise InvalidLimits(error.detail, errors=errors) from None
+        return TierContent(
+            max_event_age_seconds=self.max_event_age_seconds,
+            limits=self.limits,
+            entitlements=self.entitlements,
+            isolation=self.isolation,
+            placement={field: names for field, names in self.placement.model_dump().items() if names},
+            constraints=self.constraints,
+        )
 
 
 class TierOut(BaseModel):
@@ -28,6 +88,8 @@ class TierOut(BaseModel):
     limits: dict[str, Any]
     entitlements: dict[str, Any]
     isolation: Isolation
+    placement: PlacementPolicy
+    constraints: dict[str, dict[str, Any]]
 
     @classmethod
     def of(cls, tier: Tier) -> "TierOut":
@@ -38,4 +100,6 @@ class TierOut(BaseModel):
             limits=tier.limits,
             entitlements=tier.entitlements,
             isolation=tier.isolation,
+            placement=PlacementPolicy(**tier.placement),
+            constraints=tier.constraints,
         )

@@ -1,9 +1,6 @@
 """Use cases of tiers. The caller opens the transaction and commits it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -11,21 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
 from tenant_service.audit import Actor
+from tenant_service.domain.tiers import TierContent
 from tenant_service.models import TierRow, TierVersionRow
 from tenant_service.publication import publish_tier
 from tenant_service.tiers import repository
-from tenant_service.tiers.repository import tier_document
-from tenantry import Isolation, StaleVersion, Tier
-
-
-@dataclass(frozen=True, slots=True)
-class TierContent:
-    """What a tier says."""
-
-    max_event_age_seconds: int | None
-    limits: Mapping[str, Any]
-    entitlements: Mapping[str, Any]
-    isolation: Isolation
+from tenant_service.tiers.repository import content_of, tier_document
+from tenantry import StaleVersion, Tier
+from tenantry.config import differences
 
 
 async def put_tier(
@@ -42,12 +31,7 @@ async def put_tier(
     A new version is written and published only where something differs, so repeating changes nothing.
     Raises `StaleVersion`.
     """
-    values = {
-        "max_event_age_seconds": content.max_event_age_seconds,
-        "limits": dict(content.limits),
-        "entitlements": dict(content.entitlements),
-        "isolation": content.isolation,
-    }
+    values = content.document()
     # Insert first: whoever comes second waits for the first one's commit and then finds a row to lock.
     version_zero = {"name": name, "version": 0, "published": False, "updated_at": now, **values}
     inserted = upsert(TierRow).values(version_zero).on_conflict_do_nothing().returning(TierRow.name)
@@ -55,7 +39,7 @@ async def put_tier(
     row = await repository.find_tier(session, name, lock=True)
     if expected_version is not None and expected_version != row.version:
         raise StaleVersion(f"The present version is {row.version}")
-    if not created and all(getattr(row, column) == value for column, value in values.items()):
+    if not created and not differences(content_of(row).document(), values):
         return tier_document(row), False
     for column, value in values.items():
         setattr(row, column, value)
@@ -69,6 +53,24 @@ async def put_tier(
         session, actor, "tier.put", target=f"tier/{name}", now=now, detail={"version": row.version, **values}
     )
     return tier_document(row), created
+
+
+async def roll_back_tier(
+    session: AsyncSession,
+    name: str,
+    version: int,
+    *,
+    expected_version: int | None,
+    actor: Actor,
+    now: datetime,
+) -> Tier:
+    """Make what an old version said the present version: a new one, where it differs. May be repeated.
+
+    Raises `NotFound` and `StaleVersion`.
+    """
+    old = content_of(await repository.find_version(session, name, version))
+    tier, _ = await put_tier(session, name, old, expected_version=expected_version, actor=actor, now=now)
+    return tier
 
 
 async def publish_unpublished_tiers(session: AsyncSession) -> int:

@@ -1,0 +1,1 @@
+"""Stores: the PostgreSQL clusters that tenants are placed in."""
