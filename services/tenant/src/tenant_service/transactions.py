@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenant_service.publication import Change, ConfigChange, KeySetChanged, changes_of, key_of_config
 from tenantry import Tenant, Tier
@@ -37,11 +37,25 @@ class Transactions:
         """A session with one transaction: committed when the block ends, rolled back when it raises."""
         async with self._databases.system_session() as session:
             yield session
-            changes = changes_of(session)
-            if changes:
-                await session.execute(_NOTIFY, {"keys": _keys(changes)})
+            changes = await _notify(session)
         if changes:
             self._committed(changes)
+
+
+@asynccontextmanager
+async def joined(connection: AsyncConnection) -> AsyncIterator[AsyncSession]:
+    """A session inside a transaction that somebody else has begun and will commit, such as a consumer's batch."""
+    async with AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
+        yield session
+        await session.flush()
+        await _notify(session)
+
+
+async def _notify(session: AsyncSession) -> Sequence[Change]:
+    changes = changes_of(session)
+    if changes:
+        await session.execute(_NOTIFY, {"keys": _keys(changes)})
+    return changes
 
 
 def _keys(changes: Sequence[Change]) -> str:

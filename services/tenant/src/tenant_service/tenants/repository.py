@@ -2,15 +2,19 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.domain.identifiers import as_uuid
 from tenant_service.models import TenantRow, TestClockRow
 from tenantry import Conflict, NotFound, TenantClock, TenantStatus
+
+# As it stands in the partial index ix_tenant_trial_ends_at.
+_TRIAL_NOT_EXPIRED = text("NOT 'trial' = ANY (tenant.suspension_reasons)")
 
 
 class SlugTaken(Conflict):
@@ -122,6 +126,38 @@ async def lock_tenants(
         wanted = select(TestClockRow).where(TestClockRow.id.in_(clock_ids)).execution_options(populate_existing=True)
         clocks = {clock.id: clock for clock in await session.scalars(wanted)}
     return {row.id: (row, _clock(clocks.get(row.test_clock_id))) for row in rows}
+
+
+async def known_tenants(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
+    """Which of these tenants there are, or were."""
+    return set(await session.scalars(select(TenantRow.id).where(TenantRow.id.in_(ids))))
+
+
+async def claim_ending_trials(
+    session: AsyncSession, now: datetime, ending_within: timedelta, limit: int
+) -> Sequence[UUID]:
+    """Lock at most `limit` live tenants whose trial is over, or ends soon and was not announced; held ones are skipped.
+
+    Returns their ids.
+    """
+    present = func.coalesce(TestClockRow.now, now)
+    statement = (
+        select(TenantRow.id)
+        .outerjoin(TestClockRow, TestClockRow.id == TenantRow.test_clock_id)
+        .where(
+            TenantRow.status.in_((TenantStatus.ACTIVE, TenantStatus.SUSPENDED)),
+            TenantRow.trial_ends_at.is_not(None),
+            _TRIAL_NOT_EXPIRED,
+            or_(
+                TenantRow.trial_ends_at <= present,
+                TenantRow.trial_end_announced.is_(False) & (TenantRow.trial_ends_at <= present + ending_within),
+            ),
+        )
+        .order_by(TenantRow.id)
+        .limit(limit)
+        .with_for_update(of=TenantRow, skip_locked=True)
+    )
+    return (await session.scalars(statement)).all()
 
 
 async def list_tenants(
