@@ -2,7 +2,7 @@
 
 The application behind it is the smallest there is, so the difference to the same application alone is the middleware.
 Warm: the token has been verified before, and the request is metered into a real spool file. Cold: every token is new,
-which adds one check of a signature.
+which adds one check of a signature. Limited: with a rate that is not used up, and refused: with one that is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from joserfc.jwk import ECKey
 from report import Row, Servers, percentiles, row
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tenantry import Isolation, LocalDirectory, SystemClock, TenantId, TenantStatus, uuid7
-from tenantry.http import RequestMetering, TenancyMiddleware
+from tenantry import Isolation, LocalDirectory, SystemClock, Tenant, TenantId, TenantStatus, Tier, uuid7
+from tenantry.http import RequestLimiting, RequestMetering, TenancyMiddleware
 from tenantry.identity import CredentialStore, Identifier, KeySet, TokenVerifier
+from tenantry.limits import FairGate, Limiter
 from tenantry.metering import MeteringClient, Spool
 from tenantry.testing import TenantFactory
 
@@ -31,6 +32,7 @@ ROUNDS = 5
 REQUESTS = 4_000
 COLD_REQUESTS = 1_000
 GOAL_MICROSECONDS = 40.0
+REFUSED_GOAL_MICROSECONDS = 100.0
 
 _START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 _BODY = {"type": "http.response.body", "body": b"ok"}
@@ -60,6 +62,8 @@ async def run(servers: Servers) -> list[Row]:
                 )
                 for _ in range(ROUNDS)
             ]
+            limited = [await _measure(_limit(tenants, key, spool, 1e6), warm_scopes, REQUESTS) for _ in range(ROUNDS)]
+            refused = [await _measure(_limit(tenants, key, spool, 0.001), warm_scopes, REQUESTS) for _ in range(ROUNDS)]
             cold_scopes = [_scope(_token(key, tenants[n % TENANTS].id)) for n in range(COLD_REQUESTS)]
             cold = await _measure(wrapped, cold_scopes, COLD_REQUESTS, warm_up=False)
         finally:
@@ -78,6 +82,23 @@ async def run(servers: Servers) -> list[Row]:
             **percentiles([sample for _, _, metered in rounds for sample in metered.samples]),
         ),
         row(
+            "middleware_limited",
+            median(measured.wall for measured in limited) - alone,
+            "us/request",
+            cpu_us=round(median(measured.cpu for measured in limited), 2),
+            requests=ROUNDS * REQUESTS,
+            **percentiles([sample for measured in limited for sample in measured.samples]),
+        ),
+        row(
+            "middleware_refused",
+            median(measured.wall for measured in refused),
+            "us/request",
+            goal_us=REFUSED_GOAL_MICROSECONDS,
+            cpu_us=round(median(measured.cpu for measured in refused), 2),
+            requests=ROUNDS * REQUESTS,
+            **percentiles([sample for measured in refused for sample in measured.samples]),
+        ),
+        row(
             "middleware_cold_token",
             cold.wall - alone,
             "us/request",
@@ -88,7 +109,18 @@ async def run(servers: Servers) -> list[Row]:
     ]
 
 
-def _wrap(directory: LocalDirectory, keys: KeySet, spool: Spool | None) -> ASGIApp:
+def _limit(tenants: list[Tenant], key: ECKey, spool: Spool, rate: float) -> ASGIApp:
+    """The metered application, where each tenant may send `rate` requests a second."""
+    tier = Tier(name=tenants[0].tier, version=1, limits={"requests": {"default": {"rate": rate}}, "concurrency": 50})
+    directory = LocalDirectory.of(tenants, [tier])
+    limiter = Limiter("bench", directory, gate=FairGate(256, max_waiting=512, wait=2.0))
+    keys = KeySet({"keys": [key.as_dict(private=False)]})
+    return _wrap(directory, keys, spool, limiting=RequestLimiting(limiter))
+
+
+def _wrap(
+    directory: LocalDirectory, keys: KeySet, spool: Spool | None, limiting: RequestLimiting | None = None
+) -> ASGIApp:
     client = None if spool is None else MeteringClient(spool, "bench", SystemClock())
     identifier = Identifier(
         directory=directory,
@@ -96,7 +128,9 @@ def _wrap(directory: LocalDirectory, keys: KeySet, spool: Spool | None) -> ASGIA
         credentials=CredentialStore(),
     )
     metering = None if client is None else RequestMetering(client.record)
-    return TenancyMiddleware(bare, service="bench", directory=directory, identifier=identifier, metering=metering)
+    return TenancyMiddleware(
+        bare, service="bench", directory=directory, identifier=identifier, metering=metering, limiting=limiting
+    )
 
 
 def _token(key: ECKey, tenant_id: TenantId) -> str:
