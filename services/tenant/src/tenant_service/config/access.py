@@ -84,6 +84,16 @@ async def write_tenant_layer(
     return Target(subject.place(namespace), subject)
 
 
+async def read_branding(principal: CurrentPrincipal, session: Transaction, tenant_id: TenantReference) -> Subject:
+    """A tenant whose looks are asked for."""
+    return await _subject(session, principal, tenant_id, Scope.TENANT_READ, Scope.SERVICE, Scope.PLATFORM)
+
+
+async def write_branding(principal: CurrentPrincipal, session: Transaction, tenant_id: TenantReference) -> Subject:
+    """A tenant whose looks are changed, its row locked against changes."""
+    return await _subject(session, principal, tenant_id, Scope.TENANT_ADMIN, Scope.PLATFORM, lock=True)
+
+
 async def secrets_of_tenant(principal: CurrentPrincipal, session: Transaction, tenant_id: TenantReference) -> Subject:
     """A tenant whose secrets a service asks for."""
     return await _subject(session, principal, tenant_id, Scope.SERVICE)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
 from tenant_service.audit import Actor
+from tenant_service.branding.logos import check_logo
 from tenant_service.config import repository
 from tenant_service.config.models import ConfigLayerRow, ConfigVersionRow
 from tenant_service.config.offenders import InvalidConfig, check_those_below
@@ -18,6 +19,7 @@ from tenant_service.config.places import Place
 from tenant_service.config.repository import layer_document
 from tenant_service.config.secrets import DataKey, data_key, published, shown
 from tenant_service.domain.config_schemas import NamespaceRules, secret_values
+from tenant_service.domain.documents import BadDocument, check_document
 from tenant_service.features.settings import check_settings
 from tenant_service.identity.secrets import MasterKey
 from tenant_service.publication import LayerWithdrawn, publish_layer, tell, withdraw_layer
@@ -143,6 +145,25 @@ async def put_layer(
     return await _store(session, row, place, sealed, rules, writer, subject=subject, force=force)
 
 
+async def patch_layer(
+    session: AsyncSession,
+    place: Place,
+    patch: Mapping[str, Any],
+    writer: Writer,
+    *,
+    subject: Subject | None = None,
+    expected_version: int | None = None,
+) -> Written:
+    """Replace some keys at the top of what the layer says; None takes a key away. Raises as `put_layer` does."""
+    row, rules = await _open(session, place, writer, subject, expected_version)
+    document = {**shown(row.document or {}), **patch}
+    document = {key: value for key, value in document.items() if key not in patch or value is not None}
+    sealed = await _sealed(session, rules, place, document, row.document or {}, writer)
+    if row.document is None and not sealed:
+        return Written(layer_document(row), row.updated_at)
+    return await _store(session, row, place, sealed, rules, writer, subject=subject, force=False)
+
+
 async def delete_layer(
     session: AsyncSession,
     place: Place,
@@ -245,6 +266,12 @@ async def configure_tenant(
 ) -> None:
     """What a tenant is created with: namespace -> document. Raises as `put_layer` does, with the namespace in `loc`."""
     subject = Subject(tenant, tier_document(await find_tier(session, tenant.tier)))
+    for namespace, document in documents.items():
+        try:
+            check_document(dict(document))
+        except BadDocument as error:
+            loc = ["body", "config", namespace, *split(error.pointer)]
+            raise InvalidConfig(str(error), errors=[{"loc": [*loc], "msg": str(error)}]) from None
     # Sorted, so that two tenants that are created at once lock the namespaces in one order.
     for namespace, document in sorted(documents.items()):
         try:
@@ -330,12 +357,7 @@ async def _store(
         return Written(layer_document(row), row.updated_at)
     changes = differences(before or {}, document or {})
     said = merge(document or {})
-    faults = rules.faults_of_layer(said)
-    if place.namespace == FEATURES:
-        changed_flags = {split(change.pointer)[0] for change in changes}
-        faults += await check_settings(session, said, changed_flags, is_operator=writer.is_operator)
-    if faults:
-        raise InvalidConfig("The document does not satisfy the schema", errors=_in_body(faults))
+    await _check_layer(session, place, rules, said, changes, writer)
     proposed = LayerDocument(
         layer=place.layer, name=place.name, namespace=place.namespace, version=row.version + 1, document=said
     )
@@ -376,7 +398,7 @@ async def _store(
         await tell(session, subject.tenant, event, {"namespace": place.namespace, **detail})
     if constrained:
         detail["constrained"] = list(constrained)
-    if force:
+    if force and subject is None:
         detail["forced"] = True
     await audit.record(
         session,
@@ -388,6 +410,25 @@ async def _store(
         detail=detail,
     )
     return Written(stored, row.updated_at, created=created, changed=True, constrained=constrained)
+
+
+async def _check_layer(
+    session: AsyncSession,
+    place: Place,
+    rules: NamespaceRules,
+    said: Mapping[str, Any],
+    changes: Sequence[Difference],
+    writer: Writer,
+) -> None:
+    """Raises `InvalidConfig` where what the layer says breaks the rules, whatever the others say."""
+    faults = rules.faults_of_layer(said)
+    if place.namespace == FEATURES:
+        changed_flags = {split(change.pointer)[0] for change in changes}
+        faults += await check_settings(session, said, changed_flags, is_operator=writer.is_operator)
+    elif place.namespace == BRANDING and not faults:
+        faults = await check_logo(session, said, place.tenant_id)
+    if faults:
+        raise InvalidConfig("The document does not satisfy the schema", errors=_in_body(faults))
 
 
 async def _check_subject(

@@ -7,6 +7,7 @@ import hmac
 import os
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from cryptography.exceptions import InvalidTag
@@ -32,13 +33,26 @@ class Sealed:
 
 
 class MasterKey:
-    """AES-256-GCM under the key of the deployment. A ciphertext is bound to the name of what it holds."""
+    """AES-256-GCM under the key of the deployment. A ciphertext is bound to the name of what it holds.
 
-    def __init__(self, key: bytes) -> None:
+    `previous` is the key of before, while what it has encrypted is encrypted anew.
+    """
+
+    def __init__(self, key: bytes, previous: "MasterKey | None" = None) -> None:
         self._cipher = AESGCM(key)
+        self._previous = previous
 
     @classmethod
-    def parse(cls, encoded: str) -> Self:
+    def load(cls, encoded: str, file: Path | None, previous: str = "", previous_file: Path | None = None) -> Self:
+        """The key from the environment, or from a file; raises `MasterKeyError` where it is in both or cannot be read.
+
+        The same holds for the previous one, which may be missing.
+        """
+        old = cls.parse(_text(previous, previous_file)) if previous or previous_file else None
+        return cls.parse(_text(encoded, file), old)
+
+    @classmethod
+    def parse(cls, encoded: str, previous: "MasterKey | None" = None) -> Self:
         """The key from base64 of 32 bytes; raises `MasterKeyError` without saying what was given."""
         try:
             key = base64.b64decode(encoded, validate=True)
@@ -46,7 +60,7 @@ class MasterKey:
             key = b""
         if len(key) != MASTER_KEY_BYTES:
             raise MasterKeyError("TENANT_MASTER_KEY must be 32 random bytes in base64 (openssl rand -base64 32)")
-        return cls(key)
+        return cls(key, previous)
 
     def seal(self, plaintext: bytes, name: str) -> Sealed:
         nonce = os.urandom(_NONCE_BYTES)
@@ -57,9 +71,22 @@ class MasterKey:
         try:
             return self._cipher.decrypt(sealed.nonce, sealed.ciphertext, name.encode())
         except InvalidTag:
+            if self._previous is not None:
+                return self._previous.open(sealed, name)
             raise MasterKeyError(
                 f"TENANT_MASTER_KEY is not the key that {name!r} was encrypted with in this database"
             ) from None
+
+
+def _text(encoded: str, file: Path | None) -> str:
+    if file is None:
+        return encoded
+    if encoded:
+        raise MasterKeyError("the master key stands in the environment and in a file: give one")
+    try:
+        return file.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise MasterKeyError(f"the file of the master key cannot be read: {error.__class__.__name__}") from None
 
 
 def new_secret(prefix: str) -> str:

@@ -101,6 +101,18 @@ async def retire_signing_keys(session: AsyncSession, *, now: datetime) -> int:
     return len(retired)
 
 
+async def rewrap_signing_keys(session: AsyncSession, master_key: MasterKey) -> int:
+    """Encrypt every private key with the present master key; the caller commits. May be repeated; returns how many."""
+    await _lock_key_set(session)
+    rows = (await session.scalars(select(SigningKeyRow).order_by(SigningKeyRow.kid))).all()
+    for row in rows:
+        name = _name(row.kid)
+        sealed = master_key.seal(master_key.open(Sealed(row.nonce, row.private_key), name), name)
+        row.nonce, row.private_key = sealed.nonce, sealed.ciphertext
+    await session.flush()
+    return len(rows)
+
+
 async def load_signer(session: AsyncSession, master_key: MasterKey, *, now: datetime) -> Signer:
     """The signer with every key that is still valid. Raises `MasterKeyError` for a wrong master key."""
     keys = []

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
+from tenant_service.config.service import Writer, configure_tenant
 from tenant_service.dependencies import (
     CurrentActor,
     CurrentRuntime,
@@ -57,6 +58,7 @@ async def create_tenant(
         metadata=body.metadata,
     )
     tenant = await service.create_tenant(session, wanted, actor=actor, now=now)
+    await configure_tenant(session, tenant, body.config, Writer(actor, runtime.master_key, now))
     response.headers["Location"] = f"/v1/tenants/{tenant.id}"
     return _shown(tenant, response)
 

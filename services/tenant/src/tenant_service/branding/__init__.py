@@ -1,0 +1,1 @@
+"""Branding: logos, and the typed view of the namespace `branding`."""
