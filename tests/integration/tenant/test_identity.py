@@ -102,8 +102,6 @@ async def test_only_operators_use_the_platform_routes(api):
         ("PATCH", f"/v1/tenants/{tenant['id']}"),
         ("POST", f"/v1/tenants/{tenant['id']}/suspend"),
         ("GET", f"/v1/tenants/{tenant['id']}/runs"),
-        ("GET", f"/v1/tenants/{tenant['id']}/api-keys"),
-        ("POST", f"/v1/tenants/{tenant['id']}/api-keys"),
         ("PUT", "/v1/tiers/standard"),
         ("GET", "/v1/tiers"),
         ("POST", "/v1/test-clocks"),

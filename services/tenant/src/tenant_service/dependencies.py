@@ -9,12 +9,21 @@ from fastapi import Depends, Path, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import Actor
+from tenant_service.models import TenantRow
 from tenant_service.runtime import Runtime
-from tenantry import CurrentPrincipal, NotFound, current_request_id
+from tenant_service.tenants.repository import find_tenant
+from tenantry import Conflict, CurrentPrincipal, NotFound, PermissionDenied, current_request_id
 from tenantry.http import idempotent, require_scope
-from tenantry.identity import Principal, Scope
+from tenantry.identity import Principal, PrincipalKind, Scope
 
 USER_AGENT_MAX_LENGTH = 200
+
+
+class IdentityExternal(Conflict):
+    """`TENANT_IDENTITY=external`."""
+
+    type = "identity-external"
+    title = "People are not managed here"
 
 
 async def _runtime(request: Request) -> Runtime:
@@ -43,7 +52,12 @@ Now = Annotated[datetime, Depends(_now)]
 
 async def _actor(request: Request, principal: CurrentPrincipal) -> Actor:
     return Actor(
-        principal.subject, principal.kind, principal.credential_id, current_request_id(), context=_whence(request)
+        principal.subject,
+        principal.kind,
+        principal.credential_id,
+        current_request_id(),
+        impersonator=principal.actor,
+        context=_whence(request),
     )
 
 
@@ -71,3 +85,37 @@ def check_may_read(principal: Principal, tenant_id: UUID) -> None:
     """A tenant's credential reads its own tenant; to it, every other one does not exist. Raises `NotFound`."""
     if principal.tenant_id != tenant_id and not principal.acts_for_any_tenant:
         raise NotFound
+
+
+def check_may_administer(principal: Principal, tenant_id: UUID) -> None:
+    """Operators administer every tenant, a tenant's administrators their own; to those, no other one exists.
+
+    Raises `NotFound`, `PermissionDenied`. Support access never administers: it could make itself another way in.
+    """
+    if principal.acts_for_any_tenant:
+        allowed = principal.has_any(Scope.PLATFORM)
+    elif principal.tenant_id == tenant_id:
+        allowed = principal.has_any(Scope.TENANT_ADMIN) and principal.kind is not PrincipalKind.SUPPORT
+    else:
+        raise NotFound
+    if not allowed:
+        raise PermissionDenied("An operator, or an administrator of the tenant, may do this.")
+
+
+async def _administered(tenant_id: TenantReference, session: Transaction, principal: CurrentPrincipal) -> TenantRow:
+    tenant, _ = await find_tenant(session, tenant_id)
+    check_may_administer(principal, tenant.id)
+    return tenant
+
+
+# The tenant in the path, where the caller may administer it.
+AdministeredTenant = Annotated[TenantRow, Depends(_administered, scope="function")]
+
+
+async def _builtin(runtime: CurrentRuntime) -> None:
+    if runtime.settings.identity != "builtin":
+        raise IdentityExternal("People, roles and invitations are kept by the identity provider of this installation")
+
+
+# Routes of people, which an identity provider of the company's own takes over.
+BuiltinIdentity = Depends(_builtin)

@@ -3,9 +3,11 @@
 import asyncio
 from typing import NoReturn
 
+from tenant_service.domains.quarantine import let_go
 from tenant_service.identity.signing_keys import retire_signing_keys
 from tenant_service.listening import until_it_works
 from tenant_service.sessions.service import end_expired_sessions
+from tenant_service.support.service import end_expired_grants
 from tenant_service.transactions import Transactions
 from tenantry import Clock
 from tenantry.http import delete_expired_idempotency_keys
@@ -15,7 +17,7 @@ SESSIONS_AT_ONCE = 500
 
 
 async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
-    """Retire signing keys, idempotency keys and sessions whose time is over, every minute until cancelled."""
+    """Retire keys, sessions, support access and quarantines whose time is over, every minute until cancelled."""
     while True:
         async for attempt in until_it_works("housekeeping"):
             with attempt:
@@ -23,4 +25,6 @@ async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
                     await retire_signing_keys(session, now=clock.now())
                     await delete_expired_idempotency_keys(session)
                     await end_expired_sessions(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
+                    await end_expired_grants(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
+                    await let_go(session, now=clock.now())
         await asyncio.sleep(EVERY_SECONDS)

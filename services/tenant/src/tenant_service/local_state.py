@@ -22,6 +22,7 @@ from tenant_service.listening import listen, until_it_works
 from tenant_service.models import TenantRow, TestClockRow, TierRow
 from tenant_service.publication import Change, CredentialRevoked, KeySetChanged
 from tenant_service.sessions import service as sessions
+from tenant_service.support import service as support
 from tenant_service.tenants.document import document
 from tenant_service.tiers.repository import tier_document
 from tenant_service.transactions import CHANGE_CHANNEL, EVERYTHING, Transactions
@@ -128,6 +129,7 @@ class LocalState:
         live = [
             *await api_keys.live_credentials(session, now=now, ids=wanted),
             *await sessions.live_credentials(session, now=now, ids=wanted),
+            *await support.live_credentials(session, now=now, ids=wanted),
         ]
         for gone in set(self._credential_ids if ids is None else ids).difference(each.id for each in live):
             self._refuse(gone)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from tenantry import TenantryError
@@ -10,8 +11,10 @@ TOKEN_LIFETIME = timedelta(minutes=10)
 
 OPERATOR_SCOPES = frozenset({"platform"})
 SERVICE_SCOPES = frozenset({"service"})
-TENANT_SCOPES = frozenset({"tenant:admin", "tenant:write", "tenant:read"})
-KNOWN_SCOPES = OPERATOR_SCOPES | SERVICE_SCOPES | TENANT_SCOPES
+# For the company's mailer: the one service that may ask for the codes by which people get in.
+DELIVERY_SCOPES = frozenset({"identity:deliver"})
+TENANT_SCOPES = frozenset({"tenant:admin", "tenant:write", "tenant:read", "tenant:billing"})
+KNOWN_SCOPES = OPERATOR_SCOPES | SERVICE_SCOPES | DELIVERY_SCOPES | TENANT_SCOPES
 _IMPLIED = {
     "tenant:admin": frozenset({"tenant:write", "tenant:read"}),
     "tenant:write": frozenset({"tenant:read"}),
@@ -71,17 +74,20 @@ def token_claims(
     tenant_id: UUID | None,
     token_id: UUID,
     now: datetime,
+    credential_id: UUID | None = None,
     not_after: datetime | None = None,
-) -> dict[str, str | int]:
+    actor: str | None = None,
+) -> dict[str, Any]:
     """The claims of a token that lives for `TOKEN_LIFETIME`, or until `not_after` where that is earlier.
 
-    `not_after` is the end of the credential that is exchanged: a token never outlives it.
+    `credential_id` is the credential that is exchanged, and `not_after` its end: no service accepts the token for
+    longer than that. `actor` is who acts in the place of the subject (RFC 8693, 4.1).
     """
     expires = now + TOKEN_LIFETIME
     if not_after is not None:
         expires = min(expires, not_after)
     issued_at = int(now.timestamp())
-    claims: dict[str, str | int] = {
+    claims: dict[str, Any] = {
         "iss": issuer,
         "aud": audience,
         "sub": subject,
@@ -93,4 +99,8 @@ def token_claims(
     }
     if tenant_id is not None:
         claims["tenant_id"] = str(tenant_id)
+    if credential_id is not None:
+        claims["credential_id"] = str(credential_id)
+    if actor is not None:
+        claims["act"] = {"sub": actor}
     return claims

@@ -1,20 +1,31 @@
 """API keys of tenants: shown once, stored as a hash, published to every service. The caller commits."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
 from tenant_service.audit import Actor
 from tenant_service.identity.secrets import sha256
-from tenant_service.models import ApiKeyRow
+from tenant_service.models import ApiKeyRow, TenantRow
 from tenant_service.publication import publish_credential, withdraw_credential
-from tenant_service.tenants.repository import find_tenant
-from tenantry import InvalidRequest, NotFound, Unauthenticated, uuid7
-from tenantry.identity import API_KEY_PREFIX, Credential, new_api_key
+from tenantry import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, uuid7
+from tenantry.identity import API_KEY_PREFIX, Credential, Principal, PrincipalKind, new_api_key
+
+_NOTE_USE = text(
+    """
+    WITH used AS (
+        SELECT api_key.id, given.at FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS given (id, at)
+        JOIN system.api_key USING (id)
+        WHERE api_key.last_used_at IS NULL OR api_key.last_used_at <= given.at - interval '1 minute'
+        FOR UPDATE OF api_key SKIP LOCKED
+    )
+    UPDATE system.api_key SET last_used_at = used.at FROM used WHERE api_key.id = used.id
+    """
+)
 
 # What a list shows of a key: enough for people to tell keys apart, 40 of 256 bits.
 SHOWN_LENGTH = len(API_KEY_PREFIX) + 8
@@ -22,6 +33,20 @@ SHOWN_LENGTH = len(API_KEY_PREFIX) + 8
 
 class ExpiryInThePast(InvalidRequest):
     """A key that has already ended is a mistake."""
+
+
+class BeyondIssuer(PermissionDenied):
+    """A key that could do more, or for longer, than whoever makes it."""
+
+    type = "beyond-issuer"
+    title = "The key would allow more than its maker may"
+
+
+class ApiKeyEnded(Conflict):
+    """Revoked, expired, or replaced already."""
+
+    type = "api-key-ended"
+    title = "The key cannot be replaced any more"
 
 
 class InvalidApiKey(Unauthenticated):
@@ -33,23 +58,89 @@ class InvalidApiKey(Unauthenticated):
 
 async def create_api_key(
     session: AsyncSession,
-    reference: str,
+    tenant: TenantRow,
     *,
     name: str,
-    scopes: Sequence[str],
+    scopes: Collection[str],
     expires_at: datetime | None,
+    issuer: Principal,
     actor: Actor,
     now: datetime,
 ) -> tuple[ApiKeyRow, str]:
-    """A new key of the tenant, and its text, which is not kept. Raises `NotFound`, `ExpiryInThePast`."""
-    tenant, _ = await find_tenant(session, reference)
+    """A new key of the tenant, and its text, which is not kept. Raises `ExpiryInThePast`, `BeyondIssuer`."""
     if expires_at is not None and expires_at <= now:
         detail = "the expiry lies in the past"
         raise ExpiryInThePast(detail, errors=[{"loc": ["body", "expires_at"], "msg": detail}])
+    await _check_issuer(session, issuer, scopes, expires_at)
+    return await _add(
+        session,
+        tenant.id,
+        name=name,
+        scopes=scopes,
+        expires_at=expires_at,
+        action="api_key.create",
+        actor=actor,
+        now=now,
+    )
+
+
+async def rotate_api_key(
+    session: AsyncSession,
+    tenant: TenantRow,
+    key_id: UUID,
+    *,
+    overlap: timedelta,
+    issuer: Principal,
+    actor: Actor,
+    now: datetime,
+) -> tuple[ApiKeyRow, str]:
+    """A key in the place of another, with its name, scopes and expiry; the other one ends after the overlap.
+
+    Raises `NotFound`, `ApiKeyEnded` (also for a key that was replaced before), `BeyondIssuer`.
+    """
+    old = await _lock(session, tenant.id, key_id)
+    if old.replaced_by is not None or old.revoked_at is not None or not _lives(old, now):
+        raise ApiKeyEnded("The key is revoked, expired or replaced; make a new one")
+    await _check_issuer(session, issuer, old.scopes, old.expires_at)
+    row, secret = await _add(
+        session,
+        tenant.id,
+        name=old.name,
+        scopes=old.scopes,
+        expires_at=old.expires_at,
+        action="api_key.rotate",
+        actor=actor,
+        now=now,
+        replaces=old.id,
+    )
+    old.replaced_by = row.id
+    until = now + overlap
+    old.expires_at = until if old.expires_at is None else min(until, old.expires_at)
+    old.version += 1
+    await session.flush()
+    if _lives(old, now):
+        await publish_credential(session, _credential(old), old.version)
+    else:
+        await withdraw_credential(session, old.id, old.tenant_id, old.version)
+    return row, secret
+
+
+async def _add(
+    session: AsyncSession,
+    tenant_id: UUID,
+    *,
+    name: str,
+    scopes: Collection[str],
+    expires_at: datetime | None,
+    action: str,
+    actor: Actor,
+    now: datetime,
+    replaces: UUID | None = None,
+) -> tuple[ApiKeyRow, str]:
     secret = new_api_key()
     row = ApiKeyRow(
         id=uuid7(),
-        tenant_id=tenant.id,
+        tenant_id=tenant_id,
         name=name,
         prefix=secret[:SHOWN_LENGTH],
         secret_sha256=sha256(secret),
@@ -58,33 +149,33 @@ async def create_api_key(
         created_at=now,
         expires_at=expires_at,
         revoked_at=None,
+        created_by=actor.subject,
+        replaced_by=None,
+        last_used_at=None,
     )
     session.add(row)
     await session.flush()
     await publish_credential(session, _credential(row), row.version)
-    detail_of_key = {"name": name, "prefix": row.prefix, "scopes": row.scopes}
-    await _audit(session, row, "api_key.create", detail_of_key, actor, now)
+    detail = {"name": name, "prefix": row.prefix, "scopes": row.scopes}
+    if replaces is not None:
+        detail["replaces"] = str(replaces)
+    await _audit(session, row, action, detail, actor, now)
     return row, secret
 
 
 async def list_api_keys(
-    session: AsyncSession, reference: str, *, after: UUID | None, limit: int
+    session: AsyncSession, tenant_id: UUID, *, after: UUID | None, limit: int
 ) -> Sequence[ApiKeyRow]:
-    """At most `limit` keys of the tenant, revoked ones among them, in the order of creation. Raises `NotFound`."""
-    tenant, _ = await find_tenant(session, reference)
-    statement = select(ApiKeyRow).where(ApiKeyRow.tenant_id == tenant.id).order_by(ApiKeyRow.id).limit(limit)
+    """At most `limit` keys of the tenant, revoked ones among them, in the order of creation."""
+    statement = select(ApiKeyRow).where(ApiKeyRow.tenant_id == tenant_id).order_by(ApiKeyRow.id).limit(limit)
     if after is not None:
         statement = statement.where(ApiKeyRow.id > after)
     return (await session.scalars(statement)).all()
 
 
-async def revoke_api_key(session: AsyncSession, reference: str, key_id: UUID, *, actor: Actor, now: datetime) -> None:
-    """Refuse the key from now on, in every service; may be repeated. Raises `NotFound`."""
-    tenant, _ = await find_tenant(session, reference)
-    mine = (ApiKeyRow.id == key_id, ApiKeyRow.tenant_id == tenant.id)
-    row = (await session.scalars(select(ApiKeyRow).where(*mine).with_for_update())).one_or_none()
-    if row is None:
-        raise NotFound
+async def revoke_api_key(session: AsyncSession, tenant_id: UUID, key_id: UUID, *, actor: Actor, now: datetime) -> None:
+    """Refuse the key and its tokens from now on, in every service; may be repeated. Raises `NotFound`."""
+    row = await _lock(session, tenant_id, key_id)
     if row.revoked_at is not None:
         return
     row.revoked_at = now
@@ -98,9 +189,18 @@ async def authenticate_api_key(session: AsyncSession, secret: str, *, now: datet
     """The live key with this text, found by its hash. Raises `InvalidApiKey`."""
     statement = select(ApiKeyRow).where(ApiKeyRow.secret_sha256 == sha256(secret), ApiKeyRow.revoked_at.is_(None))
     row = (await session.scalars(statement)).one_or_none()
-    if row is None or (row.expires_at is not None and row.expires_at <= now):
+    if row is None or not _lives(row, now):
         raise InvalidApiKey("The API key is unknown, revoked or expired")
     return row
+
+
+async def note_use(session: AsyncSession, last_used_at: Mapping[UUID, datetime]) -> None:
+    """Write down when keys were last used: one statement, which leaves alone what was written less than a minute ago.
+
+    Ids that are no keys' are ignored. A row that somebody else holds is passed over: the next use will be written.
+    """
+    values = {"ids": list(last_used_at), "times": list(last_used_at.values())}
+    await session.execute(_NOTE_USE, values)
 
 
 async def live_credentials(
@@ -113,6 +213,33 @@ async def live_credentials(
     if ids is not None:
         statement = statement.where(ApiKeyRow.id.in_(ids))
     return [_credential(row) for row in await session.scalars(statement)]
+
+
+async def _lock(session: AsyncSession, tenant_id: UUID, key_id: UUID) -> ApiKeyRow:
+    mine = (ApiKeyRow.id == key_id, ApiKeyRow.tenant_id == tenant_id)
+    row = (await session.scalars(select(ApiKeyRow).where(*mine).with_for_update())).one_or_none()
+    if row is None:
+        raise NotFound
+    return row
+
+
+async def _check_issuer(
+    session: AsyncSession, issuer: Principal, scopes: Collection[str], expires_at: datetime | None
+) -> None:
+    """Raises `BeyondIssuer` where the key would allow more than its maker may, or outlive the key that makes it."""
+    if issuer.acts_for_any_tenant:
+        return
+    if beyond := sorted(scope for scope in scopes if not issuer.has_any(scope)):
+        raise BeyondIssuer(f"Not granted to the caller: {' '.join(beyond)}")
+    if issuer.kind is PrincipalKind.API_KEY:
+        maker = await session.get(ApiKeyRow, UUID(issuer.credential_id))
+        end = None if maker is None else maker.expires_at
+        if end is not None and (expires_at is None or expires_at > end):
+            raise BeyondIssuer("A key that is made with a key ends with it at the latest; set expires_at")
+
+
+def _lives(row: ApiKeyRow, now: datetime) -> bool:
+    return row.expires_at is None or row.expires_at > now
 
 
 def _credential(row: ApiKeyRow) -> Credential:

@@ -53,7 +53,7 @@ class Signer:
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         self._keys = sorted(keys, key=lambda key: key.signs_from, reverse=True)
 
-    def sign(self, claims: Mapping[str, str | int], now: datetime) -> str:
+    def sign(self, claims: Mapping[str, Any], now: datetime) -> str:
         """The token. Raises `LookupError` where no key signs yet, which `ensure_signing_key` rules out."""
         for key in self._keys:
             if key.signs_from <= now:

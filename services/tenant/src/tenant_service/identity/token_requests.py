@@ -11,12 +11,12 @@ from fastapi import Request
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import FormData
 
-from tenant_service.identity.schemas import ApiKeyExchange, ClientCredentials
+from tenant_service.identity.schemas import ApiKeyExchange, ClientCredentials, TokenExchange
 from tenantry import FieldError, InvalidRequest, MalformedRequest, UnsupportedMedia
 
-Grant = Annotated[ClientCredentials | ApiKeyExchange, Field(discriminator="grant_type")]
+Grant = ClientCredentials | ApiKeyExchange | TokenExchange
 
-_GRANT: TypeAdapter[ClientCredentials | ApiKeyExchange] = TypeAdapter(Grant)
+_GRANT: TypeAdapter[Grant] = TypeAdapter(Annotated[Grant, Field(discriminator="grant_type")])
 
 
 class UnsupportedGrant(MalformedRequest):
@@ -26,7 +26,7 @@ class UnsupportedGrant(MalformedRequest):
     title = "The grant type is not supported"
 
 
-async def read_grant(request: Request) -> ClientCredentials | ApiKeyExchange:
+async def read_grant(request: Request) -> Grant:
     """What the request asks for. Raises `MalformedRequest`, `UnsupportedGrant`, `InvalidRequest`, `UnsupportedMedia`.
 
     No value that was sent stands in an error: it may be a secret.
@@ -38,7 +38,9 @@ async def read_grant(request: Request) -> ClientCredentials | ApiKeyExchange:
     except ValidationError as error:
         faults = error.errors(include_input=False, include_url=False)
         if any(fault["type"] == "union_tag_invalid" for fault in faults):
-            raise UnsupportedGrant("Use client_credentials or urn:tenantry:api-key") from None
+            raise UnsupportedGrant(
+                "Use client_credentials, urn:tenantry:api-key or urn:ietf:params:oauth:grant-type:token-exchange"
+            ) from None
         # The first place is the name of the branch, which nobody has sent.
         errors = [FieldError(loc=["body", *fault["loc"][1:]], msg=fault["msg"]) for fault in faults]
         raise InvalidRequest("The request for a token is not valid", errors=errors) from None

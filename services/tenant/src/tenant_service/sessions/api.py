@@ -1,22 +1,40 @@
 """Routes of signing in and out."""
 
+from datetime import datetime
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from tenant_service.dependencies import CurrentActor, CurrentRuntime, IdempotentSecret, Now, Platform, Transaction
+from tenant_service.dependencies import (
+    BuiltinIdentity,
+    CurrentActor,
+    CurrentRuntime,
+    IdempotentSecret,
+    Now,
+    Platform,
+    Transaction,
+)
 from tenant_service.domain.redirects import DEFAULT_TARGET, allowed_target
 from tenant_service.runtime import Runtime
 from tenant_service.sessions import service
+from tenant_service.sessions.members import switch_session
 from tenant_service.sessions.page import sign_in_page
-from tenant_service.sessions.schemas import CodeCreate, CodeOut, SessionCreate, SessionOut
+from tenant_service.sessions.schemas import (
+    CodeCreate,
+    CodeOut,
+    PersonCodeCreate,
+    SessionCreate,
+    SessionOut,
+    SessionSwitch,
+)
 from tenant_service.sessions.service import SESSION_LIFETIME, InvalidCode, SignedIn
+from tenant_service.sessions.sign_in import create_person_code, sign_in
 from tenantry import CurrentPrincipal, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, current_request_id
-from tenantry.http import IdempotentRoute
-from tenantry.identity import SESSION_COOKIE, PrincipalKind, csrf_token
+from tenantry.http import IdempotentRoute, require_scope
+from tenantry.identity import SESSION_COOKIE, PrincipalKind, Scope, csrf_token
 
 router = APIRouter(tags=["sessions"], route_class=IdempotentRoute)
 
@@ -49,6 +67,25 @@ def _set_cookie(response: Response, signed_in: SignedIn) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
+def _begun(signed_in: SignedIn, response: Response) -> SessionOut:
+    _set_cookie(response, signed_in)
+    return SessionOut(
+        id=signed_in.id,
+        subject=signed_in.subject,
+        tenant_id=signed_in.tenant_id,
+        scopes=list(signed_in.scopes),
+        expires_at=signed_in.expires_at,
+        csrf_token=csrf_token(signed_in.secret),
+    )
+
+
+def _code(code: str, expires_at: datetime, target: str, response: Response, runtime: Runtime) -> CodeOut:
+    response.headers["Cache-Control"] = "no-store"
+    query = {"code": code} if target == DEFAULT_TARGET else {"code": code, "next": target}
+    url = f"{runtime.settings.base_url}{PAGE_PATH}?{urlencode(query)}"
+    return CodeOut(code=code, url=url, expires_at=expires_at)
+
+
 @router.post("/v1/sign-in-codes", status_code=201, dependencies=[Platform, IdempotentSecret])
 async def create_code(
     body: CodeCreate, response: Response, session: Transaction, runtime: CurrentRuntime, actor: CurrentActor, now: Now
@@ -58,24 +95,35 @@ async def create_code(
     code, expires_at = await service.create_code(
         session, subject=actor.subject, scopes=["platform"], actor=actor, now=now
     )
-    response.headers["Cache-Control"] = "no-store"
-    query = {"code": code} if target == DEFAULT_TARGET else {"code": code, "next": target}
-    url = f"{runtime.settings.base_url}{PAGE_PATH}?{urlencode(query)}"
-    return CodeOut(code=code, url=url, expires_at=expires_at)
+    return _code(code, expires_at, target, response, runtime)
+
+
+@router.post(
+    "/v1/people/sign-in-codes",
+    status_code=201,
+    dependencies=[Depends(require_scope(Scope.DELIVER)), BuiltinIdentity, IdempotentSecret],
+)
+async def create_code_of_person(
+    body: PersonCodeCreate,
+    response: Response,
+    session: Transaction,
+    runtime: CurrentRuntime,
+    actor: CurrentActor,
+    now: Now,
+) -> CodeOut:
+    """For the mailer behind a login page: a one-time code to be mailed to this address, and to nobody else.
+
+    404 where nobody has the address. The page must show its visitor the same in both cases.
+    """
+    target = _target(body.next, runtime)
+    code, expires_at = await create_person_code(session, email=body.email, tenant=body.tenant_id, actor=actor, now=now)
+    return _code(code, expires_at, target, response, runtime)
 
 
 @router.post(SESSIONS_PATH, status_code=201)
 async def create_session(body: SessionCreate, response: Response, session: Transaction, now: Now) -> SessionOut:
     """Sign in with a code: the session is in the cookie, which scripts cannot read."""
-    signed_in = await service.sign_in(session, body.code, request_id=current_request_id(), now=now)
-    _set_cookie(response, signed_in)
-    return SessionOut(
-        id=signed_in.id,
-        subject=signed_in.subject,
-        scopes=list(signed_in.scopes),
-        expires_at=signed_in.expires_at,
-        csrf_token=csrf_token(signed_in.secret),
-    )
+    return _begun(await sign_in(session, body.code, request_id=current_request_id(), now=now), response)
 
 
 @router.get(f"{SESSIONS_PATH}/current")
@@ -88,10 +136,24 @@ async def get_session(request: Request, response: Response, principal: CurrentPr
     return SessionOut(
         id=UUID(principal.credential_id),
         subject=principal.subject,
+        tenant_id=principal.tenant_id,
         scopes=sorted(principal.scopes),
         expires_at=principal.expires_at,
         csrf_token=csrf_token(secret),
     )
+
+
+@router.post(f"{SESSIONS_PATH}/current/switch", status_code=201)
+async def switch_tenant(
+    body: SessionSwitch, response: Response, principal: CurrentPrincipal, session: Transaction, now: Now
+) -> SessionOut:
+    """Go on in another tenant that the person is a member of: a new session, in the place of this one."""
+    if principal.kind is not PrincipalKind.SESSION:
+        raise NotFound("The request was not made in a session")
+    signed_in = await switch_session(
+        session, UUID(principal.credential_id), body.tenant_id, request_id=current_request_id(), now=now
+    )
+    return _begun(signed_in, response)
 
 
 @router.delete(f"{SESSIONS_PATH}/current", status_code=204)
@@ -125,7 +187,7 @@ async def submit_page(
     _check_origin(request, runtime)
     try:
         async with runtime.transactions.begin() as session:
-            signed_in = await service.sign_in(session, code, request_id=current_request_id(), now=now)
+            signed_in = await sign_in(session, code, request_id=current_request_id(), now=now)
     except InvalidCode as refused:
         return sign_in_page(
             code="",

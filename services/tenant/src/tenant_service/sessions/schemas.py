@@ -6,6 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from tenant_service.tenants.schemas import EmailAddress
+
+TenantId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 Code = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -15,6 +18,11 @@ class CodeCreate(BaseModel):
     next: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
         None, description="Where the browser goes after signing in."
     )
+
+
+class PersonCodeCreate(CodeCreate):
+    email: EmailAddress
+    tenant_id: TenantId | None = Field(None, description="The id or external id of the tenant to sign in to.")
 
 
 class CodeOut(BaseModel):
@@ -29,9 +37,16 @@ class SessionCreate(BaseModel):
     code: Code = Field(repr=False)
 
 
+class SessionSwitch(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    tenant_id: TenantId = Field(description="The id or external id of the tenant.")
+
+
 class SessionOut(BaseModel):
     id: UUID
     subject: str
+    tenant_id: UUID | None = Field(description="The one tenant of the session; null for an operator's.")
     scopes: list[str]
     expires_at: datetime
     csrf_token: str = Field(description="To be sent as X-CSRF-Token with every write.")

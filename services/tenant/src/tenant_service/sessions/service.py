@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenant_service import audit
 from tenant_service.audit import Actor
 from tenant_service.identity.secrets import new_secret, sha256
+from tenant_service.members.models import MemberRow
 from tenant_service.models import SessionRow, SignInCodeRow
 from tenant_service.publication import publish_credential, withdraw_credential
 from tenantry import Unauthenticated, uuid7
@@ -37,12 +38,20 @@ class SignedIn:
     subject: str
     scopes: Sequence[str]
     expires_at: datetime
+    tenant_id: UUID | None = None
 
 
 async def create_code(
-    session: AsyncSession, *, subject: str, scopes: Sequence[str], actor: Actor, now: datetime
+    session: AsyncSession,
+    *,
+    subject: str,
+    scopes: Sequence[str],
+    actor: Actor,
+    now: datetime,
+    person_id: UUID | None = None,
+    tenant_id: UUID | None = None,
 ) -> tuple[str, datetime]:
-    """A code that signs `subject` in once, and when it ends."""
+    """A code that signs `subject` in once, and when it ends; a person's goes to `tenant_id`, if it says so."""
     await session.execute(delete(SignInCodeRow).where(SignInCodeRow.expires_at < now - CODE_LIFETIME))
     code = new_secret(CODE_PREFIX)
     row = SignInCodeRow(
@@ -52,6 +61,8 @@ async def create_code(
         created_at=now,
         expires_at=now + CODE_LIFETIME,
         used_at=None,
+        person_id=person_id,
+        tenant_id=tenant_id,
     )
     session.add(row)
     await session.flush()
@@ -59,8 +70,8 @@ async def create_code(
     return code, row.expires_at
 
 
-async def sign_in(session: AsyncSession, code: str, *, request_id: str | None, now: datetime) -> SignedIn:
-    """Use a code up and begin a session that every service accepts. Raises `InvalidCode`.
+async def use_code(session: AsyncSession, code: str, *, now: datetime) -> SignInCodeRow:
+    """Use a code up. Raises `InvalidCode`.
 
     The code is taken by one conditional update, so of two attempts at once one gets a session.
     """
@@ -70,30 +81,45 @@ async def sign_in(session: AsyncSession, code: str, *, request_id: str | None, n
             SignInCodeRow.code_sha256 == sha256(code), SignInCodeRow.used_at.is_(None), SignInCodeRow.expires_at > now
         )
         .values(used_at=now)
-        .returning(SignInCodeRow.subject, SignInCodeRow.scopes)
+        .returning(SignInCodeRow)
         .execution_options(synchronize_session=False)
     )
-    granted = (await session.execute(used)).one_or_none()
+    granted = (await session.scalars(used)).one_or_none()
     if granted is None:
-        raise InvalidCode("The code is unknown, used or expired; ask for a new one with `tenantry login`")
-    subject, scopes = granted.subject, granted.scopes
+        raise InvalidCode("The code is unknown, used or expired; ask for a new one")
+    return granted
+
+
+async def begin_session(
+    session: AsyncSession,
+    *,
+    subject: str,
+    scopes: Sequence[str],
+    expires_at: datetime,
+    now: datetime,
+    member: MemberRow | None = None,
+    parent_id: UUID | None = None,
+) -> tuple[SessionRow, str]:
+    """A session that every service accepts, and its secret, which is not kept."""
     secret = new_session_secret()
     row = SessionRow(
         id=uuid7(),
         secret_sha256=sha256(secret),
         subject=subject,
-        scopes=scopes,
+        scopes=sorted(scopes),
         version=1,
         created_at=now,
-        expires_at=now + SESSION_LIFETIME,
+        expires_at=expires_at,
         ended_at=None,
+        person_id=None if member is None else member.person_id,
+        member_id=None if member is None else member.id,
+        tenant_id=None if member is None else member.tenant_id,
+        parent_id=parent_id,
     )
     session.add(row)
     await session.flush()
-    await publish_credential(session, _credential(row), row.version)
-    actor = Actor(subject=subject, kind="operator", credential_id=str(row.id), request_id=request_id)
-    await audit.record(session, actor, "session.create", target=str(row.id), now=now)
-    return SignedIn(row.id, secret, subject, scopes, row.expires_at)
+    await publish_session(session, row)
+    return row, secret
 
 
 async def sign_out(session: AsyncSession, session_id: UUID, *, actor: Actor, now: datetime) -> None:
@@ -101,8 +127,9 @@ async def sign_out(session: AsyncSession, session_id: UUID, *, actor: Actor, now
     row = await session.get(SessionRow, session_id, with_for_update=True)
     if row is None or row.ended_at is not None:
         return
-    await _end(session, row, now)
-    await audit.record(session, actor, "session.end", target=str(session_id), now=now)
+    await end_session(session, row, now)
+    chain_id = row.tenant_id or audit.PLATFORM_CHAIN
+    await audit.record(session, actor, "session.end", target=str(session_id), chain_id=chain_id, now=now)
 
 
 async def live_credentials(
@@ -120,23 +147,33 @@ async def end_expired_sessions(session: AsyncSession, *, now: datetime, limit: i
     expired = select(SessionRow).where(SessionRow.ended_at.is_(None), SessionRow.expires_at <= now)
     rows = (await session.scalars(expired.limit(limit).with_for_update(skip_locked=True))).all()
     for row in rows:
-        await _end(session, row, now)
+        await end_session(session, row, now)
     return len(rows)
 
 
-async def _end(session: AsyncSession, row: SessionRow, now: datetime) -> None:
-    row.ended_at = now
-    row.version += 1
-    await session.flush()
-    await withdraw_credential(session, row.id, None, row.version)
+async def end_session(session: AsyncSession, row: SessionRow, now: datetime) -> None:
+    """End a session whose row the caller has locked, and those below it."""
+    below = select(SessionRow).where(SessionRow.parent_id == row.id, SessionRow.ended_at.is_(None))
+    ending = [row, *await session.scalars(below.order_by(SessionRow.id).with_for_update())]
+    for each in ending:
+        each.ended_at = now
+        each.version += 1
+        await session.flush()
+        await withdraw_credential(session, each.id, each.tenant_id, each.version)
+
+
+async def publish_session(session: AsyncSession, row: SessionRow) -> None:
+    """What every service is to know of a live session."""
+    await publish_credential(session, _credential(row), row.version)
 
 
 def _credential(row: SessionRow) -> Credential:
     return Credential(
         id=str(row.id),
         kind="session",
-        hash=row.secret_sha256.hex(),
-        tenant_id=None,
+        # One below another is nobody's cookie.
+        hash=row.secret_sha256.hex() if row.parent_id is None else "",
+        tenant_id=row.tenant_id,
         subject=row.subject,
         scopes=frozenset(row.scopes),
         expires_at=row.expires_at,

@@ -1,5 +1,6 @@
 """Routes of the registry."""
 
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from tenant_service.dependencies import (
     Transaction,
     check_may_read,
 )
+from tenant_service.domain.roles import Role
+from tenant_service.invitations.service import add_invitation
+from tenant_service.models import TenantRow
 from tenant_service.tenants import service
 from tenant_service.tenants.repository import TenantFilter
 from tenant_service.tenants.schemas import LegalHold, ReadOnly, Suspension, TenantCreate, TenantOut, TenantUpdate, Trial
@@ -59,6 +63,18 @@ async def create_tenant(
     )
     tenant = await service.create_tenant(session, wanted, actor=actor, now=now)
     await configure_tenant(session, tenant, body.config, Writer(actor, runtime.master_key, now))
+    if runtime.settings.identity == "builtin":
+        # Accepted once the tenant is active; the company's mailer fetches the code.
+        await add_invitation(
+            session,
+            await session.get_one(TenantRow, tenant.id),
+            email=body.admin_email,
+            roles=[Role.OWNER],
+            delivery="mailer",
+            lifetime=timedelta(days=runtime.settings.invitation_days),
+            actor=actor,
+            now=now,
+        )
     response.headers["Location"] = f"/v1/tenants/{tenant.id}"
     return _shown(tenant, response)
 

@@ -50,6 +50,7 @@ def document(row: TenantRow, clock: TenantClock | None) -> Tenant:
         region=row.region,
         placement=placement,
         clock=clock,
+        domains=tuple(row.domains),
         trial_ends_at=row.trial_ends_at,
         legal_hold=row.legal_hold,
         grace_ends_at=row.grace_ends_at,

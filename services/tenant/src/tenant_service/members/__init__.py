@@ -1,0 +1,1 @@
+"""Members: which person has which roles in which tenant."""
