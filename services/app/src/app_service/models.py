@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tenantry.database import DataCatalogue, Retention, TenantMixin, TenantTable, metadata
+from tenantry.offboarding import OFFBOARDING_TABLES
 
 SEARCH_VECTOR = (
     "setweight(to_tsvector('simple'::regconfig, title), 'A') || "
@@ -94,5 +95,6 @@ CATALOGUE = DataCatalogue(
         TenantTable("document_file", retention=Retention.ERASE),
         TenantTable("file_chunk", retention=Retention.ERASE),
         TenantTable("storage_total", retention=Retention.ERASE),
+        *OFFBOARDING_TABLES,
     ],
 )

@@ -3,6 +3,7 @@
 from typing import Final
 
 from tenantry.database import DataCatalogue, Retention, SystemTable, TenantTable
+from tenantry.offboarding import OFFBOARDING_TABLES
 
 SERVICE: Final = "billing"
 
@@ -11,10 +12,11 @@ CATALOGUE: Final = DataCatalogue(
     [
         SystemTable("plan_version"),
         SystemTable("seller"),
-        SystemTable("invoice_number"),
+        # Gapless numbers and what a run did stand beside the invoices that the law keeps.
+        SystemTable("invoice_number", tenant_column="tenant_id", retention=Retention.STATUTE),
         SystemTable("usage_cut"),
         SystemTable("invoice_run"),
-        SystemTable("invoice_run_item"),
+        SystemTable("invoice_run_item", tenant_column="tenant_id", retention=Retention.STATUTE),
         TenantTable("subscription", retention=Retention.STATUTE),
         TenantTable("billed_period", retention=Retention.STATUTE),
         TenantTable("invoice_final", retention=Retention.STATUTE),
@@ -23,5 +25,6 @@ CATALOGUE: Final = DataCatalogue(
         TenantTable("usage_rollup"),
         TenantTable("usage_rollup_at_cut"),
         TenantTable("invoice_draft"),
+        *OFFBOARDING_TABLES,
     ],
 )

@@ -1,6 +1,7 @@
 """Every table of the usage service, whose rows they are, and what a purge does with them."""
 
 from tenantry.database import DataCatalogue, SharedTable, SystemTable, TenantTable
+from tenantry.offboarding import OFFBOARDING_TABLES
 
 CATALOGUE = DataCatalogue(
     "usage",
@@ -13,8 +14,9 @@ CATALOGUE = DataCatalogue(
         SharedTable("meter"),
         SharedTable("partition_progress"),
         SystemTable("rollup_change"),
-        SystemTable("parked_record"),
+        SystemTable("parked_record", tenant_column="tenant_id"),
         SystemTable("cut"),
         SystemTable("cut_lane"),
+        *OFFBOARDING_TABLES,
     ],
 )

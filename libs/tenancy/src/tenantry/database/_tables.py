@@ -11,7 +11,8 @@ class Retention(StrEnum):
 
     ERASE = "erase"
     PSEUDONYMISE = "pseudonymise"
-    STATUTE = "statute"  # kept as the law says: invoices, ledger, head of the audit chain
+    STATUTE = "statute"  # kept as the law says: invoices, ledger, the audit trail
+    TRANSIENT = "transient"  # gone by itself within minutes: messages on their way
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,14 @@ class TenantTable:
 
 @dataclass(frozen=True, slots=True)
 class SystemTable:
-    """Rows of the service itself, named ``schema.table``; a name without schema is in ``system``."""
+    """Rows of the service itself, named ``schema.table``; a name without schema is in ``system``.
+
+    ``tenant_column`` (a uuid) says that some are about tenants, and ``retention`` what becomes of those.
+    """
 
     name: str
+    tenant_column: str | None = None
+    retention: Retention = Retention.ERASE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,138 @@
+r"""A tenant's rows as files that people and programs can read: a gzipped file of JSON lines a table, and a manifest.
+
+Each table is read in one transaction and its file is whole or absent; a killed export goes on with the next table. The
+format of a line is the row as `to_jsonb` writes it: bytea as \x and hex digits, numbers with all their digits.
+"""
+
+import gzip
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from tenantry._tenant import Tenant
+from tenantry.database import Databases, DataCatalogue, Retention
+from tenantry.database._names import quote
+from tenantry.offboarding import _tasks as tasks
+from tenantry.offboarding._places import Place, connected, find_places
+from tenantry.offboarding._plan import PlannedTable, plan_fixed, plan_place
+from tenantry.offboarding._tasks import TableProgress, Task
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_ROWS_AT_ONCE = 500
+FORMAT = "tenantry-export/1"
+
+
+class Export:
+    """The export of one service into a blob store; files lie below `<tenant>/<task>/<service>/`."""
+
+    def __init__(self, databases: Databases, catalogue: DataCatalogue, store: "ObjectStore") -> None:
+        self._databases = databases
+        self._catalogue = catalogue
+        self._store = store
+
+    async def advance(
+        self, session: AsyncSession, task: Task, tenant: Tenant, now: datetime
+    ) -> Mapping[str, Any] | None:
+        """Write a table's file; the result once the manifest is written, else None."""
+        known = await tasks.progress(session, task)
+        if not known:
+            await tasks.store_plan(session, task, await self._plan(tenant))
+            return None
+        for table in known:
+            if table.rows_after is None:
+                rows, detail = await self._write_table(task, tenant, table)
+                await tasks.set_rows_after(session, task, table, rows, detail)
+                return None
+        return await self._write_manifest(task, tenant, known, now)
+
+    async def _plan(self, tenant: Tenant) -> list[TableProgress]:
+        found: list[TableProgress] = []
+        for place in await find_places(self._databases, self._catalogue, tenant.id):
+            async with connected(self._databases, place) as connection:
+                planned = await self._planned(connection, place, tenant)
+            for table in planned:
+                if table.retention is not Retention.TRANSIENT:
+                    detail = {"place": place.label, "table": table.label}
+                    label = f"{place.label}: {table.label}" if place.own else table.label
+                    found.append(TableProgress(len(found), label, table.retention, 0, None, detail))
+        return found
+
+    async def _planned(self, connection: AsyncConnection, place: Place, tenant: Tenant) -> list[PlannedTable]:
+        if place.kind == "fixed":
+            return await plan_fixed(connection, self._catalogue, tenant)
+        return await plan_place(connection, self._catalogue, tenant, place.schema)
+
+    async def _write_table(self, task: Task, tenant: Tenant, progress: TableProgress) -> tuple[int, Mapping[str, Any]]:
+        import obstore  # noqa: PLC0415 - the extra
+
+        places = await find_places(self._databases, self._catalogue, tenant.id)
+        place = next((each for each in places if each.label == progress.detail["place"]), None)
+        if place is None:
+            return 0, {"file": None}
+        name = self._name(task, f"{progress.position:03}-{progress.detail['table']}.ndjson.gz")
+        with tempfile.TemporaryDirectory(prefix="tenantry-export-") as directory:
+            file = Path(directory) / "rows"
+            async with connected(self._databases, place) as connection, connection.begin():
+                planned = await self._planned(connection, place, tenant)
+                table = next(each for each in planned if each.label == progress.detail["table"])
+                rows = await _write_rows(connection, table, file)
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            await obstore.put_async(self._store, name, file)
+            return rows, {"file": name, "sha256": digest, "bytes": file.stat().st_size}
+
+    async def _write_manifest(
+        self, task: Task, tenant: Tenant, known: list[TableProgress], now: datetime
+    ) -> Mapping[str, Any]:
+        import obstore  # noqa: PLC0415 - the extra
+
+        manifest = {
+            "format": FORMAT,
+            "service": self._catalogue.service,
+            "tenant_id": str(tenant.id),
+            "external_id": tenant.external_id,
+            "slug": tenant.slug,
+            "requested_at": task.created_at.isoformat(),
+            "finished_at": now.isoformat(),
+            "catalogue_digest": task.catalogue_digest,
+            "tables": [
+                {
+                    "table": table.label,
+                    "rows": table.rows_after,
+                    "file": table.detail.get("file"),
+                    "sha256": table.detail.get("sha256"),
+                    "bytes": table.detail.get("bytes"),
+                }
+                for table in known
+            ],
+        }
+        name = self._name(task, "manifest.json")
+        await obstore.put_async(self._store, name, json.dumps(manifest, indent=2).encode())
+        return {"manifest": name, "catalogue_digest": task.catalogue_digest, "tables": manifest["tables"]}
+
+    def _name(self, task: Task, file: str) -> str:
+        return f"{task.tenant_id}/{task.id}/{self._catalogue.service}/{file}"
+
+
+async def _write_rows(connection: AsyncConnection, table: PlannedTable, file: Path) -> int:
+    key = ", ".join(quote(column) for column in table.primary_key)
+    statement = text(
+        f"SELECT to_jsonb(row)::text FROM {table.qualified} AS row "  # noqa: S608 - quoted names
+        f"WHERE {quote(table.column)} = :key ORDER BY {key}"
+    ).execution_options(yield_per=_ROWS_AT_ONCE)
+    count = 0
+    # mtime 0: the same rows make the same file.
+    with file.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6, mtime=0, filename="") as out:
+        async with connection.stream(statement, {"key": table.key}) as rows:
+            async for part in rows.scalars().partitions():
+                out.write("".join(f"{line}\n" for line in part).encode())
+                count += len(part)
+    return count

@@ -1,0 +1,172 @@
+"""Deleting a tenant's rows: a batch a transaction, so that a kill at any point costs one batch.
+
+Counts are of what is there, never of what was deleted: repeating a batch that had been committed changes no figure. A
+place that is the tenant's alone is dropped whole, unless the law keeps rows in it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from tenantry._errors import Unavailable
+from tenantry._tenant import Tenant
+from tenantry.database import Databases, DataCatalogue, Retention
+from tenantry.database._names import quote
+from tenantry.database._url import dsn
+from tenantry.offboarding import _tasks as tasks
+from tenantry.offboarding._places import Place, connected, find_places
+from tenantry.offboarding._plan import PlannedTable, plan_fixed, plan_place
+from tenantry.offboarding._tasks import TableProgress, Task
+
+_ERASED = frozenset({Retention.ERASE.value})
+
+
+class Purge:
+    """The purge of one service. `provisioner_url` is needed where tenants have places of their own."""
+
+    def __init__(
+        self, databases: Databases, catalogue: DataCatalogue, *, provisioner_url: str | None, batch_rows: int
+    ) -> None:
+        self._databases = databases
+        self._catalogue = catalogue
+        self._provisioner_url = provisioner_url
+        self._batch_rows = batch_rows
+
+    async def advance(self, session: AsyncSession, task: Task, tenant: Tenant) -> Mapping[str, Any] | None:
+        """Do a batch of the task, which `session` holds; the result once nothing is left, else None.
+
+        What the batch deletes outside the session's own database is committed before the session is. Raises
+        `UnpurgeableTable` before anything is deleted, and `Unavailable`.
+        """
+        known = await tasks.progress(session, task)
+        if not known:
+            await tasks.store_plan(session, task, await self._count_everything(tenant))
+            return None
+        for table in known:
+            if table.rows_after is None:
+                await self._advance_table(session, task, tenant, table)
+                return None
+        return await self._result(session, task, tenant, known)
+
+    async def _count_everything(self, tenant: Tenant) -> list[TableProgress]:
+        found: list[TableProgress] = []
+        for place in await find_places(self._databases, self._catalogue, tenant.id):
+            async with connected(self._databases, place) as connection:
+                planned = await self._planned(connection, place, tenant)
+                counted = [(table, await _count(connection, table)) for table in planned]
+            dropped = place.own and all(table.retention is Retention.ERASE for table in planned)
+            for table, rows in counted:
+                detail = {"place": place.label, "table": table.label, "dropped": dropped}
+                found.append(TableProgress(len(found), _label(place, table), table.retention, rows, None, detail))
+        return found
+
+    async def _planned(self, connection: AsyncConnection, place: Place, tenant: Tenant) -> list[PlannedTable]:
+        if place.kind == "fixed":
+            return await plan_fixed(connection, self._catalogue, tenant)
+        return await plan_place(connection, self._catalogue, tenant, place.schema)
+
+    async def _advance_table(self, session: AsyncSession, task: Task, tenant: Tenant, table: TableProgress) -> None:
+        place = _place_of(table, await find_places(self._databases, self._catalogue, tenant.id))
+        if place is None:  # dropped, by this task or by an attempt that was killed
+            await tasks.set_rows_after(session, task, table, 0)
+            return
+        if table.detail["dropped"]:
+            await self._drop(place)
+            await tasks.set_rows_after(session, task, table, 0)
+            return
+        async with connected(self._databases, place) as connection, connection.begin():
+            planned = {_label(place, each): each for each in await self._planned(connection, place, tenant)}
+            here = planned[table.label]
+            if table.retention in _ERASED and await self._delete_batch(connection, here) == self._batch_rows:
+                return  # there may be more
+            rows = await _count(connection, here)
+        await tasks.set_rows_after(session, task, table, rows)
+
+    async def _delete_batch(self, connection: AsyncConnection, table: PlannedTable) -> int:
+        key = ", ".join(quote(column) for column in table.primary_key)
+        own = f"{quote(table.column)} = :key"
+        # By primary key, since ctid says nothing across partitions; the tenant's column twice, since it is what must
+        # hold of every row that goes.
+        statement = text(
+            f"DELETE FROM {table.qualified} WHERE {own} AND ({key}) IN "  # noqa: S608 - quoted names of the catalogue
+            f"(SELECT {key} FROM {table.qualified} WHERE {own} LIMIT :rows)"
+        )
+        return (await connection.execute(statement, {"key": table.key, "rows": self._batch_rows})).rowcount
+
+    async def _drop(self, place: Place) -> None:
+        if self._provisioner_url is None:
+            raise Unavailable(f"a {place.kind} of a tenant exists, and there is no provisioner to drop it")
+        connection = await asyncpg.connect(dsn(self._provisioner_url))
+        try:
+            if place.database is None:
+                await connection.execute(f"DROP SCHEMA IF EXISTS {quote(place.schema)} CASCADE")
+                return
+            database = quote(place.database)
+            # Nobody gets in any more; those who are in leave when their idle connections are evicted.
+            await connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 0")
+            await connection.execute(f"DROP DATABASE IF EXISTS {database}")
+        except asyncpg.ObjectInUseError as error:
+            raise Unavailable(f"{place.label} is still connected to") from error
+        finally:
+            await connection.close()
+
+    async def _result(
+        self, session: AsyncSession, task: Task, tenant: Tenant, known: list[TableProgress]
+    ) -> Mapping[str, Any] | None:
+        """Count once more: a message that was on its way may have come in after its table was empty."""
+        now_there = {table.label: table for table in await self._count_everything(tenant)}
+        late = [
+            table
+            for table in known
+            if table.retention in _ERASED and table.label in now_there and now_there[table.label].rows_before > 0
+        ]
+        for table in late:
+            await tasks.set_rows_after(session, task, table, None)
+        new = [table for label, table in now_there.items() if label not in {each.label for each in known}]
+        if new:
+            offset = len(known)
+            await tasks.store_plan(
+                session,
+                task,
+                [
+                    TableProgress(offset + n, table.label, table.retention, table.rows_before, None, table.detail)
+                    for n, table in enumerate(new)
+                ],
+            )
+        if late or new:
+            return None
+        return {
+            "catalogue_digest": task.catalogue_digest,
+            "tables": [
+                {
+                    "table": table.label,
+                    "retention": table.retention,
+                    "rows_before": table.rows_before,
+                    "rows_after": table.rows_after,
+                }
+                for table in known
+            ],
+            "exceptions": [
+                {"table": table.label, "reason": table.retention, "rows": table.rows_after}
+                for table in known
+                if table.retention not in _ERASED and table.rows_after
+            ],
+        }
+
+
+async def _count(connection: AsyncConnection, table: PlannedTable) -> int:
+    statement = text(
+        f"SELECT count(*) FROM {table.qualified} WHERE {quote(table.column)} = :key"  # noqa: S608 - quoted names
+    )
+    return int(await connection.scalar(statement, {"key": table.key}) or 0)
+
+
+def _label(place: Place, table: PlannedTable) -> str:
+    return f"{place.label}: {table.label}" if place.own else table.label
+
+
+def _place_of(table: TableProgress, places: list[Place]) -> Place | None:
+    return next((place for place in places if place.label == table.detail["place"]), None)
