@@ -70,3 +70,25 @@ async def _remove(admin_url, name, prefix):
             await connection.execute(f'DROP ROLE "{role["rolname"]}"')
     finally:
         await connection.close()
+
+
+class Blank:
+    """A database with nothing in it."""
+
+    def __init__(self, url):
+        self.url = url
+
+    async def execute(self, script):
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def blank(postgres_url):
+    name = f"doctor_{uuid4().hex[:8]}"
+    await Blank(dsn(postgres_url)).execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    yield Blank(dsn(with_database(postgres_url, name)))
+    await drop_databases(postgres_url, name)

@@ -119,6 +119,10 @@ CREATE TABLE ticket (tenant_id uuid NOT NULL, id uuid NOT NULL, PRIMARY KEY (ten
 ALTER TABLE ticket ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON ticket USING (tenant_id::text = current_setting('app.tenant_id', true));  -- TD213
 GRANT SELECT ON ticket TO {p}app;
+-- A worker's: no request reads it.
+CREATE TABLE queue (id bigserial PRIMARY KEY, tenant_id uuid);  -- TD218, TD601
+GRANT SELECT, DELETE ON queue TO {p}worker;
+GRANT INSERT ON queue TO {p}app;
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER touched BEFORE UPDATE ON ticket FOR EACH ROW EXECUTE FUNCTION touch();  -- TD604
 

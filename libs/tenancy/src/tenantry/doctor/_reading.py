@@ -210,7 +210,7 @@ async def read_inventory(url: str, *, seconds: float = 60) -> Inventory:
     """What the catalogues of the database at `url` say.
 
     Writes nothing and locks nothing that a write would wait for. Raises `DoctorFailed` where the database cannot be
-    reached, is older than 15, or takes longer than `seconds`.
+    reached, is older than 15, is locked by a migration, or takes longer than `seconds`.
     """
     parts = _split(url)
     try:
@@ -227,6 +227,9 @@ async def read_inventory(url: str, *, seconds: float = 60) -> Inventory:
     except TimeoutError:
         msg = f"no answer within {seconds:g} seconds"
         raise DoctorFailed(msg) from None
+    except asyncpg.LockNotAvailableError:
+        # The server prints a policy or an index under a lock of its table. To wait longer would be to queue.
+        raise DoctorFailed("another session has locked a table (a migration?): try again when it is done") from None
     except (OSError, ssl.SSLError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise DoctorFailed(_without_password(error, parts)) from None
 
@@ -320,7 +323,6 @@ class _Reader:
             asyncpg.InsufficientPrivilegeError,
             asyncpg.UndefinedTableError,
             asyncpg.UndefinedFunctionError,
-            asyncpg.LockNotAvailableError,
         ) as error:
             self._notes.append(f"not visible: {what} ({error})")
             return []

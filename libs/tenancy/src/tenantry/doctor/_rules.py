@@ -221,6 +221,13 @@ RULES: Final = {
             "Look at it by hand.",
         ),
         Rule(
+            "TD218",
+            _N,
+            "A tenant table without row level security, out of the application's reach",
+            "Its rows belong to tenants and nothing keeps them apart, for the roles that may read it.",
+            "Keep it so: row level security as well, if a request is ever to read it.",
+        ),
+        Rule(
             "TD301",
             _I,
             "A view with its owner's rights over tenant rows",

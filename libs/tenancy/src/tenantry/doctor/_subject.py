@@ -20,6 +20,9 @@ _PROVIDERS: Final = frozenset(
     }
 )
 
+READING: Final = frozenset({"SELECT", "UPDATE", "DELETE"})
+USING: Final = READING | {"INSERT"}
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -57,15 +60,38 @@ class Subject:
 
     def reachable(self, relation: Relation) -> list[int]:
         """The roles other than a resting owner that may read `relation`."""
-        readers = {role for role, rights in relation.grants_to_others().items() if rights & {"SELECT", "UPDATE"}}
+        readers = {role for role, rights in relation.grants_to_others().items() if rights & READING}
         readers |= {role.id for role in self.app_roles if relation.owner in role.memberships}
         return sorted(readers, key=self.inventory.role_name)
+
+    def out_of_reach(self, relation: Relation, rights: frozenset[str] = READING) -> bool:
+        """Whether the application's roles, known as such by what else they may read, have none of `rights` here.
+
+        A role that may read no protected table is no application's: the doctor may have been given a login of its own.
+        """
+        return self._serving and not any(_may(role, relation, rights) for role in self.app_roles)
+
+    @cached_property
+    def _serving(self) -> bool:
+        return any(
+            item.table.secured and _may(role, item.table, READING)
+            for item in self.tenant_tables
+            for role in self.app_roles
+        )
 
     def names(self, roles: Collection[int]) -> str:
         return ", ".join(self.inventory.role_name(role) for role in roles)
 
-    def is_app_role(self, role: int) -> bool:
-        return any(role in app.memberships for app in self.app_roles) or role == PUBLIC
+
+def _may(role: Role, relation: Relation, some: frozenset[str]) -> bool:
+    return (
+        role.superuser
+        or relation.owner in role.memberships
+        or any(
+            rights & some and (grantee == PUBLIC or grantee in role.memberships)
+            for grantee, rights in relation.grants.items()
+        )
+    )
 
 
 def app_roles(inventory: Inventory, names: Collection[str]) -> tuple[Role, ...]:

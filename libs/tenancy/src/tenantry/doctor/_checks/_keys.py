@@ -8,7 +8,7 @@ from tenantry.doctor._classify import Classification
 from tenantry.doctor._evidence import constraint, index, qualified
 from tenantry.doctor._finding import Finding
 from tenantry.doctor._inventory import Index
-from tenantry.doctor._subject import Subject
+from tenantry.doctor._subject import USING, Subject
 
 # What nobody guesses tells nothing by being taken.
 _UNGUESSABLE: Final = frozenset({"uuid"})
@@ -16,7 +16,7 @@ _UNGUESSABLE: Final = frozenset({"uuid"})
 
 def check_keys(subject: Subject) -> Iterator[Finding]:
     for item in subject.pooled:
-        if item.column is not None:
+        if item.column is not None and (item.table.secured or not subject.out_of_reach(item.table, USING)):
             yield from _foreign_keys(subject, item, item.column)
             yield from _unique_keys(item, item.column)
 

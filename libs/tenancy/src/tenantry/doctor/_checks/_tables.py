@@ -16,6 +16,15 @@ _COMMANDS: Final = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
 def check_tables(subject: Subject) -> Iterator[Finding]:
     for item in subject.pooled:
         table = item.table
+        if not table.secured and subject.out_of_reach(table):
+            yield Finding(
+                "TD218",
+                table.label,
+                f"its rows belong to tenants ({item.proof}), and the application's role may not read them",
+                relation_where(table, "c.relrowsecurity", "NOT c.relrowsecurity"),
+                f"ALTER TABLE {qualified(table)} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            )
+            continue
         if not table.secured:
             yield Finding(
                 "TD201",
