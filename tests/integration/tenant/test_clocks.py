@@ -174,17 +174,17 @@ async def test_clocks_exist_only_where_they_are_enabled(start_api):
 
 async def test_tiers_are_versioned(api, platform):
     path = "/v1/tiers/silver"
-    body = {"limits": {"seats": 3}, "max_event_age_seconds": None, "isolation": "schema"}
+    body = {"limits": {"concurrency": 3}, "max_event_age_seconds": None, "isolation": "schema"}
     first = await api.http.put(path, json=body)
     assert (first.status_code, first.json()["version"], first.headers["etag"]) == (201, 1, '"1"')
     same = await api.http.put(path, json=body)
     assert (same.status_code, same.json()["version"]) == (200, 1)
-    second = await api.http.put(path, json=body | {"limits": {"seats": 4}}, headers={"If-Match": '"1"'})
+    second = await api.http.put(path, json=body | {"limits": {"concurrency": 4}}, headers={"If-Match": '"1"'})
     assert (second.status_code, second.json()["version"]) == (200, 2)
     stale = await api.http.put(path, json=body, headers={"If-Match": '"1"'})
     assert stale.status_code == 412
     versions = (await api.http.get(f"{path}/versions")).json()["items"]
-    assert [(tier["version"], tier["limits"]) for tier in versions] == [(2, {"seats": 4}), (1, {"seats": 3})]
+    assert [(tier["version"], tier["limits"]) for tier in versions] == [(2, {"concurrency": 4}), (1, {"concurrency": 3})]
     published = await platform.outbox("platform.state.v1", "tier/silver")
     assert [row["payload"]["version"] for row in published] == [1, 2]
     assert [row["type"] for row in await platform.outbox("platform.state.v1", "tier/standard")]

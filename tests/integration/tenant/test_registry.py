@@ -225,7 +225,7 @@ async def test_server_owned_fields_cannot_be_changed(api, change):
 
 async def test_a_change_of_tier(api, platform):
     tenant = await api.create()
-    assert (await api.http.put("/v1/tiers/gold", json={"limits": {"seats": 5}})).status_code == 201
+    assert (await api.http.put("/v1/tiers/gold", json={"limits": {"concurrency": 5}})).status_code == 201
     answer = await api.http.patch(f"/v1/tenants/{tenant['id']}", json={"tier": "gold"})
     assert answer.json()["tier"] == "gold"
     story = await platform.outbox("tenant.events.v1", tenant["id"])

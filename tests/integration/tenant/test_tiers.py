@@ -32,11 +32,17 @@ async def test_a_tier_says_all_of_it_and_repeating_changes_nothing(api):
 
 async def test_versions_are_compared_and_taken_back(api):
     await api.http.put("/v1/tiers/story", json=FIRST)
-    second = {**FIRST, "entitlements": {"search": True, "seats": True}, "constraints": {}, "isolation": "schema"}
+    second = {
+        **FIRST,
+        "entitlements": {"search": True, "seats": True},
+        "constraints": {"features": {"new": 1}},
+        "isolation": "schema",
+    }
     await api.http.put("/v1/tiers/story", json=second)
     diff = (await api.http.get("/v1/tiers/story/versions/1/diff")).json()["items"]
     assert [(each["op"], each["pointer"]) for each in diff] == [
         ("remove", "/constraints/features/beta"),
+        ("add", "/constraints/features/new"),
         ("replace", "/entitlements/seats"),
         ("replace", "/isolation"),
     ]
