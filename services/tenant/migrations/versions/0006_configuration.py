@@ -118,7 +118,7 @@ GRANTS = {
     "system.config_layer": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "system.config_version": NO_UPDATE,
     "system.config_key": NO_DELETE,
-    "system.branding_logo": NO_UPDATE,
+    "system.branding_logo": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "system.flag": NO_DELETE,
     "system.flag_version": APPEND,
 }
