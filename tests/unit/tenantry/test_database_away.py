@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tenantry.database import ConnectionsExhausted, UnknownStore
+from tenantry.database import ConnectionsExhausted, MissingUrl
 from tenantry.http import install_problem_handlers
 
 
@@ -49,7 +49,7 @@ async def answer(error: Exception) -> httpx.Response:
         TimeoutError(),
         socket.gaierror(-3, "Temporary failure in name resolution"),
         OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] Connect call failed"),
-        UnknownStore("APP_STORES has no store 'west'"),
+        MissingUrl("APP_SYSTEM_DATABASE_URL is not set"),
         ConnectionsExhausted("no connection became free within 10 s"),
         PoolTimeoutError("QueuePool limit"),
     ],

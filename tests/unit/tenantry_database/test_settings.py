@@ -1,9 +1,18 @@
 """URLs and settings."""
 
 import pytest
+from pydantic import ValidationError
 
-from tenantry import Isolation, Placement
-from tenantry.database import DatabaseSettings, DataCatalogue, SystemTable, TenantTable
+from tenantry import Isolation, Placement, StartupRefused
+from tenantry.database import (
+    DatabaseSettings,
+    DataCatalogue,
+    MigratorSettings,
+    StoreUrls,
+    SystemTable,
+    TenantTable,
+    UnknownStore,
+)
 from tenantry.database._placement import Location, locate
 from tenantry.database._url import dsn, sqlalchemy_url, with_database, with_user
 
@@ -13,11 +22,48 @@ URL = "postgresql://user:p%40ss@host:5433/app?sslmode=require"
 def test_settings_come_from_the_services_variables(monkeypatch):
     monkeypatch.setenv("SHELF_DATABASE_URL", URL)
     monkeypatch.setenv("SHELF_POOL_SIZE", "3")
-    monkeypatch.setenv("SHELF_STORES", '{"eu": "postgresql://eu/app"}')
+    monkeypatch.setenv("SHELF_STORES", '{"eu": {"database_url": "postgresql://x:secret@eu/app"}}')
     settings = DatabaseSettings.from_env("shelf")
     assert (settings.database_url, settings.pool_size) == (URL, 3)
-    assert settings.stores == {"eu": "postgresql://eu/app"}
+    assert settings.at("eu") == StoreUrls(database_url="postgresql://x:secret@eu/app")
+    assert settings.at("primary").database_url == settings.at(None).database_url == URL
     assert "p%40ss" not in repr(settings)
+    assert "secret" not in repr(settings)
+
+
+def test_no_store_stands_in_for_one_that_is_not_known():
+    settings = DatabaseSettings(database_url=URL, store="eu-1")
+    for store in ("primary", "eu-2", ""):
+        with pytest.raises(UnknownStore) as refused:
+            settings.at(store)
+        assert (refused.value.status, refused.value.type) == (503, "store-unknown")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "secret-host/app"),
+        ("SYSTEM_DATABASE_URL", "mysql://x:secret@host/app"),
+        ("STORES", '{"eu": {"database_url": "postgresql://x:secret@host:port/app"}}'),
+        ("STORES", '{"eu": {"url": "postgresql://x:secret@host/app"}}'),
+        ("STORES", '{"eu": "postgresql://x:secret@host/app"}'),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_and_not_repeated(monkeypatch, variable, value):
+    monkeypatch.setenv("SHELF_DATABASE_URL", URL)
+    monkeypatch.setenv(f"SHELF_{variable}", value)
+    with pytest.raises(ValidationError) as refused:
+        DatabaseSettings.from_env("shelf")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_migration_covers_every_store(monkeypatch):
+    monkeypatch.setenv("SHELF_MIGRATOR_DATABASE_URL", URL)
+    monkeypatch.setenv("SHELF_STORES", '{"eu": {"migrator_database_url": "postgresql://eu/app"}}')
+    assert MigratorSettings.from_env("shelf").urls() == {"primary": URL, "eu": "postgresql://eu/app"}
+    monkeypatch.setenv("SHELF_STORES", '{"eu": {"database_url": "postgresql://eu/app"}}')
+    with pytest.raises(StartupRefused, match="eu"):
+        MigratorSettings.from_env("shelf").urls()
 
 
 def test_urls_for_each_driver():

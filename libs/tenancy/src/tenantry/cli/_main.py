@@ -18,7 +18,7 @@ from tenantry._errors import StartupRefused, TenantryError
 from tenantry._logging import configure_logging
 from tenantry.cli._roles import ALL, UnknownRole, installed_roles, installed_services, select_roles
 from tenantry.cli._serve import run_roles
-from tenantry.database import migrate
+from tenantry.database import MigratorSettings, migrate
 from tenantry.database._outage import find_outage
 from tenantry.doctor._command import doctor
 
@@ -70,7 +70,7 @@ def migrate_databases(
 ) -> None:
     """Bring services' databases to their newest version.
 
-    Each is reached by its <SERVICE>_MIGRATOR_DATABASE_URL.
+    Each is reached by its <SERVICE>_MIGRATOR_DATABASE_URL, and in its other stores by <SERVICE>_STORES.
     """
     installed = installed_services()
     chosen = installed if ALL in service else service
@@ -79,12 +79,13 @@ def migrate_databases(
 
     async def run() -> None:
         for name in chosen:
-            variable = f"{name.upper()}_MIGRATOR_DATABASE_URL"
-            url = os.environ.get(variable)
-            if not url:
+            if not os.environ.get(variable := f"{name.upper()}_MIGRATOR_DATABASE_URL"):
                 raise StartupRefused(f"{variable} is not set")
-            applied = await migrate(url, name)
-            Console().print(f"{name}: {', '.join(applied) or 'nothing to do'}", highlight=False)
+            settings = MigratorSettings.from_env(name)
+            for store, url in settings.urls().items():
+                place = name if store == settings.store else f"{name} in {store}"
+                applied = await migrate(url, name)
+                Console().print(f"{place}: {', '.join(applied) or 'nothing to do'}", highlight=False)
 
     run_or_exit(run())
 

@@ -12,6 +12,7 @@ from tenantry.database._errors import (
     ConnectionsExhausted,
     ForeignRow,
     MigrationError,
+    MissingUrl,
     StatementRefused,
     UnknownStore,
     UnsafeRole,
@@ -31,7 +32,7 @@ from tenantry.database._session import (
     SystemSession,
     WriteSession,
 )
-from tenantry.database._settings import DatabaseSettings
+from tenantry.database._settings import DatabaseSettings, MigratorSettings, StoreUrls
 from tenantry.database._tables import Retention, SharedTable, SystemTable, TenantTable
 from tenantry.database._tenant_column import TENANT_ID, TenantColumn, TenantKey
 
@@ -47,6 +48,8 @@ __all__ = [
     "ForeignRow",
     "MigrationError",
     "Migrator",
+    "MigratorSettings",
+    "MissingUrl",
     "PlaceInUse",
     "ReadSession",
     "Retention",
@@ -54,6 +57,7 @@ __all__ = [
     "ServiceUrls",
     "SharedTable",
     "StatementRefused",
+    "StoreUrls",
     "SyncDatabases",
     "SyncReadSession",
     "SyncSystemSession",

@@ -6,7 +6,7 @@ from tenantry._context import current_tenant, current_tenant_or_none
 from tenantry._errors import TenantAlreadyBound
 from tenantry._tenant import Tenant
 from tenantry.database._binding import Binding
-from tenantry.database._errors import UnknownStore
+from tenantry.database._errors import MissingUrl, UnknownStore
 from tenantry.database._placement import Location, locate
 from tenantry.database._settings import DatabaseSettings
 from tenantry.database._tenant_column import TENANT_ID, TenantColumn
@@ -44,20 +44,34 @@ class Addresses:
         return with_database(self.store_url(location.store), location.database)
 
     def store_url(self, store: str | None) -> str:
-        """Raises UnknownStore for a store that this process does not serve."""
-        # A deployment of one store needs no list: whatever the store is called, it is the service's own.
-        if store is None or not self.settings.stores:
-            return self.settings.database_url
-        try:
-            return self.settings.stores[store]
-        except KeyError:
-            msg = f"{self.service.upper()}_STORES has no store {store!r}"
-            raise UnknownStore(msg) from None
+        """The URL of the service role in a store. Raises UnknownStore for one that this process does not serve."""
+        url = self.settings.at(store).database_url
+        if url is None:
+            raise UnknownStore(f"This service has no database_url of store {store}.")
+        return url
 
     @property
     def system_url(self) -> str:
-        """The URL of the system role. Raises UnknownStore without it."""
-        if self.settings.system_database_url is None:
-            msg = f"{self.service.upper()}_SYSTEM_DATABASE_URL is not set"
-            raise UnknownStore(msg)
-        return self.settings.system_database_url
+        """The URL of the system role. Raises MissingUrl without it."""
+        return self.system_url_of(None)
+
+    def system_url_of(self, store: str | None) -> str:
+        """The URL of the system role in a store. Raises UnknownStore, and MissingUrl where it has none."""
+        url = self.settings.at(store).system_database_url
+        if url is None:
+            msg = (
+                f"{self.service.upper()}_SYSTEM_DATABASE_URL is not set, or not in store {store or self.settings.store}"
+            )
+            raise MissingUrl(msg)
+        return url
+
+    @property
+    def served(self) -> tuple[str | None, ...]:
+        """The stores whose tenants this process serves; None is the service's own."""
+        return (None, *(name for name, urls in self.settings.stores.items() if urls.database_url is not None))
+
+    @property
+    def overseen(self) -> tuple[str | None, ...]:
+        """The stores in which this process has the system role; None is the service's own."""
+        own = () if self.settings.system_database_url is None else (None,)
+        return (*own, *(name for name, urls in self.settings.stores.items() if urls.system_database_url is not None))

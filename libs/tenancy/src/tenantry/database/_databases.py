@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, overload
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
+from anyio import CancelScope, CapacityLimiter
+from anyio.to_thread import run_sync
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
@@ -19,14 +21,24 @@ from tenantry.database._engines import TenantEngines
 from tenantry.database._guard import guard_tenants
 from tenantry.database._names import RoleNames
 from tenantry.database._retry import retry_first_statement
-from tenantry.database._session import ReadSession, SystemSession, WriteSession, open_tenant_session
+from tenantry.database._session import (
+    ReadSession,
+    SyncReadSession,
+    SystemSession,
+    WriteSession,
+    open_tenant_session,
+)
 from tenantry.database._settings import DatabaseSettings
 from tenantry.database._tenant_column import TENANT_ID, TenantColumn
+from tenantry.database._thread_places import ThreadPlaces
 from tenantry.database._url import sqlalchemy_url
 from tenantry.database._verify import verify_service_role, verify_system_role
 
 if TYPE_CHECKING:
     from tenantry.database._sync_databases import SyncDatabases
+
+
+T = TypeVar("T")
 
 
 class Databases:
@@ -50,8 +62,9 @@ class Databases:
         self._addresses = Addresses(service, settings, follow_placement, tenant_column)
         self._roles = RoleNames(service)
         self._stores: dict[str, AsyncEngine] = {}
-        self._system: AsyncEngine | None = None
+        self._systems: dict[str, AsyncEngine] = {}
         self._sync: SyncDatabases | None = None
+        self._thread_places = ThreadPlaces(settings.pool_timeout_seconds)
         self.bulkhead: Bulkhead | None = None
         """Shares the connections of each store between its tenants; without it, first come is first served."""
         self._tenants = TenantEngines(
@@ -65,11 +78,13 @@ class Databases:
 
     @property
     def system(self) -> AsyncEngine:
-        """The engine of the system role, whose policies see every tenant. Raises UnknownStore without its URL."""
-        if self._system is None:
-            url = self._addresses.system_url
-            self._system = self._create_engine(url, size=self._settings.system_pool_size, overflow=0)
-        return self._system
+        """The engine of the system role, whose policies see every tenant. Raises MissingUrl without its URL."""
+        return self._system_engine(None)
+
+    @property
+    def stores(self) -> tuple[str | None, ...]:
+        """The stores in which this process has the system role; None is the service's own."""
+        return self._addresses.overseen
 
     @property
     def sync(self) -> "SyncDatabases":
@@ -82,10 +97,11 @@ class Databases:
 
     async def verify_roles(self) -> None:
         """Raises UnsafeRole if a role of this process could bypass row level security. To be called at the start."""
-        async with self._store_engine(None).connect() as connection:
-            await connection.run_sync(verify_service_role, self._roles)
-        if self._settings.system_database_url is not None:
-            async with self.system.connect() as connection:
+        for store in self._addresses.served:
+            async with self._store_engine(store).connect() as connection:
+                await connection.run_sync(verify_service_role, self._roles)
+        for store in self._addresses.overseen:
+            async with self._system_engine(store).connect() as connection:
                 await connection.run_sync(verify_system_role, self._roles)
 
     @asynccontextmanager
@@ -97,7 +113,7 @@ class Databases:
         location = self._addresses.locate(tenant)
         own_database = self._addresses.own_database_url(location)
         if own_database is None:
-            async with self._place(location.store, tenant):
+            async with self._place(self._addresses.store_url(location.store), tenant):
                 yield self._store_engine(location.store)
         else:
             async with self._tenants.lease(own_database) as engine:
@@ -130,29 +146,56 @@ class Databases:
             await session.commit()
 
     @asynccontextmanager
-    async def system_session(self) -> AsyncIterator[SystemSession]:
-        """A session of one transaction of the system role; it commits when the block ends without an error."""
-        async with SystemSession(self.system, expire_on_commit=False) as session:
+    async def thread_session(
+        self, tenant: Tenant | None = None, read_only: bool = False
+    ) -> AsyncIterator[SyncReadSession]:
+        """A session of :attr:`sync` for one thread at a time, such as that of a route of plain ``def``.
+
+        The wait for a connection is here, where it holds no thread. It is a SyncWriteSession unless ``read_only``.
+        """
+        chosen = self._addresses.choose(tenant)
+        location = self._addresses.locate(chosen)
+        own_database = self._addresses.own_database_url(location)
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            if own_database is None:
+                pools = [(self._addresses.store_url(location.store), settings.pool_size + settings.pool_overflow)]
+                await stack.enter_async_context(self._place(f"threads {pools[0][0]}", chosen))
+            else:
+                engines = min(settings.tenant_connections, settings.tenant_engines)
+                pools = [(own_database, settings.tenant_pool_size), ("", engines)]
+            await stack.enter_async_context(self._thread_places.enter(pools))
+            manager = self.sync.tenant_session(chosen, read_only)
+            yield await stack.enter_async_context(_ended_in_a_thread(manager))
+
+    @asynccontextmanager
+    async def system_session(self, store: str | None = None) -> AsyncIterator[SystemSession]:
+        """A session of one transaction of the system role; it commits when the block ends without an error.
+
+        It is in the service's own database, or in that of one of :attr:`stores`. Raises UnknownStore, MissingUrl.
+        """
+        async with SystemSession(self._system_engine(store), expire_on_commit=False) as session:
             yield session
             await session.commit()
 
     async def dispose(self) -> None:
         """Closes every connection. Sessions must have ended."""
         await self._tenants.dispose()
-        for engine in (*self._stores.values(), *([self._system] if self._system else [])):
+        for engine in (*self._stores.values(), *self._systems.values()):
             await engine.dispose()
         if self._sync is not None:
             await asyncio.to_thread(self._sync.dispose)
         self._stores.clear()
-        self._system = self._sync = None
+        self._systems.clear()
+        self._sync = None
 
     @asynccontextmanager
-    async def _place(self, store: str | None, tenant: Tenant) -> AsyncIterator[None]:
+    async def _place(self, pool: str, tenant: Tenant) -> AsyncIterator[None]:
         if self.bulkhead is None:
             yield
             return
         size = self._settings.pool_size + self._settings.pool_overflow
-        place = await self.bulkhead.enter(self._addresses.store_url(store), size, tenant)
+        place = await self.bulkhead.enter(pool, size, tenant)
         try:
             yield
         finally:
@@ -166,6 +209,12 @@ class Databases:
             guard_tenants(engine.sync_engine)
             self._stores[url] = engine
         return engine
+
+    def _system_engine(self, store: str | None) -> AsyncEngine:
+        url = self._addresses.system_url_of(store)
+        if url not in self._systems:
+            self._systems[url] = self._create_engine(url, size=self._settings.system_pool_size, overflow=0)
+        return self._systems[url]
 
     def _create_tenant_engine(self, url: str) -> AsyncEngine:
         engine = self._create_engine(url, size=self._settings.tenant_pool_size, overflow=0)
@@ -184,6 +233,22 @@ class Databases:
         retry_first_statement(engine.sync_engine)
         event.listen(engine.sync_engine, "checkout", _replace_closed)
         return engine
+
+
+@asynccontextmanager
+async def _ended_in_a_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """``manager``, which does nothing that blocks before its end; its end is in a thread that is always to be had."""
+    value = manager.__enter__()
+    limiter = CapacityLimiter(1)
+    try:
+        yield value
+    except BaseException as error:
+        with CancelScope(shield=True):
+            if await run_sync(manager.__exit__, type(error), error, error.__traceback__, limiter=limiter):
+                return
+        raise
+    with CancelScope(shield=True):
+        await run_sync(manager.__exit__, None, None, None, limiter=limiter)
 
 
 def _replace_closed(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:

@@ -2,9 +2,10 @@
 
 StartupRefused              ends the process
 ├── UnsafeRole              a role could get around row level security
-├── UnknownStore            a store or a role has no URL in this process
+├── MissingUrl              a role has no URL in this process
 └── MigrationError          a migration tree is not what the runner expects
 Unavailable                 503, may be tried again
+├── UnknownStore            a placement names a store that this process has no URL for
 └── ConnectionsExhausted    every connection of the tenants' own databases stayed in use
 TenantryError               500, a defect of the product
 ├── UnusableTenantKey       a tenant has no key of the tenant column's type
@@ -19,12 +20,19 @@ class UnsafeRole(StartupRefused):
     """A role could get around row level security. The process must not start."""
 
 
-class UnknownStore(StartupRefused):
-    """A placement names a store, or the code a role, that this process has no URL for."""
+class MissingUrl(StartupRefused):
+    """The code needs a role that this process has no URL for."""
 
 
 class MigrationError(StartupRefused):
     """A migration tree is not what the runner expects, or the database is newer than the tree."""
+
+
+class UnknownStore(Unavailable):
+    """A placement names a store that this process has no URL for. The tenant is not served from any other."""
+
+    type = "store-unknown"
+    title = "The tenant's store is not known to this service"
 
 
 class ConnectionsExhausted(Unavailable):

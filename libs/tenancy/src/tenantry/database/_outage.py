@@ -7,7 +7,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tenantry.database._errors import ConnectionsExhausted, UnknownStore
+from tenantry.database._errors import ConnectionsExhausted, MissingUrl, UnknownStore
 
 _OUTAGES: Final = (
     ConnectionError,
@@ -15,6 +15,7 @@ _OUTAGES: Final = (
     socket.gaierror,
     PoolTimeoutError,
     ConnectionsExhausted,
+    MissingUrl,
     UnknownStore,
     asyncpg.PostgresConnectionError,
     asyncpg.InvalidAuthorizationSpecificationError,  # the role is gone, or its password has been changed

@@ -66,7 +66,7 @@ class SyncDatabases:
 
     @property
     def system(self) -> Engine:
-        """The engine of the system role, whose policies see every tenant. Raises UnknownStore without its URL."""
+        """The engine of the system role, whose policies see every tenant. Raises MissingUrl without its URL."""
         with self._lock:
             if self._system is None:
                 url = self._addresses.system_url
@@ -75,8 +75,9 @@ class SyncDatabases:
 
     def verify_roles(self) -> None:
         """Raises UnsafeRole if a role of this process could bypass row level security. To be called at the start."""
-        with self._store_engine(None).connect() as connection:
-            verify_service_role(connection, self._roles)
+        for store in self._addresses.served:
+            with self._store_engine(store).connect() as connection:
+                verify_service_role(connection, self._roles)
         if self._settings.system_database_url is not None:
             with self.system.connect() as connection:
                 verify_system_role(connection, self._roles)
@@ -116,8 +117,7 @@ class SyncDatabases:
     def _tenant_session(self, tenant: Tenant, *, read_only: bool) -> Iterator[SyncReadSession]:
         binding = self._addresses.binding(tenant, read_only=read_only)
         with ExitStack() as leases:
-            # With the first statement and not before: a thread that waits for a connection in a dependency would take
-            # the thread that the route of some other request, which has one, needs to go on.
+            # With the first statement and not before: an event loop may open the session, but must not wait here.
             engine = cache(lambda: leases.enter_context(self.engine_for(tenant)))
             with open_sync_tenant_session(engine, binding) as session:
                 yield session

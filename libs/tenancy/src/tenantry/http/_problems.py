@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tenantry._errors import FieldError, InvalidRequest, MalformedRequest, TenantryError, Unavailable
-from tenantry.database._errors import UnknownStore
+from tenantry.database._errors import MissingUrl
 from tenantry.database._outage import find_outage
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
-    for possible_outage in (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, OSError, UnknownStore):
+    for possible_outage in (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, OSError, MissingUrl):
         app.add_exception_handler(possible_outage, _on_possible_outage)
     app.add_exception_handler(Exception, _on_unexpected_error)
 

@@ -15,7 +15,7 @@ class TenantFactory:
     def __init__(self) -> None:
         self._count = 0
 
-    def __call__(self, *, isolation: Isolation = Isolation.POOL, store: str = "default", **changes: Any) -> Tenant:
+    def __call__(self, *, isolation: Isolation = Isolation.POOL, store: str = "primary", **changes: Any) -> Tenant:
         """A tenant placed with ``isolation``; ``changes`` are fields of :class:`tenantry.Tenant`."""
         self._count += 1
         fields: dict[str, Any] = {
