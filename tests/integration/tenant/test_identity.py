@@ -14,7 +14,7 @@ from joserfc.jwk import KeySet
 from tenant_service.identity.clients import BootstrapError
 from tenant_service.identity.secrets import MasterKeyError
 from tenantry import ManualClock
-from tenantry.identity import SESSION_COOKIE
+from tenantry.identity import SESSION_COOKIE, ContextSigner
 from tenantry.testing import eventually
 
 
@@ -88,6 +88,16 @@ async def test_the_client_may_authenticate_in_the_header(api):
     problem(twice, 400, "malformed-request")
     other = await api.http.post("/oauth/token", content=b"x", headers={"Content-Type": "text/plain"})
     problem(other, 415, "unsupported-media-type")
+
+
+async def test_a_services_token_names_the_key_that_it_signs_contexts_with(api):
+    body = {"grant_type": "client_credentials", "client_id": "app", "client_secret": "app-secret", "audience": "usage"}
+    thumbprint = ContextSigner("app").thumbprint
+    for given, cnf in ((thumbprint, {"jkt": thumbprint}), (None, None)):
+        answer = await api.http.post("/oauth/token", data=body | ({} if given is None else {"cnf_jkt": given}))
+        assert (await claims(api, answer.json()["access_token"])).claims.get("cnf") == cnf
+    for wrong in ("", "x" * 42, "x" * 44, "+" * 43):
+        problem(await api.http.post("/oauth/token", data=body | {"cnf_jkt": wrong}), 422, "invalid-request")
 
 
 async def test_only_operators_use_the_platform_routes(api):

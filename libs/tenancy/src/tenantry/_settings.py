@@ -13,6 +13,12 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _pairs(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return {name.strip(): url.strip() for name, _, url in (part.partition("=") for part in value.split(",")) if name}
+
+
 BaseDomains = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A setting of domains, separated by commas in the environment."""
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -37,6 +43,9 @@ class TenancySettings(BaseSettings):
     tenant_url: str | None = Field(default=None, description="where the tenant service is; the issuer by default")
     client_id: str | None = Field(default=None, description="this service's own credential, for calling others")
     client_secret: SecretStr | None = None
+    services: Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)] = Field(
+        default_factory=dict, description="other services by audience, as in usage=http://usage:8002,billing=http://…"
+    )
     base_domains: BaseDomains = Field(default=(), description="domains whose first label is a tenant's slug")
     hosts: Names = Field(default=(), description="the service's own host names; where set, others are unknown: 404")
     trusted_proxies: Names = Field(default=(), description="networks (CIDR) whose X-Forwarded-Host is believed")

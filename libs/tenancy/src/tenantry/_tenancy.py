@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from uuid import UUID
 
+import httpx
 import structlog
 from fastapi import FastAPI
 from prometheus_client import Gauge
@@ -24,8 +25,17 @@ from tenantry.cache import CacheStore, MemoryStore, TenantCache
 from tenantry.config import BRANDING, Branding, ConfigStore, ConfigView, branding_of
 from tenantry.database import Databases, DatabaseSettings
 from tenantry.features import Features, FlagStore
-from tenantry.http import Cost, RequestLimiting, RequestMetering, TenancyMiddleware, add_operational_routes
+from tenantry.http import (
+    Cost,
+    ReadinessCheck,
+    RequestLimiting,
+    RequestMetering,
+    ServiceTransport,
+    TenancyMiddleware,
+    add_operational_routes,
+)
 from tenantry.identity import (
+    ContextSigner,
     CredentialStore,
     ExternalVerifier,
     Hosts,
@@ -136,6 +146,7 @@ class Tenancy:
         self._meters = meter
         self._metering: MeteringClient | None = None
         self._tokens: ServiceTokens | None = None
+        self._context_signer: ContextSigner | None = None
         self._accepted = tuple(identify) or settings.identify
         self._issuers = issuers if issuers is not None else StaticIssuers(settings.trusted_issuers)
         self._issuer_keys = IssuerKeyring(self._issuers, clock=self.clock)
@@ -178,6 +189,18 @@ class Tenancy:
             raise StartupRefused("TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET are not set")
         return self._tokens
 
+    def client(self, service: str) -> httpx.AsyncClient:
+        """A client of another service, of `TENANTRY_SERVICES`, while `run` lasts; whoever asks for it closes it.
+
+        Its calls carry this service's token, the request id and the trace, and inside a tenant's scope the signed
+        tenant context. Raises `StartupRefused` where the service, or a credential for calling it, is not configured.
+        """
+        url = self.settings.services.get(service)
+        if url is None or self.settings.client_id is None:
+            raise StartupRefused(f"TENANTRY_SERVICES does not say where {service!r} is, or there is no credential")
+        transport = ServiceTransport(self.tokens, self._signer(self.settings.client_id), self.settings.services)
+        return httpx.AsyncClient(base_url=url, transport=transport)
+
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Self]:
         """Opens everything and closes it at the end; the directory catches up meanwhile (`directory.ready`).
@@ -197,6 +220,7 @@ class Tenancy:
                         self.settings.token_url,
                         self.settings.client_id,
                         self.settings.client_secret.get_secret_value(),
+                        confirmation=self._signer(self.settings.client_id).thumbprint,
                         clock=self.clock,
                     )
                 )
@@ -232,9 +256,10 @@ class Tenancy:
         of a tenant's rate, as in `{"POST /v1/events": by_length(65_536, undeclared=16)}`; others cost one.
         """
         app.state.tenancy = self
-        add_operational_routes(
-            app, {"directory": lambda: self.directory.ready, "issuers": lambda: self._issuer_keys.ready}
-        )
+        ready: dict[str, ReadinessCheck] = {"directory": lambda: self.directory.ready}
+        if next(iter(self._issuers), None) is not None:
+            ready["issuers"] = lambda: self._issuer_keys.ready
+        add_operational_routes(app, ready)
         app.add_middleware(
             TenancyMiddleware,
             service=self.service,
@@ -265,7 +290,14 @@ class Tenancy:
             ),
             identify=self._accepted,
             select=settings.select,
+            audience=self.service,
+            clock=self.clock,
         )
+
+    def _signer(self, client_id: str) -> ContextSigner:
+        if self._context_signer is None:
+            self._context_signer = ContextSigner(client_id, clock=self.clock)
+        return self._context_signer
 
     def _verifier(self) -> Verifier:
         own = None

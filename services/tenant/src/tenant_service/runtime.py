@@ -13,16 +13,13 @@ from tenant_service.identity.secrets import MasterKey
 from tenant_service.identity.signing_keys import ensure_signing_key
 from tenant_service.identity.tokens import Issuer
 from tenant_service.local_state import LocalState
-from tenant_service.settings import TenantSettings
+from tenant_service.settings import SERVICE, TenantSettings
 from tenant_service.stores.service import ensure_default_store
 from tenant_service.tiers.service import publish_unpublished_tiers
 from tenant_service.transactions import Transactions
 from tenantry import Clock, StartupRefused
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
 from tenantry.identity import Identifier, TokenVerifier
-
-SERVICE = "tenant"
-
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -83,6 +80,8 @@ class Runtime:
                     tokens=tokens,
                     credentials=state.credentials,
                     base_domains=settings.base_domains,
+                    audience=SERVICE,
+                    clock=clock,
                 )
                 dns = resolver or DnsResolver(settings.dns_servers)
                 yield cls(settings, clock, transactions, state, master_key, dns, tokens, identifier)

@@ -1,6 +1,7 @@
 """The parts of an HTTP service: tenancy middleware, problems, pages, versions, idempotency, limits."""
 
 from tenantry.http._body_limit import DEFAULT_MAX_BODY_BYTES, BodyLimitMiddleware
+from tenantry.http._calls import ServiceTransport
 from tenantry.http._exchange import route_template
 from tenantry.http._idempotency import IdempotentRoute, delete_expired_idempotency_keys, idempotent
 from tenantry.http._limiting import Cost, RequestLimiting, by_length
@@ -36,6 +37,7 @@ __all__ = [
     "RequestMetering",
     "RequestMetrics",
     "RouteRules",
+    "ServiceTransport",
     "StaleWrites",
     "StateStale",
     "TenancyMiddleware",

@@ -244,7 +244,9 @@ class TenancyMiddleware:
 
 
 def _is_privileged(principal: Principal) -> bool:
-    return principal.actor is not None or not principal.scopes.isdisjoint((Granted.PLATFORM, Granted.TENANT_ADMIN))
+    return principal.kind is PrincipalKind.SUPPORT or not principal.scopes.isdisjoint(
+        (Granted.PLATFORM, Granted.TENANT_ADMIN)
+    )
 
 
 def _check_text(scope: Scope) -> None:

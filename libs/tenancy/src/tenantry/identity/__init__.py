@@ -1,6 +1,7 @@
 """Who makes a request, and for which tenant."""
 
 from tenantry.identity._claims import InvalidToken
+from tenantry.identity._context_tokens import CONTEXT_LIFETIME, ContextSigner, InvalidContext
 from tenantry.identity._credentials import (
     API_KEY_PREFIX,
     CSRF_HEADER,
@@ -39,6 +40,7 @@ __all__ = [
     "API_KEY_HEADER",
     "API_KEY_PREFIX",
     "CONTEXT_HEADER",
+    "CONTEXT_LIFETIME",
     "CSRF_HEADER",
     "DEFAULT_SELECTORS",
     "DEFAULT_SOURCES",
@@ -47,6 +49,7 @@ __all__ = [
     "SESSION_PREFIX",
     "TENANT_HEADER",
     "TENANT_PARAMETER",
+    "ContextSigner",
     "Credential",
     "CredentialConflict",
     "CredentialStore",
@@ -55,6 +58,7 @@ __all__ = [
     "Hosts",
     "Identifier",
     "Identity",
+    "InvalidContext",
     "InvalidToken",
     "IssuerKeyring",
     "IssuerKeys",

@@ -113,6 +113,15 @@ class Claims:
             raise InvalidToken("The token's claim act is not exactly one actor.")
         return value["sub"]
 
+    def confirmation(self) -> str | None:
+        """The thumbprint of the holder's key (RFC 7800, 3.1; RFC 9449, 6.1)."""
+        if "cnf" not in self._claims:
+            return None
+        value = self._claims["cnf"]
+        if not isinstance(value, dict) or value.keys() != {"jkt"} or not isinstance(value["jkt"], str):
+            raise InvalidToken("The token's claim cnf is not the thumbprint of one key.")
+        return value["jkt"]
+
     def tenant_id(self) -> UUID | None:
         for name in _TENANT_LISTS:
             if name in self._claims:

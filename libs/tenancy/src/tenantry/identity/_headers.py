@@ -18,6 +18,7 @@ ORIGIN: Final = b"origin"
 TENANT: Final = TENANT_HEADER.lower().encode()
 API_KEY: Final = API_KEY_HEADER.lower().encode()
 CONTEXT: Final = CONTEXT_HEADER.lower().encode()
+REQUEST_ID: Final = b"x-request-id"
 CSRF: Final = CSRF_HEADER.lower().encode()
 
 _READ: Final = frozenset({AUTHORIZATION, COOKIE, HOST, FORWARDED_HOST, ORIGIN, TENANT, API_KEY, CONTEXT, CSRF})

@@ -11,13 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from msgspec import structs
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from tenantry._clock import Clock, SystemClock
 from tenantry._directory import TenantDirectory
 from tenantry._errors import MalformedRequest, PermissionDenied, TenantMismatch, TenantNotFound, Unauthenticated
 from tenantry._tenant import Tenant
 from tenantry.identity._claims import InvalidToken
+from tenantry.identity._context_tokens import InvalidContext, bind_to_context
 from tenantry.identity._credentials import (
     API_KEY_PREFIX,
     CSRF_HEADER,
@@ -29,10 +32,12 @@ from tenantry.identity._headers import (
     API_KEY,
     API_KEY_HEADER,
     AUTHORIZATION,
+    CONTEXT,
     COOKIE,
     CSRF,
     HOST,
     ORIGIN,
+    REQUEST_ID,
     read_headers,
 )
 from tenantry.identity._hosts import Hosts
@@ -42,6 +47,7 @@ from tenantry.identity._selectors import DEFAULT_SELECTORS, Selector, Selectors
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _RESOLVED_KEY: Final = "tenantry.resolved"
+_BOUND_KEY: Final = "tenantry.bound"
 _MISMATCH: Final = "The request names another tenant than the one of its credential."
 
 
@@ -101,11 +107,14 @@ class Identifier:
         hosts: Hosts | None = None,
         identify: Sequence[Source | Resolver] = DEFAULT_SOURCES,
         select: Iterable[Selector] = DEFAULT_SELECTORS,
+        audience: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`identify` are the credentials that are accepted; where a request holds several, the first one counts.
 
         `base_domains` are those below which a tenant's slug is the first label, as in `acme.example.com`; `hosts` takes
-        their place where there is more to say about hosts. Raises `ValueError` without any source.
+        their place where there is more to say about hosts. `audience` is the name under which other services call this
+        one with a tenant context; None takes no such calls. Raises `ValueError` without any source.
         """
         if not identify:
             raise ValueError("name at least one kind of credential")
@@ -117,6 +126,8 @@ class Identifier:
         self._resolvers = tuple(source for source in identify if not isinstance(source, Source))
         self._accepts_tokens = Source.BEARER in self._sources
         self._accepts_keys = Source.API_KEY in self._sources
+        self._audience = audience
+        self._clock = clock or SystemClock()
         self.route = self._selectors.route
 
     @property
@@ -137,13 +148,17 @@ class Identifier:
         """Who makes the request in `scope` (HTTP or WebSocket), for which tenant.
 
         Raises `UnknownHost`, `Unauthenticated` without a valid credential, `MalformedRequest` for a credential or
-        selector that cannot be read in exactly one way, `CredentialConflict`, `CsrfRefused`, `TenantMismatch` for a
-        selector that is not the credential's tenant, and `TenantNotFound` where the tenant does not exist (any more).
+        selector that cannot be read in exactly one way, `CredentialConflict`, `CsrfRefused`, `InvalidContext`,
+        `TenantMismatch` for a selector that is not the credential's tenant, and `TenantNotFound` where the tenant does
+        not exist (any more).
         The tenant's status is not looked at.
         """
         headers = read_headers(scope["headers"])
         host = self._selectors.check_host(scope, headers)
         principal = self._authenticate(scope, headers)
+        context = headers.get(CONTEXT)
+        if context is not None:
+            principal = self._bind(scope, principal, context)
         tenant_id = principal.tenant_id
         selected = self._selectors.read(scope, headers, host)
         if tenant_id is None:
@@ -157,6 +172,23 @@ class Identifier:
         if tenant is None or self._directory.is_purged(tenant_id):
             raise TenantNotFound("There is no such tenant.")
         return Identity(principal, tenant)
+
+    def _bind(self, scope: Scope, caller: Principal, context: bytes) -> Principal:
+        bound: Principal | None = scope.get(_BOUND_KEY)
+        if bound is not None and bound.subject == caller.subject:
+            # A stream may last longer than its context, which was good when it began.
+            return structs.replace(caller, tenant_id=bound.tenant_id, actor=bound.actor)
+        if self._audience is None:
+            raise InvalidContext("Tenant contexts are not accepted here.")
+        ids = [value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID]
+        bound = scope[_BOUND_KEY] = bind_to_context(
+            caller,
+            context,
+            audience=self._audience,
+            request_id=ids[0] if len(ids) == 1 else None,
+            now=self._clock.now(),
+        )
+        return bound
 
     def _agreed(self, named: Sequence[Tenant | None]) -> Tenant | None:
         """The tenant that all selectors name; None without a selector."""

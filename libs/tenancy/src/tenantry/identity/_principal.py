@@ -51,9 +51,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     credential_id: str
     expires_at: datetime | None = None
     actor: str | None = None
-    """Who really acts, where that is not the subject: the operator behind a support token."""
+    """Who really acts, where that is not the subject: the operator behind a support token, the person for whom a
+    service calls."""
     exchanged_at: datetime | None = None
     """When this token was issued for the credential `credential_id`, with which it ends; None for all others."""
+    confirmation: str | None = None
+    """Thumbprint of the key with which this service signs the contexts of its calls; None for all others."""
 
     @property
     def acts_for_any_tenant(self) -> bool:

@@ -24,7 +24,8 @@ class _TokenResponse(msgspec.Struct):
 class ServiceTokens:
     """Fetches tokens by client credentials and keeps them until 60 seconds before their end, one an audience.
 
-    Belongs to one event loop. `client` is for tests; what is given is closed by `aclose` as well.
+    Belongs to one event loop. `confirmation` is the thumbprint of the key that the tokens are to name (`cnf.jkt`).
+    `client` is for tests; what is given is closed by `aclose` as well.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class ServiceTokens:
         client_secret: str,
         *,
         client: httpx.AsyncClient | None = None,
+        confirmation: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._token_url = token_url
         self._credentials = (client_id, client_secret)
+        self._confirmation = confirmation
         self._client = client or httpx.AsyncClient(timeout=_TIMEOUT_SECONDS)
         self._clock = clock or SystemClock()
         self._tokens: dict[str, tuple[str, datetime]] = {}
@@ -83,6 +86,8 @@ class ServiceTokens:
             "client_secret": client_secret,
             "audience": audience,
         }
+        if self._confirmation is not None:
+            form["cnf_jkt"] = self._confirmation
         asked_at = self._clock.now()
         try:
             response = await self._client.post(self._token_url, data=form)

@@ -84,6 +84,7 @@ class TokenVerifier:
             expires_at=expires_at,
             actor=claims.actor(),
             exchanged_at=issued_at if exchanged else None,
+            confirmation=claims.confirmation(),
         )
         if (principal.kind is PrincipalKind.SUPPORT) != (principal.actor is not None):
             raise InvalidToken("A token names an actor where it is for support access, and nowhere else (claim act).")

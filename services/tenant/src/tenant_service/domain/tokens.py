@@ -77,11 +77,13 @@ def token_claims(
     credential_id: UUID | None = None,
     not_after: datetime | None = None,
     actor: str | None = None,
+    confirmation: str | None = None,
 ) -> dict[str, Any]:
     """The claims of a token that lives for `TOKEN_LIFETIME`, or until `not_after` where that is earlier.
 
     `credential_id` is the credential that is exchanged, and `not_after` its end: no service accepts the token for
-    longer than that. `actor` is who acts in the place of the subject (RFC 8693, 4.1).
+    longer than that. `actor` is who acts in the place of the subject (RFC 8693, 4.1). `confirmation` is the thumbprint
+    of a key of the subject's (RFC 7800).
     """
     expires = now + TOKEN_LIFETIME
     if not_after is not None:
@@ -103,4 +105,6 @@ def token_claims(
         claims["credential_id"] = str(credential_id)
     if actor is not None:
         claims["act"] = {"sub": actor}
+    if confirmation is not None:
+        claims["cnf"] = {"jkt": confirmation}
     return claims

@@ -82,6 +82,7 @@ _TOKEN_BODY: dict[str, Any] = {
                         "api_key": {"type": "string", "format": "password"},
                         "audience": {"enum": ["app", "billing", "tenant", "usage"]},
                         "scope": {"type": "string"},
+                        "cnf_jkt": {"type": "string", "description": "thumbprint of the key that the token is to name"},
                     },
                 }
             }
@@ -110,6 +111,7 @@ async def issue_token(
             audience=wanted.audience,
             scope=wanted.scope,
             now=now,
+            confirmation=wanted.cnf_jkt,
         )
     elif isinstance(wanted, ApiKeyExchange):
         token = await issue_for_api_key(

@@ -15,6 +15,7 @@ SESSION_TOKEN = "urn:tenantry:session"  # noqa: S105 - the name of a type
 SUPPORT_TOKEN = "urn:tenantry:support-access"  # noqa: S105 - the name of a type
 ACCESS_TOKEN: Literal["urn:ietf:params:oauth:token-type:access_token"] = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 
+Thumbprint = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]  # RFC 7638 with SHA-256
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TenantScope = Literal["tenant:admin", "tenant:write", "tenant:read", "tenant:billing"]
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
@@ -30,6 +31,7 @@ class ClientCredentials(BaseModel):
     client_secret: Secret = Field(repr=False)
     audience: str | None = None
     scope: str | None = None
+    cnf_jkt: Thumbprint | None = Field(default=None, description="thumbprint of the key that the token is to name")
 
 
 class ApiKeyExchange(BaseModel):

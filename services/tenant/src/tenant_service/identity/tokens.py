@@ -49,8 +49,12 @@ async def issue_for_client(
     audience: str | None,
     scope: str | None,
     now: datetime,
+    confirmation: str | None = None,
 ) -> IssuedToken:
-    """A token of the client. Raises `InvalidClient`, `InvalidTarget`, `InvalidScope`."""
+    """A token of the client, which names the key `confirmation` where one is given.
+
+    Raises `InvalidClient`, `InvalidTarget`, `InvalidScope`.
+    """
     client = await authenticate_client(session, client_id, client_secret)
     claims = token_claims(
         issuer=issuer.url,
@@ -61,6 +65,7 @@ async def issue_for_client(
         tenant_id=None,
         token_id=uuid7(),
         now=now,
+        confirmation=confirmation,
     )
     return _issue(issuer, claims, now)
 
