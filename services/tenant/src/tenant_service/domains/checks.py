@@ -1,7 +1,9 @@
 """Looking for the proofs of verified domains again, as time goes by. Any number of workers may do it at once."""
 
 import asyncio
+from datetime import timedelta
 from typing import NoReturn
+from uuid import UUID
 
 from tenant_service.audit import WORKER
 from tenant_service.domain.domain_claims import DomainPolicy, challenge_name
@@ -9,10 +11,12 @@ from tenant_service.domains import repository, service
 from tenant_service.domains.resolver import ResolverUnavailable, TxtResolver
 from tenant_service.listening import until_it_works
 from tenant_service.transactions import Transactions
-from tenantry import Clock, NotFound
+from tenantry import Clock
 
 EVERY_SECONDS = 60.0
 AT_ONCE = 200
+SIDE_BY_SIDE = 5
+AFTER_SILENCE = timedelta(hours=1)
 
 
 async def keep_domains(
@@ -31,17 +35,26 @@ async def recheck_due_domains(
 ) -> int:
     """Look at no more than `limit` domains that are due, and return how many. It opens and commits transactions.
 
-    Name servers that do not answer say nothing about a domain: it stays due.
+    Name servers that do not answer say nothing about a domain: they are asked again later, after the others.
     """
     async with transactions.begin() as session:
         due = await repository.due_claims(session, now=clock.now(), limit=limit)
-    for tenant_id, domain in due:
-        try:
-            records = list(await resolver.txt(challenge_name(domain)))
+    turns = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def recheck(tenant_id: UUID, domain: str) -> None:
+        async with turns:
+            try:
+                records = list(await resolver.txt(challenge_name(domain)))
+            except ResolverUnavailable:
+                async with transactions.begin() as session:
+                    await repository.postpone_check(session, tenant_id, domain, until=clock.now() + AFTER_SILENCE)
+                return
             async with transactions.begin() as session:
                 await service.settle_recheck(
                     session, tenant_id, domain, records=records, policy=policy, actor=WORKER, now=clock.now()
                 )
-        except (ResolverUnavailable, NotFound):
-            continue
+
+    async with asyncio.TaskGroup() as tasks:
+        for tenant_id, domain in due:
+            tasks.create_task(recheck(tenant_id, domain))
     return len(due)

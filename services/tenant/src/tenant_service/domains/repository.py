@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -108,3 +108,13 @@ async def due_claims(session: AsyncSession, *, now: datetime, limit: int) -> Seq
         .limit(limit)
     )
     return [(tenant_id, domain) for tenant_id, domain in await session.execute(statement)]
+
+
+async def postpone_check(session: AsyncSession, tenant_id: UUID, domain: str, *, until: datetime) -> None:
+    """Look for the proof of a verified domain then and not before."""
+    statement = update(DomainClaimRow).where(
+        DomainClaimRow.tenant_id == tenant_id,
+        DomainClaimRow.domain == domain,
+        DomainClaimRow.state == DomainState.VERIFIED,
+    )
+    await session.execute(statement.values(next_check_at=until).execution_options(synchronize_session=False))

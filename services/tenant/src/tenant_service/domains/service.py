@@ -22,7 +22,7 @@ from tenant_service.models import TenantRow
 from tenant_service.publication import publish_tenants, tell
 from tenant_service.tenants.document import document
 from tenant_service.tenants.repository import lock_tenant
-from tenantry import Conflict, TenantClock, uuid7
+from tenantry import Conflict, NotFound, TenantClock, uuid7
 
 MAX_CLAIMS = 100
 
@@ -112,9 +112,12 @@ async def settle_recheck(
     actor: Actor,
     now: datetime,
 ) -> None:
-    """Take in what a look at a verified domain has found. Raises `NotFound`."""
+    """Take in what a look at a verified domain has found; nothing where it has been released meanwhile."""
     tenant, clock = await lock_tenant(session, tenant_id)
-    row = await repository.find_claim(session, tenant_id, domain, lock=True)
+    try:
+        row = await repository.find_claim(session, tenant_id, domain, lock=True)
+    except NotFound:
+        return
     if row.state != DomainState.VERIFIED or row.next_check_at is None or row.next_check_at > now:
         return
     proven = is_proof(records, row.challenge)
