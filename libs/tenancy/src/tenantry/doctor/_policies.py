@@ -2,7 +2,7 @@
 
 `sqlglot` parses what pg_get_expr prints. An expression binds where every way for it to be true compares the tenant
 column (or, for a table that belongs to tenants through another, its foreign key) with something that is no column of
-the row. Each way that does not is an escape of some kind.
+the row. Each way that does not is an escape of some kind; without an escape the policy holds.
 """
 
 from collections.abc import Collection, Iterator
@@ -48,7 +48,8 @@ class Reading:
     """The tenant column is compared as a cast or a function of it."""
     row_functions: tuple[str, ...] = ()
     """Functions of the database's own, called outside a sub-select."""
-    settings: tuple[str, ...] = ()
+    columns: frozenset[str] = frozenset()
+    """The columns of the row that it looks at."""
 
     def escapes_by(self, *kinds: Escape) -> list[str]:
         return [text for kind, text in self.escapes if kind in kinds]
@@ -88,7 +89,7 @@ def read_expression(expression: str, target: Target) -> Reading:
         tables=tuple(dict.fromkeys(_tables(tree))),
         wrapped=walk.wrapped,
         row_functions=tuple(dict.fromkeys(_row_functions(tree))),
-        settings=tuple(dict.fromkeys(_settings(tree))),
+        columns=walk.row_columns(tree),
     )
 
 
@@ -123,17 +124,19 @@ class _Walk:
                 return left[0] or right[0], [*left[1], *right[1]]
             case exp.Case():
                 return self._case(node)
-        if self._binds(node) or (isinstance(node, exp.Boolean) and not node.this):
+        if _is_never(node):
+            return False, []
+        if self._binds(node):
             return True, []
         return False, [(self._escape(node), _text(node))]
 
     def _both(self, node: exp.And) -> Ways:
         sides = self.ways(node.left), self.ways(node.right)
+        for binds, escapes in sides:
+            if not escapes:
+                return binds, []  # what one side closes stays closed
         binding = [side for side in sides if side[0]]
-        if not binding:
-            return False, [(Escape.OTHER, _text(node))]
-        # One side that binds without an escape is enough for both.
-        return min(binding, key=lambda side: len(side[1]))
+        return min(binding, key=lambda side: len(side[1])) if binding else (False, [(Escape.OTHER, _text(node))])
 
     def _case(self, node: exp.Case) -> Ways:
         binds = False
@@ -147,7 +150,7 @@ class _Walk:
             binds |= bound
             escapes += found
         default = node.args.get("default")
-        if default is not None and not isinstance(_bare(default), exp.Null):
+        if default is not None:
             bound, found = self.ways(default)
             binds |= bound
             escapes += found
@@ -166,7 +169,7 @@ class _Walk:
         return False
 
     def _compares(self, one: exp.Expr, other: exp.Expr) -> bool:
-        if not self._is_key(one) or self._of_row(other):
+        if not self._is_key(one) or self.row_columns(other):
             return False
         column = _bare(one)
         if not isinstance(column, exp.Column) and not (
@@ -188,14 +191,14 @@ class _Walk:
             isinstance(node, exp.Cast | exp.Func | exp.Tuple) and bool(columns) and any(map(self._is_key, columns))
         ) and node.find(exp.Select) is None
 
-    def _of_row(self, node: exp.Expr) -> bool:
-        """Whether `node` depends on the row that is looked at."""
-        for column in node.find_all(exp.Column):
-            inside = column.find_ancestor(exp.Select) is not None
-            own = column.table == self._target.name if column.table or inside else True
-            if own and _name(column) in self._target.columns:
-                return True
-        return False
+    def row_columns(self, node: exp.Expr) -> frozenset[str]:
+        """The columns of the row that is looked at; within a sub-select they are named with their table."""
+        return frozenset(
+            _name(column)
+            for column in node.find_all(exp.Column)
+            if _name(column) in self._target.columns
+            and column.table in ({self._target.name} if column.find_ancestor(exp.Select) else {"", self._target.name})
+        )
 
     def _mentions_key(self, select: exp.Expr) -> bool:
         """Whether the sub-select is tied to the tenant, or the parent, of the row that is looked at."""
@@ -211,7 +214,7 @@ class _Walk:
                 negated = bool(node.args.get("negate"))
                 if self._is_key(node.this):
                     return Escape.ALWAYS if negated else Escape.SHARED_ROW
-                return Escape.OTHER if negated or self._of_row(node.this) else Escape.UNSET
+                return Escape.OTHER if negated or self.row_columns(node.this) else Escape.UNSET
             case exp.EQ():
                 return self._escape_of_equality(_bare(node.left), _bare(node.right))
         return Escape.ALWAYS if _is_true(node) else Escape.OTHER
@@ -220,7 +223,7 @@ class _Walk:
         sides = (left, right)
         if left == right:
             return Escape.ALWAYS
-        if any(_literal(side) == "" for side in sides) and not any(map(self._of_row, sides)):
+        if any(_literal(side) == "" for side in sides) and not any(map(self.row_columns, sides)):
             return Escape.UNSET  # current_setting(...) = ''
         if any(map(self._is_key, sides)) and any(
             self._is_key(column)
@@ -253,6 +256,12 @@ def _is_true(node: exp.Expr) -> bool:
         inner = _bare(node.this)
         return isinstance(inner, exp.Boolean) and not inner.this
     return isinstance(node, exp.Boolean) and bool(node.this)
+
+
+def _is_never(node: exp.Expr) -> bool:
+    while isinstance(node, exp.Paren | exp.Cast):
+        node = node.this
+    return isinstance(node, exp.Null) or (isinstance(node, exp.Boolean) and not node.this)
 
 
 def _literal(node: exp.Expr) -> str | None:

@@ -92,9 +92,8 @@ def _lines(
 
 
 def _sql(finding: Finding) -> Padding:
-    return Padding(
-        Syntax(f"{finding.evidence};\n{finding.fix}", "sql", theme="ansi_dark", word_wrap=True), (0, 0, 0, 6)
-    )
+    sql = f"-- shown by\n{finding.evidence};\n-- put right by\n{finding.fix}"
+    return Padding(Syntax(sql, "sql", theme="ansi_dark", word_wrap=True), (0, 0, 0, 6))
 
 
 def _sum(report: Report) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tenantry.database._names import literal, quote
+from tenantry.doctor._checks._predicates import Predicates, target_of
 from tenantry.doctor._classify import Classification
 from tenantry.doctor._evidence import policy as policy_rows
 from tenantry.doctor._evidence import qualified
 from tenantry.doctor._finding import Finding
 from tenantry.doctor._inventory import PUBLIC, Policy, Relation
-from tenantry.doctor._policies import Escape, Reading, Target, Unreadable, read_expression, text_type
+from tenantry.doctor._policies import Escape, Reading, Unreadable, read_expression
 from tenantry.doctor._subject import Subject
 
 
@@ -27,9 +28,10 @@ class _Read:
 
 def check_policies(subject: Subject) -> Iterator[Finding]:
     everywhere: defaultdict[int, list[Relation]] = defaultdict(list)
+    predicates = Predicates(subject)
     for item in subject.pooled:
         if item.table.secured and item.table.policies:
-            yield from _Table(subject, item, everywhere).findings()
+            yield from _Table(subject, item, everywhere, predicates.of(item)).findings()
     for role, tables in sorted(everywhere.items()):
         name = subject.inventory.role_name(role)
         count = f"{len(tables)} tenant tables" if len(tables) > 1 else tables[0].label
@@ -44,12 +46,19 @@ def check_policies(subject: Subject) -> Iterator[Finding]:
 
 
 class _Table:
-    def __init__(self, subject: Subject, item: Classification, everywhere: defaultdict[int, list[Relation]]) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        item: Classification,
+        everywhere: defaultdict[int, list[Relation]],
+        predicate: str | None,
+    ) -> None:
         self._subject = subject
+        self._predicate = predicate
         self._item = item
         self._table = item.table
         self._everywhere = everywhere
-        self._target = _target(item)
+        self._target = target_of(item)
 
     def findings(self) -> Iterator[Finding]:
         read: list[_Read] = []
@@ -88,7 +97,7 @@ class _Table:
         other = using.escapes_by(Escape.OTHER)
         if other and using.binds:
             yield self._finding("TD207", policy, f"it is also true by {other[0]}")
-        elif not using.binds and not using.escapes_by(Escape.ALWAYS, Escape.UNSET):
+        elif using.escapes and not using.binds and not always and not unset:
             keys = ", ".join(sorted(self._target.keys))
             yield self._finding("TD208", policy, f"it does not compare {keys}: {using.escapes[0][1]}")
 
@@ -131,7 +140,7 @@ class _Table:
             if PUBLIC not in other.policy.roles and not set(policy.roles) <= set(other.policy.roles):
                 continue
             reading = (other.check or other.using) if writing else other.using
-            if reading is not None and reading.binds and not reading.escapes:
+            if reading is not None and not reading.escapes:
                 return True
         return False
 
@@ -165,32 +174,18 @@ class _Table:
         name = f"{quote(policy.name)} ON {qualified(self._table)}"
         if rule_id in {"TD204", "TD208"} and self._item.column and _others_bind(self._table, policy):
             return f"DROP POLICY {name}"
-        column = self._table.column(self._item.column) if self._item.column else None
-        if column is None:
+        if self._predicate is None:
             return f"-- ALTER POLICY {name} USING (...)"
-        setting = f"(SELECT NULLIF(current_setting('app.tenant_id', true), '')::{column.type})"
-        comparison = f"{quote(column.name)} = {setting}"
         match policy.command:
             case "a":
-                return f"ALTER POLICY {name} WITH CHECK ({comparison})"
+                return f"ALTER POLICY {name} WITH CHECK ({self._predicate})"
             case "r" | "d":
-                return f"ALTER POLICY {name} USING ({comparison})"
-        return f"ALTER POLICY {name} USING ({comparison}) WITH CHECK ({comparison})"
+                return f"ALTER POLICY {name} USING ({self._predicate})"
+        return f"ALTER POLICY {name} USING ({self._predicate}) WITH CHECK ({self._predicate})"
 
 
 def _others_bind(table: Relation, policy: Policy) -> bool:
     return any(other.permissive and other is not policy for other in table.policies)
-
-
-def _target(item: Classification) -> Target:
-    keys = {item.column} if item.column else {name for _, key in item.path[:1] for name in key.columns}
-    columns = {column.name: column for column in item.table.columns}
-    return Target(
-        name=item.table.name,
-        columns=frozenset(columns),
-        keys=frozenset(keys),
-        text_keys=frozenset(name for name in keys if name in columns and text_type(columns[name].type)),
-    )
 
 
 def _first(groups: Iterator[tuple[str, ...]]) -> str | None:

@@ -36,7 +36,7 @@ def _app_role(subject: Subject, role: Role, tables: list[Relation]) -> Iterator[
         other = subject.inventory.roles[id_]
         if other.superuser or other.bypass:
             what = "is a superuser" if other.superuser else "has BYPASSRLS"
-            via = "" if other is role else f", which {name} is a member of"
+            via = "" if other is role else f", and {role.name} is a member of it"
             attribute = "NOSUPERUSER" if other.superuser else "NOBYPASSRLS"
             yield Finding(
                 "TD101",

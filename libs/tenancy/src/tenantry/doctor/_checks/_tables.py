@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tenantry.database._names import quote
+from tenantry.doctor._checks._predicates import Predicates
 from tenantry.doctor._classify import Classification
 from tenantry.doctor._evidence import column_where, grants, qualified, relation_where
 from tenantry.doctor._finding import Finding
@@ -14,6 +15,7 @@ _COMMANDS: Final = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
 
 
 def check_tables(subject: Subject) -> Iterator[Finding]:
+    predicates = Predicates(subject)
     for item in subject.pooled:
         table = item.table
         if not table.secured and subject.out_of_reach(table):
@@ -31,11 +33,20 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
                 table.label,
                 f"its rows belong to tenants ({item.proof}) and row level security is off",
                 relation_where(table, "c.relrowsecurity", "NOT c.relrowsecurity"),
-                f"ALTER TABLE {qualified(table)} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+                _secure(table, predicates.of(item)),
             )
         else:
             yield from _secured(subject, table)
         yield from _nullable(item)
+
+
+def _secure(table: Relation, predicate: str | None) -> str:
+    enable = f"ALTER TABLE {qualified(table)} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+    if predicate is None:
+        return f"{enable}\n-- and a policy that compares the tenant column, once the table has it"
+    return (
+        f"{enable};\nCREATE POLICY tenant_isolation ON {qualified(table)} USING ({predicate}) WITH CHECK ({predicate})"
+    )
 
 
 def _secured(subject: Subject, table: Relation) -> Iterator[Finding]:
