@@ -4,7 +4,7 @@ Sessions have the scope "function": FastAPI ends them before it sends the respon
 2xx. A route that streams opens its own.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
@@ -34,15 +34,16 @@ async def _tenant_read_session(connection: HTTPConnection) -> AsyncIterator[Read
         yield session
 
 
-def _sync_tenant_session(connection: HTTPConnection) -> Iterator[SyncWriteSession]:
+# These are async as well: who waits for a connection must not wait in a thread.
+async def _sync_tenant_session(connection: HTTPConnection) -> AsyncIterator[SyncReadSession]:
     tenancy: Tenancy = connection.app.state.tenancy
-    with tenancy.databases.sync.tenant_session(current_tenant()) as session:
+    async with tenancy.databases.thread_session(current_tenant()) as session:
         yield session
 
 
-def _sync_tenant_read_session(connection: HTTPConnection) -> Iterator[SyncReadSession]:
+async def _sync_tenant_read_session(connection: HTTPConnection) -> AsyncIterator[SyncReadSession]:
     tenancy: Tenancy = connection.app.state.tenancy
-    with tenancy.databases.sync.tenant_session(current_tenant(), read_only=True) as session:
+    async with tenancy.databases.thread_session(current_tenant(), read_only=True) as session:
         yield session
 
 

@@ -21,6 +21,7 @@ from tenantry.database._errors import (
 from tenantry.database._metadata import TenantMixin, metadata
 from tenantry.database._migrations import Migrator, migrate
 from tenantry.database._names import RoleNames, tenant_database, tenant_schema
+from tenantry.database._places import Places
 from tenantry.database._policies import immutable_table, shared_table, system_table, tenant_table
 from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
 from tenantry.database._releasing import PlaceInUse, release_place
@@ -35,6 +36,7 @@ from tenantry.database._session import (
 from tenantry.database._settings import DatabaseSettings, MigratorSettings, StoreUrls
 from tenantry.database._tables import Retention, SharedTable, SystemTable, TenantTable
 from tenantry.database._tenant_column import TENANT_ID, TenantColumn, TenantKey
+from tenantry.database._warm_table import warm_place_table
 
 if TYPE_CHECKING:
     from tenantry.database._sync_databases import SyncDatabases
@@ -51,6 +53,7 @@ __all__ = [
     "MigratorSettings",
     "MissingUrl",
     "PlaceInUse",
+    "Places",
     "ReadSession",
     "Retention",
     "RoleNames",
@@ -89,6 +92,7 @@ __all__ = [
     "tenant_database",
     "tenant_schema",
     "tenant_table",
+    "warm_place_table",
 ]
 
 

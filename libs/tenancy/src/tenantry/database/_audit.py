@@ -14,7 +14,7 @@ from tenantry.database._names import RoleNames, quote
 from tenantry.database._policies import tenant_table
 from tenantry.database._tables import TenantTable
 
-_TENANT_SCHEMA: Final = "(n.nspname = 'pool' OR n.nspname ~ '^t_[0-9a-f]{32}$')"
+_TENANT_SCHEMA: Final = "(n.nspname = 'pool' OR n.nspname ~ '^[tw]_[0-9a-f]{32}$')"
 _OUR_SCHEMA: Final = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 _PREFIX: Final = f"""
     WITH ours AS (

@@ -1,7 +1,8 @@
 """The tenant's predicate in every statement of the ORM, beside row level security.
 
 The policies are the floor. The predicate is what the planner sees: it compares the column with a value, and so finds
-the index and the right estimate. Statements of Core and text have the policies alone, unless they say it themselves.
+the index and the right estimate. Statements of Core and text have the policies alone, unless they say it themselves,
+and so have those that refresh or write one row that is loaded already, by its primary key.
 """
 
 from typing import Any, Final
@@ -78,7 +79,7 @@ def _add_predicate(state: ORMExecuteState) -> None:
     if state.is_insert or not state.is_orm_statement or not isinstance(session, BoundSession):
         return
     # A later load brings along what its row was loaded with, and a row that was added here has nothing to bring.
-    if not any(isinstance(option, _OwnRows) for option in state.user_defined_options):
+    if not any(isinstance(option, _OwnRows) for option in state.statement._with_options):  # noqa: SLF001 - not public
         if session.own_rows is None:
             session.own_rows = _OwnRows(session.binding)
         state.statement = state.statement.options(session.own_rows)

@@ -47,8 +47,12 @@ async def create_tenant_database(provisioner_url: str, service: str, tenant_id: 
 
     May be repeated. Tables come with :func:`tenantry.database.migrate` on the returned URL.
     """
+    return await create_database(provisioner_url, service, tenant_database(service, tenant_id))
+
+
+async def create_database(provisioner_url: str, service: str, database: str) -> str:
+    """As :func:`create_tenant_database`, under any name."""
     roles = RoleNames(service)
-    database = tenant_database(service, tenant_id)
     variables = {
         "database": database,
         "owner": roles.owner,

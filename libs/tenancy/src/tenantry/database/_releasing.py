@@ -33,13 +33,14 @@ async def release_place(provisioner_url: str, service: str, tenant_id: UUID, iso
     connection = await asyncpg.connect(dsn(provisioner_url))
     try:
         if isolation is Isolation.SCHEMA:
-            return await _drop_schema(connection, service, tenant_schema(tenant_id))
-        return await _drop_database(connection, tenant_database(service, tenant_id))
+            return await drop_schema(connection, service, tenant_schema(tenant_id))
+        return await drop_database(connection, tenant_database(service, tenant_id))
     finally:
         await connection.close()
 
 
-async def _drop_schema(connection: "asyncpg.Connection[asyncpg.Record]", service: str, schema: str) -> bool:
+async def drop_schema(connection: "asyncpg.Connection[asyncpg.Record]", service: str, schema: str) -> bool:
+    """Drop a schema of tenants with everything in it; says whether it was there. May be repeated."""
     async with connection.transaction():
         await connection.execute(_LOCK, f"tenantry.migrate.{schema}")
         found: bool = await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quote(schema))
@@ -48,7 +49,8 @@ async def _drop_schema(connection: "asyncpg.Connection[asyncpg.Record]", service
     return found
 
 
-async def _drop_database(connection: "asyncpg.Connection[asyncpg.Record]", database: str) -> bool:
+async def drop_database(connection: "asyncpg.Connection[asyncpg.Record]", database: str) -> bool:
+    """Drop a database of a tenant; says whether it was there. May be repeated. Raises `PlaceInUse`."""
     # DROP DATABASE is not for transactions; the lock goes with the connection.
     await connection.execute(_SESSION_LOCK, f"tenantry.{database}")
     found: bool = await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database)
