@@ -18,6 +18,7 @@ class GivenState:
         self.credentials = CredentialStore()
         self.config = ConfigStore()
         self.flags = FlagStore(self.config)
+        self.lag_seconds = 0.0
 
     async def start(self) -> None:
         """Nothing to wait for."""
