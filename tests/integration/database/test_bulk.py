@@ -5,7 +5,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tenantry import Isolation, uuid7
-from tenantry.database import copy_rows
+from tenantry.database import copy_rows, copy_rows_sync
 
 COLUMNS = ("tenant_id", "id", "title")
 
@@ -68,3 +68,40 @@ async def test_staged_rows_do_not_outlive_their_transaction(databases, shelf, te
                 assert await connection.scalar(text(f'SELECT count(*) FROM pg_temp."{name}"')) == 0
     async with databases.tenant_session(tenant_a) as session:
         assert len(await shelf.titles(session)) == 30
+
+
+@pytest.mark.parametrize("pattern", list(Isolation))
+async def test_rows_of_one_tenant_without_async(databases, shelf, tenant_factory, pattern):
+    tenant = tenant_factory(isolation=pattern)
+    await shelf.provision(tenant)
+    for _ in range(2):
+        with databases.sync.tenant_session(tenant) as session:
+            assert copy_rows_sync(session, "book", COLUMNS, (row for row in books(tenant, 500))) == 500
+            again = books(tenant, 2)
+            assert copy_rows_sync(session, "book", COLUMNS, again) == 2
+            assert copy_rows_sync(session, "book", COLUMNS, again, on_conflict="ON CONFLICT DO NOTHING") == 0
+    async with databases.tenant_session(tenant) as session:
+        assert len(await shelf.titles(session)) == 1004
+
+
+async def test_rows_of_another_tenant_are_refused_without_async(databases, shelf, tenant_a, tenant_b):
+    with pytest.raises(DBAPIError, match="row-level security"), databases.sync.tenant_session(tenant_a) as session:
+        copy_rows_sync(session, "book", COLUMNS, [*books(tenant_a, 3), *books(tenant_b, 1)])
+    async with databases.system_session() as session:
+        assert await shelf.titles(session) == []
+
+
+async def test_rows_that_come_one_by_one_are_reported(databases, tenant_a):
+    reports = []
+
+    async def arriving():
+        for row in books(tenant_a, 25_000):
+            yield row
+
+    async with databases.tenant_session(tenant_a) as session:
+        assert await copy_rows(session, "book", COLUMNS, arriving(), progress=reports.append) == 25_000
+        assert await copy_rows(session, "book", COLUMNS, arriving()) == 25_000
+        assert await copy_rows(session, "book", COLUMNS, books(tenant_a, 10_000), progress=reports.append) == 10_000
+    with databases.sync.tenant_session(tenant_a) as session:
+        assert copy_rows_sync(session, "book", COLUMNS, books(tenant_a, 10_000), progress=reports.append) == 10_000
+    assert reports == [10_000, 20_000, 10_000, 10_000]

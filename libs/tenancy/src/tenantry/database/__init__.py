@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from tenantry.database._backbone import backbone_tables, bind_function
-from tenantry.database._bulk import copy_rows
+from tenantry.database._bulk import copy_rows, copy_rows_sync
 from tenantry.database._catalogue import DataCatalogue
 from tenantry.database._criteria import TenantScoped, bound_tenant
 from tenantry.database._databases import Databases
@@ -80,6 +80,7 @@ __all__ = [
     "bind_function",
     "bound_tenant",
     "copy_rows",
+    "copy_rows_sync",
     "create_service_database",
     "create_tenant_database",
     "immutable_table",
