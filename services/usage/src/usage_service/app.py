@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from tenantry import Operation, Tenancy
 from tenantry.events import KafkaSettings, UsageProducer
-from tenantry.http import service_app
+from tenantry.http import by_length, service_app
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
 from usage_service.ingest.openapi import document_ingest
 from usage_service.metering.worker import TOPIC
@@ -21,6 +21,7 @@ from usage_service.settings import UsageSettings
 
 SERVICE = "usage"
 EVENTS_PATH = "/v1/events"
+COST_BYTES = 64 * 1024
 
 
 def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) -> FastAPI:
@@ -57,5 +58,11 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the
     # endpoint asks each event's tenant itself.
-    tenancy.install(app, operations={f"POST {EVENTS_PATH}": Operation.INGEST}, administrative=True)
+    tenancy.install(
+        app,
+        operations={f"POST {EVENTS_PATH}": Operation.INGEST},
+        administrative=True,
+        # A batch counts by its size, or as the largest where it does not say.
+        costs={f"POST {EVENTS_PATH}": by_length(COST_BYTES, undeclared=-(-settings.max_body_bytes // COST_BYTES))},
+    )
     return app
