@@ -51,7 +51,9 @@ class TenantryProvider(AbstractProvider):
     def resolve_float_details(
         self, flag_key: str, default_value: float, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[float]:
-        return self._resolve(flag_key, default_value, (int, float), evaluation_context)
+        details = self._resolve(flag_key, default_value, (int, float), evaluation_context)
+        details.value = float(details.value)  # a variant may be written 3, and OpenFeature insists on 3.0
+        return details
 
     def resolve_object_details(
         self, flag_key: str, default_value: Object, evaluation_context: EvaluationContext | None = None

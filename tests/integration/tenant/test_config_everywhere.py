@@ -1,0 +1,106 @@
+"""What is written here is known in another service: through the outbox, a relay and Kafka, within a second."""
+
+import asyncio
+import statistics
+from contextlib import asynccontextmanager
+from time import perf_counter
+from uuid import uuid4
+
+import pytest
+
+from tenantry import Tenancy, TenancySettings, tenant_scope
+from tenantry.config import BRANDING
+from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, create_topics
+from tenantry.testing import eventually
+
+WRITES = 20
+SOON = 1.0
+
+
+@asynccontextmanager
+async def running(coroutine):
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture
+async def product(api, kafka_bootstrap, kafka_prefix):
+    """Another service, as its library sees the platform."""
+    kafka = KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix)
+    await create_topics(kafka)
+    source = KafkaDirectory(kafka)
+    tenancy = Tenancy("app", TenancySettings(issuer="http://tenant.test"), source=source)
+    relay = OutboxRelay("tenant", api.runtime.transactions._databases.system, kafka)
+    async with running(relay.run()), tenancy.run():
+        await eventually(lambda: source.ready, within=60)
+        yield tenancy
+
+
+async def test_layers_flags_and_branding_follow_within_a_second(api, product, capsys):
+    flag = f"f{uuid4().hex[:8]}"
+    namespace = f"n{uuid4().hex[:8]}"
+    schema = {"type": "object", "properties": {"password": {"type": "string", "writeOnly": True}}}
+    await api.http.put(f"/v1/config-schemas/{namespace}", json=schema)
+    tenant = await api.create()
+    path = f"/v1/tenants/{tenant['id']}/config"
+    await eventually(lambda: product.directory.resolve(tenant["id"]) is not None, within=60)
+
+    def here(question):
+        with tenant_scope(product.directory.resolve(tenant["id"])):
+            return question()
+
+    seconds = []
+    for number in range(WRITES):
+        answer = await api.http.put(f"{path}/{namespace}", json={"number": number, "password": "password"})
+        assert answer.status_code in {200, 201}, answer.text
+        began = perf_counter()
+        await eventually(
+            lambda expected=number: here(lambda: product.config(namespace).get("number")) == expected,
+            within=20,
+            interval=0.005,
+        )
+        seconds.append(perf_counter() - began)
+    view = here(lambda: product.config(namespace))
+    assert view.get("password").keys() == {"$secret"}
+    assert view.get("password")["$secret"].keys() == {"set_at"}
+    assert view.source("/number").layer == "tenant"
+
+    await api.http.put(f"/v1/config/platform/{namespace}", json={"number": -1, "other": 1})
+    await eventually(lambda: here(lambda: product.config(namespace).get("other")) == 1, within=SOON)
+    await api.http.delete(f"{path}/{namespace}")
+    await eventually(lambda: here(lambda: product.config(namespace).get("number")) == -1, within=SOON)
+    await api.http.delete(f"/v1/config/platform/{namespace}")
+    await eventually(lambda: here(lambda: product.config(namespace).as_dict()) == {}, within=SOON)
+
+    await api.http.put(f"/v1/flags/{flag}", json={})
+    await api.http.put(f"{path}/features", json={flag: True})
+    await eventually(lambda: here(lambda: product.features.is_on(flag)), within=SOON)
+    await api.http.delete(f"{path}/features")
+    await eventually(lambda: not here(lambda: product.features.is_on(flag)), within=SOON)
+
+    await api.http.put(f"{path}/{BRANDING}", json={"name": "Acme"})
+    await eventually(lambda: here(lambda: product.branding().name) == "Acme", within=SOON)
+    seconds.sort()
+    with capsys.disabled():
+        print(f"\nconfig_visible: p50 {statistics.median(seconds) * 1000:.0f} ms, slowest {seconds[-1] * 1000:.0f} ms")  # noqa: T201
+    assert statistics.median(seconds) < SOON
+
+
+async def test_a_service_that_starts_late_knows_everything(api, product, kafka_bootstrap, kafka_prefix):
+    flag = f"f{uuid4().hex[:8]}"
+    tenant = await api.create(config={"branding": {"name": "Acme"}})
+    await api.http.put(f"/v1/flags/{flag}", json={"default": True})
+    await eventually(lambda: product.features.flags.get(flag) is not None, within=20)
+    late = KafkaDirectory(KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix))
+    try:
+        await asyncio.wait_for(late.start(), 60)
+        document = late.directory.resolve(tenant["id"])
+        assert late.config.view(document, None, "branding").get("name") == "Acme"
+        assert late.config.schema("branding").version == 1
+        assert late.flags.get(flag).default == "on"
+    finally:
+        await late.stop()
