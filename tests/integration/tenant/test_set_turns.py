@@ -11,7 +11,7 @@ from tenantry import TenantStatus
 
 # Claim, both savepoints, the steps' attempts; place: tenants, their rows, documents, story, trail; what follows and
 # its attempts; answers, tenants, requests, outbox; the steps' states; the notification of the changes.
-PLACE_AND_ASK = 3
+PLACE_AND_ASK = 24
 
 
 @contextmanager

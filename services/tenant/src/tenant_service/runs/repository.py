@@ -21,6 +21,7 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import aliased
 
 from tenant_service.domain.saga import (
     OPEN,
@@ -37,6 +38,8 @@ from tenant_service.models import SagaRequestRow, SagaRunRow, SagaStepRow
 from tenantry import NotFound, uuid7
 
 WAKE_CHANNEL = "tenant_saga"
+# One place in four.
+NEWEST_SHARE = 4
 
 _STORE_ANSWERS = text(
     """
@@ -202,7 +205,9 @@ async def add_steps(
 async def claim_due_steps(session: AsyncSession, now: datetime, limit: int) -> Sequence[Claimed]:
     """Lock at most `limit` steps that are due, with their runs. What another worker or an operator holds is skipped.
 
-    Both rows are locked by one statement that never waits, so a worker cannot deadlock with `lock_run`.
+    The oldest come first; where there are more than fit, a share of the places is for the newest, so that somebody who
+    has just signed up does not wait behind a thousand that were imported. Both rows are locked by one statement that
+    never waits, so a worker cannot deadlock with `lock_run`.
     """
     statement = (
         select(SagaRunRow, SagaStepRow)
@@ -212,11 +217,17 @@ async def claim_due_steps(session: AsyncSession, now: datetime, limit: int) -> S
             or_(SagaStepRow.next_retry_at.is_(None), SagaStepRow.next_retry_at <= now),
             SagaRunRow.state.in_(_GOING),
         )
-        .order_by(SagaStepRow.next_retry_at.nulls_first(), SagaStepRow.run_id)
-        .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [Claimed(run, step) for run, step in await session.execute(statement)]
+    for_newest = limit // NEWEST_SHARE
+    oldest = statement.order_by(SagaStepRow.next_retry_at.nulls_first(), SagaStepRow.run_id).limit(limit - for_newest)
+    claimed = [Claimed(run, step) for run, step in await session.execute(oldest)]
+    if for_newest and len(claimed) == limit - for_newest:
+        # Rows that this transaction has locked itself are not skipped.
+        behind = (SagaStepRow.next_retry_at.is_(None), SagaStepRow.run_id > max(one.run.id for one in claimed))
+        newest = statement.where(*behind).order_by(SagaStepRow.run_id.desc()).limit(for_newest)
+        claimed += [Claimed(run, step) for run, step in await session.execute(newest)]
+    return claimed
 
 
 async def reload(session: AsyncSession, claimed: Sequence[Claimed]) -> None:
@@ -257,11 +268,17 @@ async def list_runs(session: AsyncSession, subject_id: UUID, *, before: UUID | N
 
 async def list_troubled_runs(session: AsyncSession, subject_id: UUID, limit: int) -> Sequence[Run]:
     """At most `limit` runs that are not over, or that a service has not answered well, the newest first."""
-    unanswered = (
-        select(SagaRequestRow.run_id)
-        .where(SagaRequestRow.run_id == SagaRunRow.id, SagaRequestRow.outcome.is_distinct_from(AckOutcome.DONE))
+    request, answered = aliased(SagaRequestRow), aliased(SagaRequestRow)
+    done = (
+        select(answered.run_id)
+        .where(
+            answered.run_id == request.run_id,
+            answered.service == request.service,
+            answered.outcome == AckOutcome.DONE,
+        )
         .exists()
     )
+    unanswered = select(request.run_id).where(request.run_id == SagaRunRow.id, ~done).exists()
     troubled = select(SagaRunRow).where(
         SagaRunRow.subject_id == subject_id,
         or_(SagaRunRow.state.in_(OPEN), (SagaRunRow.state == RunState.SUCCEEDED) & unanswered),

@@ -20,15 +20,27 @@ from tenant_service.dependencies import (
 from tenant_service.domain.roles import Role
 from tenant_service.invitations.service import add_invitation
 from tenant_service.models import TenantRow
+from tenant_service.runs.repository import list_troubled_runs
+from tenant_service.runs.schemas import RunOut
 from tenant_service.tenants import service
 from tenant_service.tenants.repository import TenantFilter
-from tenant_service.tenants.schemas import LegalHold, ReadOnly, Suspension, TenantCreate, TenantOut, TenantUpdate, Trial
+from tenant_service.tenants.schemas import (
+    LegalHold,
+    ReadOnly,
+    Suspension,
+    TenantCreate,
+    TenantDetailOut,
+    TenantOut,
+    TenantUpdate,
+    Trial,
+)
 from tenantry import CurrentPrincipal, InvalidRequest, Tenant, TenantStatus
 from tenantry.http import Cursor, ExpectedVersion, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, etag
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=IdempotentRoute)
 
 _LIST = "tenants"
+RUNS_SHOWN = 10
 
 
 def _shown(tenant: Tenant, response: Response) -> TenantOut:
@@ -100,11 +112,15 @@ async def list_tenants(
 @router.get("/{tenant_id}")
 async def get_tenant(
     tenant_id: TenantReference, response: Response, session: Transaction, principal: CurrentPrincipal
-) -> TenantOut:
-    """A tenant, by its id or external id."""
+) -> TenantDetailOut:
+    """A tenant, by its id or external id; operators see what is under way, and why something sticks."""
     tenant = await service.get_tenant(session, tenant_id)
     check_may_read(principal, tenant.id)
-    return _shown(tenant, response)
+    runs = []
+    if principal.acts_for_any_tenant:
+        runs = [RunOut.of(run) for run in await list_troubled_runs(session, tenant.id, RUNS_SHOWN)]
+    response.headers["ETag"] = etag(tenant.version)
+    return TenantDetailOut.with_runs(tenant, runs)
 
 
 @router.patch("/{tenant_id}", dependencies=[Platform])

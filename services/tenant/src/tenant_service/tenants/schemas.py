@@ -10,6 +10,7 @@ from tenant_service.domain.host_names import normalise_email
 from tenant_service.domain.identifiers import CODE_PATTERN, check_external_id, check_slug
 from tenant_service.domain.suspension import REASONS_BY_HAND, SuspensionReason
 from tenant_service.instants import Instant
+from tenant_service.runs.schemas import RunOut
 from tenantry import Isolation, Tenant, TenantStatus
 
 Slug = Annotated[str, AfterValidator(check_slug)]
@@ -172,3 +173,15 @@ class TenantOut(BaseModel):
             activated_at=tenant.activated_at,
             metadata=tenant.metadata,
         )
+
+
+class TenantDetailOut(TenantOut):
+    """`runs` are those that are not over, or that a service has not answered well; empty for the tenant itself."""
+
+    runs: list[RunOut]
+    degraded_services: list[str]
+
+    @classmethod
+    def with_runs(cls, tenant: Tenant, runs: list[RunOut]) -> "TenantDetailOut":
+        degraded = {service for run in runs for service in run.degraded}
+        return cls(**dict(TenantOut.of(tenant)), runs=runs, degraded_services=sorted(degraded))
