@@ -101,7 +101,8 @@ class LocalDirectory:
         known = self._tenants.get(tenant.id)
         if known is not None and known.version >= tenant.version:
             return False
-        if tenant.status is TenantStatus.PURGED:
+        # From the first moment of a purge there is no way back, and what comes in late must not be stored again.
+        if tenant.status in {TenantStatus.PURGING, TenantStatus.PURGED}:
             self._purged.add(tenant.id)
         if known is not None:
             self._unindex(known)

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing_service.app import create_app
+from billing_service.catalogue import CATALOGUE
 from billing_service.invoicing.cuts import UsageCuts
 from billing_service.invoicing.runner import InvoiceRunner
 from billing_service.runtime import SERVICE, Runtime
@@ -25,6 +26,7 @@ from tenantry.events import (
     state_applied,
 )
 from tenantry.http import delete_expired_idempotency_keys
+from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 
 _USAGE_TIMEOUT_SECONDS = 10.0
 # A month of hourly rollups of one replayed tenant is a few thousand records: large batches catch up quickly.
@@ -72,11 +74,14 @@ async def run_worker() -> None:
             STATE_APPLIED: state_applied(runtime.source),
         }
         lanes = dict.fromkeys(handlers, Lane.WAITING)
+        exports = ExportSettings.from_env().store()
+        handlers |= offboarding_handlers(tenancy.databases, CATALOGUE, tenancy.clock, exports=exports is not None)
         requests = RequestResponder(SERVICE, runtime.kafka, engine, handlers, lanes=lanes)
         # The ids of purged tenants must be known before any of their usage is stored again.
         tasks.create_task(runtime.when_ready(rollups.run))
         tasks.create_task(runtime.when_ready(runner.run))
         tasks.create_task(runtime.when_ready(requests.run))
+        tasks.create_task(OffboardingWorker(tenancy.databases, CATALOGUE, tenancy.clock, store=exports).run())
         tasks.create_task(_keep_house(tenancy.databases))
 
 

@@ -19,11 +19,13 @@ from tenant_service.invitations.api import router as invitations
 from tenant_service.members.api import ME_PATH
 from tenant_service.members.api import me_router as me
 from tenant_service.members.api import router as members
+from tenant_service.offboarding.api import router as offboarding
 from tenant_service.runs.api import clock_router as clock_runs
 from tenant_service.runs.api import router as runs
-from tenant_service.runtime import SERVICE, Runtime
+from tenant_service.runtime import Runtime
 from tenant_service.sessions.api import PAGE_PATH, SESSIONS_PATH
 from tenant_service.sessions.api import router as sessions
+from tenant_service.settings import SERVICE
 from tenant_service.stores.api import router as stores
 from tenant_service.support.api import router as support
 from tenant_service.tenants.api import router as tenants
@@ -53,7 +55,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
     for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support):
         app.include_router(router)
-    for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores):
+    for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding):
         app.include_router(router)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)

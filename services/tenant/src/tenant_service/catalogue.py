@@ -1,39 +1,45 @@
 """The data catalogue: every table of this service, and whose data is in it."""
 
-from tenantry.database import DataCatalogue, SystemTable
+from tenantry.database import DataCatalogue, Retention, SystemTable
+from tenantry.offboarding import OFFBOARDING_TABLES
 
 CATALOGUE = DataCatalogue(
     "tenant",
     [
-        SystemTable("api_key"),
-        SystemTable("audit_chain"),
-        SystemTable("audit_entry"),
-        SystemTable("branding_logo"),
+        SystemTable("api_key", tenant_column="tenant_id"),
+        # The trail proves what was done, the purge included.
+        SystemTable("audit_chain", tenant_column="chain_id", retention=Retention.STATUTE),
+        SystemTable("audit_entry", tenant_column="chain_id", retention=Retention.STATUTE),
+        SystemTable("branding_logo", tenant_column="tenant_id"),
         SystemTable("client"),
         SystemTable("config_key"),
-        SystemTable("config_layer"),
+        SystemTable("config_layer", tenant_column="tenant_id"),
         SystemTable("config_schema"),
         SystemTable("config_schema_version"),
-        SystemTable("config_version"),
+        SystemTable("config_version", tenant_column="tenant_id"),
         SystemTable("flag"),
         SystemTable("flag_version"),
-        SystemTable("domain_claim"),
-        SystemTable("invitation"),
+        SystemTable("domain_claim", tenant_column="tenant_id"),
+        SystemTable("invitation", tenant_column="tenant_id"),
         SystemTable("key_set"),
-        SystemTable("member"),
+        SystemTable("member", tenant_column="tenant_id"),
         SystemTable("person"),
-        SystemTable("quarantined_name"),
+        SystemTable("purge_certificate", tenant_column="tenant_id", retention=Retention.STATUTE),
+        # Names that nobody else may have yet; the row goes when the quarantine ends.
+        SystemTable("quarantined_name", tenant_column="tenant_id", retention=Retention.STATUTE),
         SystemTable("saga_request"),
-        SystemTable("saga_run"),
+        SystemTable("saga_run", tenant_column="tenant_id", retention=Retention.STATUTE),
         SystemTable("saga_step"),
-        SystemTable("session"),
-        SystemTable("sign_in_code"),
+        SystemTable("session", tenant_column="tenant_id"),
+        SystemTable("sign_in_code", tenant_column="tenant_id"),
         SystemTable("signing_key"),
         SystemTable("store"),
-        SystemTable("support_grant"),
-        SystemTable("tenant"),
+        SystemTable("support_grant", tenant_column="tenant_id", retention=Retention.STATUTE),
+        # What remains of a tenant has no name; its id and its slug are never used again.
+        SystemTable("tenant", tenant_column="id", retention=Retention.STATUTE),
         SystemTable("test_clock"),
         SystemTable("tier"),
         SystemTable("tier_version"),
+        *OFFBOARDING_TABLES,
     ],
 )

@@ -88,6 +88,19 @@ async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant]) -> N
     changes_of(session).extend(tenants)
 
 
+async def withdraw_tenant(session: AsyncSession, tenant_id: UUID, version: int) -> None:
+    """A tombstone: the tenant is gone for ever. Its id stays known as purged."""
+    await append_outbox(
+        session,
+        topic=TENANT_STATE,
+        key=str(tenant_id),
+        type="tenant.state.v1",
+        data=None,
+        tenant_id=tenant_id,
+        version=version,
+    )
+
+
 async def tell(session: AsyncSession, tenant: Tenant, event: str, data: Mapping[str, Any] | None = None) -> None:
     """A line of the tenant's story: `event` is e.g. "suspended", the type on the wire is `tenant.suspended.v1`."""
     await tell_many(session, [(tenant, event, data or {})])

@@ -5,14 +5,15 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from tenant_service.app import create_app
+from tenant_service.catalogue import CATALOGUE
 from tenant_service.domains.checks import keep_domains
 from tenant_service.domains.resolver import DnsResolver
 from tenant_service.housekeeping import keep_house
 from tenant_service.publication import TENANT_ACKS
 from tenant_service.runs.consumers import acks_handler
 from tenant_service.runs.worker import SagaWorker
-from tenant_service.runtime import SERVICE, Runtime, open_databases, system_url
-from tenant_service.settings import TenantSettings
+from tenant_service.runtime import Runtime, open_databases, system_url
+from tenant_service.settings import SERVICE, TenantSettings
 from tenant_service.stores.service import ensure_default_store
 from tenant_service.tenants.consumers import BILLING_EVENTS, billing_handler
 from tenant_service.tenants.trials import keep_trials
@@ -20,7 +21,8 @@ from tenant_service.transactions import Transactions
 from tenantry import SystemClock
 from tenantry.cli import Role, serve_http
 from tenantry.database import DatabaseSettings
-from tenantry.events import KafkaSettings, OutboxRelay, TransactionalConsumer
+from tenantry.events import KafkaSettings, OutboxRelay, RequestResponder, TransactionalConsumer
+from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 
 # A thousand tenants that are provisioned at once are a thousand acks; a batch of them is three statements.
 ACKS_AT_ONCE = 500
@@ -64,6 +66,10 @@ async def run_worker() -> None:
             topics=[BILLING_EVENTS],
             handle=billing_handler(clock),
         )
+        exports = ExportSettings(export_url=settings.export_url).store()
+        handlers = offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
+        tasks.create_task(RequestResponder(SERVICE, KafkaSettings(), databases.system, handlers).run())
+        tasks.create_task(OffboardingWorker(databases, CATALOGUE, clock, store=exports).run())
         tasks.create_task(worker.run())
         tasks.create_task(acks.run())
         tasks.create_task(billing.run())

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tenant_service.config.namespaces import publish_unpublished_schemas
 from tenant_service.domains.resolver import DnsResolver, TxtResolver
@@ -20,6 +20,11 @@ from tenant_service.transactions import Transactions
 from tenantry import Clock, StartupRefused
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
 from tenantry.identity import Identifier, TokenVerifier
+from tenantry.offboarding import ExportSettings
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -33,6 +38,7 @@ class Runtime:
     resolver: TxtResolver
     tokens: TokenVerifier
     identifier: Identifier
+    exports: "ObjectStore | None" = None
 
     @property
     def issuer(self) -> Issuer:
@@ -49,8 +55,8 @@ class Runtime:
     ) -> AsyncIterator[Self]:
         """Check and load everything, then follow changes while the block lasts. `resolver` takes the place of DNS.
 
-        Raises `StartupRefused` for a missing or wrong master key, a bootstrap file that cannot be used, or a database
-        role that may do more than it should.
+        Raises `StartupRefused` for a missing or wrong master key, a bootstrap file or an export store that cannot be
+        used, or a database role that may do more than it should.
         """
         master_key = MasterKey.load(
             settings.master_key,
@@ -58,6 +64,7 @@ class Runtime:
             settings.previous_master_key,
             settings.previous_master_key_file,
         )
+        exports = ExportSettings(export_url=settings.export_url).store()
         clients = None if settings.bootstrap_file is None else read_bootstrap(settings.bootstrap_file)
         async with open_databases(database_settings) as databases:
             state = LocalState(master_key, clock)
@@ -84,7 +91,7 @@ class Runtime:
                     clock=clock,
                 )
                 dns = resolver or DnsResolver(settings.dns_servers)
-                yield cls(settings, clock, transactions, state, master_key, dns, tokens, identifier)
+                yield cls(settings, clock, transactions, state, master_key, dns, tokens, identifier, exports)
             finally:
                 following.cancel()
                 with suppress(asyncio.CancelledError):

@@ -15,6 +15,8 @@ from tenant_service.domain.saga import RetryPolicy, RunKind
 from tenant_service.runs.steps import SagaSettings
 from tenantry import BaseDomains
 
+SERVICE = "tenant"
+
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?|https?://\[[0-9a-fA-F:]+\](?::[0-9]+)?")
 
 
@@ -38,6 +40,8 @@ class TenantSettings(BaseSettings):
     # Where a browser may be sent after it has signed in, besides this service itself: origins, not URLs.
     sign_in_origins: list[str] = Field(default_factory=list)
     test_clocks_enabled: bool = False
+    # Common to all services: where exports go; without it there are none.
+    export_url: str | None = Field(default=None, validation_alias="TENANTRY_EXPORT_URL")
 
     # External: a trusted identity provider knows the people. Members and invitations are then not kept here; API keys,
     # domains, support access and the clients of services are.
@@ -60,6 +64,8 @@ class TenantSettings(BaseSettings):
     clock_services: list[str] = Field(default_factory=list)
     # Asked, after a suspension and its end, to say that they work by the new state.
     state_services: list[str] = Field(default_factory=list)
+    # Those that export and purge a tenant's data, besides this one.
+    offboarding_services: list[str] = Field(default_factory=list)
     # How long before its end a trial is said to be ending, in `tenant.trial_ending.v1`.
     trial_ending_days: int = Field(default=3, ge=0, le=365)
     # A turn takes up to 200 steps at once, so two are enough to have one working while the other commits.
@@ -107,6 +113,8 @@ class TenantSettings(BaseSettings):
             optional_services={
                 RunKind.PROVISION: tuple(sorted(set(self.optional_services) - set(self.required_services))),
             },
+            offboarding_services=tuple(sorted({SERVICE, *self.offboarding_services})),
+            quarantine=timedelta(days=self.quarantine_days),
             retry=RetryPolicy(
                 wait=wait_exponential_jitter(multiplier=0.5, max=self.saga_longest_pause_seconds, jitter=0.5),
                 attempts=self.saga_attempts,

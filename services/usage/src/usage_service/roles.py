@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from tenantry import StartupRefused, Tenancy
+from tenantry import StartupRefused, SystemClock, Tenancy
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
 from tenantry.events import (
@@ -21,8 +21,10 @@ from tenantry.events import (
     TransactionalConsumer,
     state_applied,
 )
+from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 from usage_service.app import SERVICE, create_app
 from usage_service.consumers import clock_handler
+from usage_service.data_catalogue import CATALOGUE
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
@@ -85,11 +87,14 @@ async def run_relay() -> None:
             STATE_APPLIED: state_applied(state),
         }
         lanes = dict.fromkeys(handlers, Lane.WAITING)
+        exports, clock = ExportSettings.from_env().store(), SystemClock()
+        handlers |= offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
+            OffboardingWorker(databases, CATALOGUE, clock, store=exports).run(),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("housekeeping", partial(keep_house, databases)),

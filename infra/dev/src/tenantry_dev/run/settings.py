@@ -116,6 +116,7 @@ def _environment(home: Home, kept: Secrets, addresses: Addresses, urls: ServiceU
         "TENANTRY_CLIENT_ID": service_client(service),
         "TENANTRY_CLIENT_SECRET": kept[service_client(service)],
         "TENANTRY_STATE_DIR": str(home.directory / "spool"),
+        "TENANTRY_EXPORT_URL": (home.directory / "exports").as_uri(),
         # Lines for people, unless somebody wants them for a machine; what else is set is inherited.
         "TENANTRY_LOG_JSON": os.environ.get("TENANTRY_LOG_JSON", "false"),
         f"{prefix}_HOST": HOST,
@@ -140,6 +141,7 @@ def _tenant(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
         "TENANT_SIGN_IN_ORIGINS": json.dumps([addresses.url("billing"), addresses.url("app")]),
         "TENANT_REQUIRED_SERVICES": '["app"]',
         "TENANT_CLOCK_SERVICES": '["usage", "billing", "app"]',
+        "TENANT_OFFBOARDING_SERVICES": '["usage", "billing", "app"]',
         "TENANT_STATE_SERVICES": '["usage", "billing", "app"]',
     }
 

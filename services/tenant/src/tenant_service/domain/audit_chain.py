@@ -127,8 +127,8 @@ async def find_break(chain_id: UUID, links: AsyncIterator[Link], end: End | None
 
 
 def _number(text: str) -> float | int:
-    # jsonb knows no negative zero, and spells out what repr writes with an exponent (from 1e16 on): a whole number comes
-    # back.
+    # jsonb knows no negative zero, and spells out what repr writes with an exponent (from 1e16 on): that comes back as
+    # a whole number.
     number = float(text)
     if number == 0:
         return 0.0

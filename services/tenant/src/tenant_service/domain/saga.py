@@ -28,6 +28,9 @@ class RunKind(StrEnum):
     CLOCK_ADVANCE = "clock.advance"
     CONFIRM_STATE = "state.confirm"
     """Ask every service to say that it works by the tenant's new state, which is in force without that."""
+    EXPORT = "export"
+    OFFBOARD = "offboard"
+    """From the order to stop to the certificate that nothing is left; it waits out the grace in between."""
 
 
 class RunState(StrEnum):
@@ -59,6 +62,11 @@ class StepName(StrEnum):
     ACTIVATE = "activate"
     RELEASE_SERVICES = "release_services"
     WITHDRAW_PLACE = "withdraw_place"
+    EXPORT_DATA = "export_data"
+    AWAIT_GRACE = "await_grace"
+    BEGIN_PURGE = "begin_purge"
+    PURGE_SERVICES = "purge_services"
+    CERTIFY = "certify"
 
 
 OPEN = frozenset({RunState.RUNNING, RunState.COMPENSATING, RunState.NEEDS_OPERATOR})
@@ -68,6 +76,14 @@ PLANS: Mapping[RunKind, tuple[StepName, ...]] = MappingProxyType(
         RunKind.PROVISION: (StepName.PLACE, StepName.REQUEST_SERVICES, StepName.ACTIVATE),
         RunKind.CLOCK_ADVANCE: (StepName.REQUEST_SERVICES,),
         RunKind.CONFIRM_STATE: (StepName.REQUEST_SERVICES,),
+        RunKind.EXPORT: (StepName.EXPORT_DATA,),
+        RunKind.OFFBOARD: (
+            StepName.EXPORT_DATA,
+            StepName.AWAIT_GRACE,
+            StepName.BEGIN_PURGE,
+            StepName.PURGE_SERVICES,
+            StepName.CERTIFY,
+        ),
     }
 )
 
@@ -99,6 +115,9 @@ CONSEQUENCES: Mapping[RunKind, Consequences] = MappingProxyType(
         ),
         RunKind.CLOCK_ADVANCE: Consequences(),
         RunKind.CONFIRM_STATE: Consequences(),
+        RunKind.EXPORT: Consequences(),
+        # Once data is being deleted the command is refused, and so is giving the run up.
+        RunKind.OFFBOARD: Consequences(cancelled=Command.CANCEL_OFFBOARDING),
     }
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from tenant_service.audit import WORKER
 from tenant_service.domain.lifecycle import Command
 from tenant_service.domain.placement import NoStore
 from tenant_service.domain.saga import Answer, RetryPolicy, RunKind, StepFailure, StepName, fan_in
-from tenant_service.models import SagaRunRow, SagaStepRow, TenantRow
+from tenant_service.models import SagaRunRow, SagaStepRow
 from tenant_service.publication import TENANT_REQUESTS
 from tenant_service.runs import repository
 from tenant_service.runs.repository import Claimed, NewRequest
@@ -28,12 +28,16 @@ from tenantry.events import OutboxEvent, append_outbox_many
 class SagaSettings:
     """What the steps need to know of the deployment.
 
-    `services` must answer before a run goes on. `optional_services` are asked with them and not waited for.
+    `services` must answer before a run goes on. `optional_services` are asked with them and not waited for. All of
+    `offboarding_services` export and purge, each for as long as `offboarding_patience` before it is asked again.
     """
 
     services: Mapping[RunKind, tuple[str, ...]]
     retry: RetryPolicy
     optional_services: Mapping[RunKind, tuple[str, ...]] = field(default_factory=dict)
+    offboarding_services: tuple[str, ...] = ()
+    offboarding_patience: timedelta = timedelta(days=1)
+    quarantine: timedelta = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +168,27 @@ async def ask_services(
     now: datetime,
     services_of: Callable[[Claimed], Services],
     kind_of: Callable[[SagaRunRow], str],
+    *,
+    about: Callable[[Locked], Mapping[str, Any]] | None = None,
+    answer_within: timedelta | None = None,
 ) -> Sequence[StepOutcome | StepFailure]:
     """The work of a step that asks services: a request for each run that has not asked in this attempt, then the sum.
 
-    Four statements, however many the runs are.
+    Four statements, however many the runs are. `about` is what a request says of its tenant besides its id, and
+    `answer_within` is for what takes longer than the policy's time.
     """
+    patience = answer_within or settings.retry.answer_within
     answers = await repository.answers_to(session, [one.step for one in claimed])
     to_ask: list[tuple[Claimed, Sequence[str]]] = []
     outcomes: list[StepOutcome | StepFailure] = []
     for one in claimed:
         services, given = services_of(one), answers[one.step.run_id, one.step.position]
         missing = fan_in({*services.required, *services.optional}, given, one.step.attempt).missing
-        outcome = _sum(services, given, one.step, settings.retry, now)
+        outcome = _sum(services, given, one.step, patience, now)
         outcomes.append(outcome)
         if missing and not isinstance(outcome, StepFailure) and not _asked(given, one.step):
             to_ask.append((one, sorted(missing)))
-    await _ask(session, to_ask, kind_of, now)
+    await _ask(session, to_ask, kind_of, about or _about, now)
     return outcomes
 
 
@@ -188,14 +197,14 @@ def _asked(answers: Sequence[Answer], step: SagaStepRow) -> bool:
 
 
 def _sum(
-    services: Services, answers: Sequence[Answer], step: SagaStepRow, retry: RetryPolicy, now: datetime
+    services: Services, answers: Sequence[Answer], step: SagaStepRow, patience: timedelta, now: datetime
 ) -> StepOutcome | StepFailure:
     result = fan_in(services.required, answers, step.attempt)
     if result.complete:
         return Finished()
     if result.failure is not None:
         return result.failure
-    deadline = (step.started_at or now) + retry.answer_within
+    deadline = (step.started_at or now) + patience
     if _asked(answers, step) and now >= deadline:
         return StepFailure("no-answer", f"no answer in time from {', '.join(sorted(result.missing))}")
     return Waiting(until=deadline)
@@ -205,6 +214,7 @@ async def _ask(
     session: AsyncSession,
     to_ask: Sequence[tuple[Claimed, Sequence[str]]],
     kind_of: Callable[[SagaRunRow], str],
+    about: Callable[[Locked], Mapping[str, Any]],
     now: datetime,
 ) -> None:
     if not to_ask:
@@ -216,7 +226,7 @@ async def _ask(
     for one, services in to_ask:
         run, step, request_id = one.run, one.step, requests[one.step.run_id].request_id
         kind = kind_of(run)
-        data = dict(run.data) if run.tenant_id is None else run.data | _about(tenants[run.tenant_id][0])
+        data = dict(run.data) if run.tenant_id is None else {**run.data, **about(tenants[run.tenant_id])}
         value = {
             "request_id": str(request_id),
             "kind": kind,
@@ -242,7 +252,8 @@ async def _tenants(session: AsyncSession, claimed: Sequence[Claimed]) -> Mapping
     return await lock_tenants(session, {one.run.tenant_id for one in claimed if one.run.tenant_id is not None})
 
 
-def _about(row: TenantRow) -> dict[str, Any]:
+def _about(tenant: Locked) -> Mapping[str, Any]:
+    row, _ = tenant
     return {
         "slug": row.slug,
         "external_id": row.external_id,

@@ -11,7 +11,8 @@ from tenant_service.domain.saga import StepName
 from tenant_service.listening import listen, until_it_works
 from tenant_service.runs.engine import Turn, take_turns
 from tenant_service.runs.repository import WAKE_CHANNEL
-from tenant_service.runs.steps import STEPS, SagaSettings, StepWork
+from tenant_service.runs.steps import SagaSettings, StepWork
+from tenant_service.runs.work import WORK
 from tenantry import Clock
 
 # What a lost notification, or a step whose time comes, can cost.
@@ -37,7 +38,7 @@ class SagaWorker:
         clock: Clock,
         *,
         concurrency: int,
-        work: Mapping[StepName, StepWork] = STEPS,
+        work: Mapping[StepName, StepWork] = WORK,
     ) -> None:
         self._sessions = sessions
         self._dsn = dsn

@@ -1,0 +1,65 @@
+"""What comes in over HTTP and what goes out."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tenant_service.domain.saga import RunState
+from tenant_service.models import SagaRunRow
+from tenant_service.tenants.schemas import Note
+
+MAX_GRACE_DAYS = 3650
+
+
+class Offboarding(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    grace_days: int = Field(30, ge=0, le=MAX_GRACE_DAYS, description="How long all can be taken back.")
+    export: bool | None = Field(None, description="Export the data first; left out: where there is a store for it.")
+    note: Note = ""
+
+
+class CertificateOut(BaseModel):
+    """The certificate, and its SHA-256, which the platform's audit trail holds as well."""
+
+    certificate: dict[str, Any]
+    digest: str
+
+
+class ExportFileOut(BaseModel):
+    service: str
+    table: str
+    rows: int
+    file: str
+    bytes: int
+    sha256: str
+
+
+class ExportOut(BaseModel):
+    """An export; `files` are complete when `state` is `succeeded`."""
+
+    id: UUID
+    state: RunState
+    created_at: datetime
+    ended_at: datetime | None
+    files: list[ExportFileOut]
+
+    @classmethod
+    def of(cls, run: SagaRunRow, results: Mapping[str, Mapping[str, Any]]) -> "ExportOut":
+        files = [
+            ExportFileOut(
+                service=service,
+                table=table["table"],
+                rows=table["rows"],
+                file=table["file"].rpartition("/")[2],
+                bytes=table["bytes"],
+                sha256=table["sha256"],
+            )
+            for service, result in sorted(results.items())
+            for table in result.get("tables", ())
+            if table.get("file")
+        ]
+        return cls(id=run.id, state=run.state, created_at=run.created_at, ended_at=run.ended_at, files=files)

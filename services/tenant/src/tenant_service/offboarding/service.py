@@ -1,0 +1,121 @@
+"""Use cases of a tenant's end. The caller opens the transaction and commits it."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenant_service.audit import Actor
+from tenant_service.domain.lifecycle import Command, UnderLegalHold
+from tenant_service.domain.saga import RunKind, RunState
+from tenant_service.models import SagaRunRow
+from tenant_service.offboarding import repository
+from tenant_service.runs.repository import Run, add_run, lock_run, wake_workers
+from tenant_service.runs.service import cancel_run, retry_run
+from tenant_service.tenants.document import document
+from tenant_service.tenants.repository import lock_tenant
+from tenant_service.tenants.service import command_tenant, present_of
+from tenantry import Conflict, Tenant, TenantStatus
+
+
+class NotOffboarding(Conflict):
+    """There is no offboarding to go on with, or to take back."""
+
+    type = "not-offboarding"
+    title = "The tenant is not being offboarded"
+
+
+class GraceRunning(Conflict):
+    """The data stays until the grace has ended; an offboarding with a shorter one can be begun instead."""
+
+    type = "grace-running"
+    title = "The grace of the offboarding has not ended"
+
+
+class ExportsNotConfigured(Conflict):
+    """The deployment has no store that exports could go to."""
+
+    type = "export-not-configured"
+    title = "There is no store for exports"
+
+
+async def offboard_tenant(
+    session: AsyncSession,
+    reference: str,
+    *,
+    grace: timedelta,
+    export: bool,
+    note: str,
+    actor: Actor,
+    now: datetime,
+) -> Tenant:
+    """Stop the tenant, export its data where wanted, and delete everything when the grace has ended.
+
+    The grace runs in the tenant's time. Repeating it while it runs changes nothing, the grace included.
+    Raises `NotFound`, `IllegalTransition`.
+    """
+    row, clock = await lock_tenant(session, reference)
+    if row.status is TenantStatus.OFFBOARDING and await repository.open_run(session, row.id) is not None:
+        return document(row, clock)
+    until = present_of(clock, now) + grace
+    tenant = await command_tenant(session, row, clock, Command.OFFBOARD, until=until, note=note, actor=actor, now=now)
+    await add_run(
+        session,
+        RunKind.OFFBOARD,
+        subject_id=row.id,
+        tenant_id=row.id,
+        requested_by=actor.impersonator or actor.subject,
+        now=now,
+        data={"export": export},
+    )
+    return tenant
+
+
+async def cancel_offboarding(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Tenant:
+    """Take it back inside the grace: the tenant is what it was. Raises `NotFound`, `NotOffboarding`, `GraceOver`."""
+    row, clock = await lock_tenant(session, reference)
+    run = await repository.open_run(session, row.id)
+    if row.status is not TenantStatus.OFFBOARDING or run is None:
+        raise NotOffboarding(f"The tenant is {row.status}")
+    await cancel_run(session, row.id, run.id, actor=actor, now=now)
+    row, clock = await lock_tenant(session, row.id)
+    return document(row, clock)
+
+
+async def purge_tenant(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Tenant:
+    """Go on with the deletion now that the grace has ended, also where it had got stuck. May be repeated.
+
+    Raises `NotFound`, `NotOffboarding`, `GraceRunning`, `UnderLegalHold`.
+    """
+    row, clock = await lock_tenant(session, reference)
+    if row.status is TenantStatus.PURGED:
+        return document(row, clock)
+    run = await repository.open_run(session, row.id)
+    if row.status not in {TenantStatus.OFFBOARDING, TenantStatus.PURGING} or run is None:
+        raise NotOffboarding(f"The tenant is {row.status}")
+    if row.status is TenantStatus.OFFBOARDING:
+        if row.grace_ends_at is not None and present_of(clock, now) < row.grace_ends_at:
+            raise GraceRunning(f"It ends at {row.grace_ends_at.isoformat()}")
+        if row.legal_hold:
+            raise UnderLegalHold("It has to be lifted first")
+    if run.state is RunState.NEEDS_OPERATOR:
+        await retry_run(session, row.id, run.id, actor=actor, now=now)
+    await repository.hurry(session, run.id)
+    await wake_workers(session)
+    return document(row, clock)
+
+
+async def export_tenant(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Run:
+    """Have every service export the tenant's data. Raises `NotFound`, `Conflict` for one without any."""
+    row, _ = await lock_tenant(session, reference)
+    if row.status not in {TenantStatus.ACTIVE, TenantStatus.SUSPENDED, TenantStatus.OFFBOARDING}:
+        raise Conflict(f"A tenant that is {row.status} has nothing to export")
+    run: SagaRunRow = await add_run(
+        session,
+        RunKind.EXPORT,
+        subject_id=row.id,
+        tenant_id=row.id,
+        requested_by=actor.impersonator or actor.subject,
+        now=now,
+        data={"export": True},
+    )
+    return await lock_run(session, row.id, run.id)
