@@ -13,9 +13,8 @@ import httpx
 import msgspec
 
 from app_service.models import CATALOGUE
-from app_service.provisioning import provision_tenant
 from tenantry import Isolation, Tenant, uuid7
-from tenantry.database import tenant_database, tenant_schema
+from tenantry.database import Places, tenant_database, tenant_schema
 from tenantry.testing import ServiceDatabase, TenantFactory
 from tenantry.testing._databases import run_aside
 
@@ -120,12 +119,11 @@ class World:
 
     async def build(self) -> None:
         """Provision both tenants as the app does, and plant rows in every table."""
-        provisioner = self.database.urls.provisioner
-        assert provisioner is not None
+        places = Places("app", self.database.settings())
         for tenant in (self.a, self.b):
             if self.isolation is Isolation.DATABASE:
                 self.database.owns_database_of(tenant.id)
-            await provision_tenant(provisioner, tenant.id, self.isolation)
+            await places.provide(tenant.id, tenant.placement)
             await self._plant(tenant)
 
     async def _plant(self, tenant: Tenant) -> None:

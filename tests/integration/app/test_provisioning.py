@@ -10,9 +10,8 @@ from app_world import new_world
 from sqlalchemy.exc import DBAPIError
 
 from app_service.models import CATALOGUE
-from app_service.provisioning import provision_tenant
 from tenantry import Isolation, uuid7
-from tenantry.database import tenant_schema
+from tenantry.database import Places, tenant_schema
 
 OWN_PLACES = [Isolation.SCHEMA, Isolation.DATABASE]
 
@@ -36,6 +35,10 @@ def place(app):
     return make
 
 
+def places_of(app, **changes):
+    return Places("app", app.settings(**changes))
+
+
 async def tables(world, tenant):
     connection = await world.connect(tenant, role="system")
     try:
@@ -50,19 +53,19 @@ async def tables(world, tenant):
 
 async def test_a_tenant_of_the_pool_needs_nothing(app, place):
     world = place(Isolation.POOL)
-    await provision_tenant("postgresql://nobody@127.0.0.1:1/none", world.a.id, Isolation.POOL)
+    await places_of(app, provisioner_database_url=None).provide(world.a.id, world.a.placement)
     assert await tables(world, world.a) == set(CATALOGUE.tenant_tables)
 
 
 @pytest.mark.parametrize("isolation", OWN_PLACES, ids=str)
 async def test_provisioning_may_be_repeated_and_raced(app, place, isolation):
     world = place(isolation)
-    url = app.urls.provisioner
-    await asyncio.gather(*(provision_tenant(url, world.a.id, isolation) for _ in range(3)))
+    places = places_of(app)
+    await asyncio.gather(*(places.provide(world.a.id, world.a.placement) for _ in range(3)))
     assert await tables(world, world.a) == set(CATALOGUE.tenant_tables)
     async with world.transaction(world.a, bound_to=world.a) as connection:
         assert await connection.fetch("SELECT * FROM document") == []
-    await provision_tenant(url, world.a.id, isolation)
+    await places.provide(world.a.id, world.a.placement)
     assert await tables(world, world.a) == set(CATALOGUE.tenant_tables)
 
 
@@ -71,7 +74,7 @@ async def test_data_survives_a_repetition(app, place, isolation):
     world = place(isolation)
     await world.build()
     before = await world.fingerprint(world.a)
-    await provision_tenant(app.urls.provisioner, world.a.id, isolation)
+    await places_of(app).provide(world.a.id, world.a.placement)
     assert await world.fingerprint(world.a) == before
 
 
@@ -80,10 +83,12 @@ async def test_a_killed_attempt_is_finished_by_the_next(app, place, isolation):
     """SIGKILL after 0 to 200 ms of work, at a new tenant each time."""
     program = (
         "import asyncio, sys, uuid\n"
-        "from app_service.provisioning import provision_tenant\n"
-        "from tenantry import Isolation\n"
+        "from tenantry import Isolation, Placement\n"
+        "from tenantry.database import DatabaseSettings, Places\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
-        "asyncio.run(provision_tenant(sys.argv[1], uuid.UUID(sys.argv[2]), Isolation(sys.argv[3])))\n"
+        "places = Places('app', DatabaseSettings(database_url=sys.argv[1], provisioner_database_url=sys.argv[1]))\n"
+        "placement = Placement('primary', Isolation(sys.argv[3]))\n"
+        "asyncio.run(places.provide(uuid.UUID(sys.argv[2]), placement))\n"
         "print('done', flush=True)\n"
     )
     killed = 0
@@ -103,7 +108,7 @@ async def test_a_killed_attempt_is_finished_by_the_next(app, place, isolation):
             process.kill()
         rest, _ = await process.communicate()
         killed += b"done" not in rest
-        await provision_tenant(app.urls.provisioner, world.a.id, isolation)
+        await places_of(app).provide(world.a.id, world.a.placement)
         assert await tables(world, world.a) == set(CATALOGUE.tenant_tables)
     assert killed >= 2
 
@@ -111,7 +116,7 @@ async def test_a_killed_attempt_is_finished_by_the_next(app, place, isolation):
 async def test_the_provisioner_leaves_no_connection(app, place):
     for isolation in OWN_PLACES:
         world = place(isolation)
-        await provision_tenant(app.urls.provisioner, world.a.id, isolation)
+        await places_of(app).provide(world.a.id, world.a.placement)
     async with app.connect() as connection:
         open_connections = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_provisioner' AND datname LIKE $1 || '%'",
@@ -124,7 +129,7 @@ async def test_the_service_role_makes_no_place(app, place):
     for isolation in OWN_PLACES:
         world = place(isolation)
         with pytest.raises(Exception, match=r"permission denied|must be able to SET ROLE"):
-            await provision_tenant(app.urls.service, world.a.id, isolation)
+            await places_of(app, provisioner_database_url=app.urls.service).provide(world.a.id, world.a.placement)
     async with app.connect() as connection:
         assert not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", tenant_schema(uuid7()))
 

@@ -2,9 +2,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app_service.consumers import ADVANCE_CLOCK, PROVISION, clock_shows, request_handlers
+from app_service.consumers import ADVANCE_CLOCK, clock_shows, request_handlers
 from tenantry import InvalidRequest, LocalDirectory, TenantClock, uuid7
-from tenantry.events import KafkaDirectory, KafkaSettings, Request
+from tenantry.database import DatabaseSettings, Places
+from tenantry.events import PROVISION_TENANT, RELEASE_TENANT, KafkaDirectory, KafkaSettings, Request
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(days=30)
@@ -33,17 +34,17 @@ def test_a_clock_without_tenants_shows_anything():
 @pytest.mark.parametrize(
     ("kind", "tenant_id", "data"),
     [
-        (PROVISION, None, {"placement": {"store": "default", "isolation": "pool", "epoch": 1}}),
-        (PROVISION, uuid7(), {}),
-        (PROVISION, uuid7(), {"placement": {"store": "default", "isolation": "shelf", "epoch": 1}}),
+        (PROVISION_TENANT, None, {"placement": {"store": "primary", "isolation": "pool", "epoch": 1}}),
+        (PROVISION_TENANT, uuid7(), {}),
+        (RELEASE_TENANT, uuid7(), {}),
+        (PROVISION_TENANT, uuid7(), {"placement": {"store": "primary", "isolation": "shelf", "epoch": 1}}),
         (ADVANCE_CLOCK, None, {"clock_id": "x", "to": NOON.isoformat()}),
         (ADVANCE_CLOCK, None, {"clock_id": str(uuid7())}),
     ],
 )
 async def test_a_request_that_cannot_be_read_fails_with_a_reason(kind, tenant_id, data):
-    handlers = request_handlers(
-        KafkaDirectory(KafkaSettings()), provisioner_url="postgresql://nowhere.test/none", clock_wait_seconds=1
-    )
+    places = Places("app", DatabaseSettings(database_url="postgresql://nowhere.test/none"))
+    handlers = request_handlers(KafkaDirectory(KafkaSettings()), places, clock_wait_seconds=1)
     request = Request(request_id=uuid7(), kind=kind, services=("app",), tenant_id=tenant_id, data=data)
     with pytest.raises(InvalidRequest):
         await handlers[kind](request)

@@ -20,8 +20,10 @@ async def delete_expired_keys(databases: Databases, directory: LocalDirectory) -
 
     A tenant's database that cannot be reached is left for the next time.
     """
-    async with databases.system_session() as session:
-        deleted = await delete_expired_idempotency_keys(session)
+    deleted = 0
+    for store in databases.stores:
+        async with databases.system_session(store) as session:
+            deleted += await delete_expired_idempotency_keys(session)
     for tenant in list(directory):
         if tenant.placement is None or tenant.placement.isolation is not Isolation.DATABASE:
             continue

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Computed, ForeignKeyConstraint, Integer, Larg
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tenantry.database import DataCatalogue, Retention, TenantMixin, TenantTable, metadata
+from tenantry.database import DataCatalogue, Retention, SystemTable, TenantMixin, TenantTable, metadata
 from tenantry.offboarding import OFFBOARDING_TABLES
 
 SEARCH_VECTOR = (
@@ -95,6 +95,7 @@ CATALOGUE = DataCatalogue(
         TenantTable("document_file", retention=Retention.ERASE),
         TenantTable("file_chunk", retention=Retention.ERASE),
         TenantTable("storage_total", retention=Retention.ERASE),
+        SystemTable("warm_place"),
         *OFFBOARDING_TABLES,
     ],
 )

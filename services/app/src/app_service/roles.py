@@ -8,7 +8,7 @@ from app_service.housekeeping import keep_house
 from app_service.settings import AppSettings
 from tenantry import StartupRefused, Tenancy, TenancySettings
 from tenantry.cli import Role, serve_http
-from tenantry.database import Databases, DatabaseSettings
+from tenantry.database import Databases, DatabaseSettings, Places
 from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder
 
 
@@ -27,14 +27,12 @@ async def run_worker() -> None:
     state = KafkaDirectory(kafka)
     databases = Databases(SERVICE, database_settings)
     async with Tenancy(SERVICE, TenancySettings(), source=state, databases=databases).run():
-        handlers = request_handlers(
-            state,
-            provisioner_url=database_settings.provisioner_database_url,
-            clock_wait_seconds=settings.clock_wait_seconds,
-        )
+        places = Places(SERVICE, database_settings)
+        handlers = request_handlers(state, places, clock_wait_seconds=settings.clock_wait_seconds)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(RequestResponder(SERVICE, kafka, databases.system, handlers, lanes=LANES).run())
             tasks.create_task(keep_house(databases, state.directory))
+            tasks.create_task(places.keep_warm())
 
 
 async def run_relay() -> None:

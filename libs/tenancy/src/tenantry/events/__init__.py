@@ -11,6 +11,7 @@ from tenantry.events._directory import KafkaDirectory
 from tenantry.events._envelope import Event, InvalidRecord, InvalidRecords, decode, encode, encode_data, format_time
 from tenantry.events._offsets import Fenced
 from tenantry.events._outbox import LANES, OutboxEvent, append_outbox, append_outbox_many, lane_of
+from tenantry.events._place_handlers import PLACE_LANES, PROVISION_TENANT, RELEASE_TENANT, place_handlers, place_lane
 from tenantry.events._relay import OutboxRelay
 from tenantry.events._requests import (
     LATER,
@@ -34,6 +35,9 @@ from tenantry.events._usage_producer import UsageProducer
 __all__ = [
     "LANES",
     "LATER",
+    "PLACE_LANES",
+    "PROVISION_TENANT",
+    "RELEASE_TENANT",
     "STATE_APPLIED",
     "USAGE_HEADERS",
     "Ack",
@@ -78,6 +82,8 @@ __all__ = [
     "load_principals",
     "load_topics",
     "partition_key",
+    "place_handlers",
+    "place_lane",
     "put_users",
     "state_applied",
 ]

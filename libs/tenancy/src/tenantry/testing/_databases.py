@@ -23,6 +23,7 @@ from tenantry.database import (
 )
 from tenantry.database._names import quote
 from tenantry.database._url import dsn, with_database
+from tenantry.database._warm_table import WARM_TABLE
 
 T = TypeVar("T")
 
@@ -54,7 +55,9 @@ class ServiceDatabase:
         """The same as environment variables, for a process."""
         prefix = self.service.upper()
         settings = self.settings().model_dump(include={name for name in DatabaseSettings.model_fields if "url" in name})
-        return {f"{prefix}_{name.upper()}": url for name, url in settings.items() if url}
+        urls = {f"{prefix}_{name.upper()}": url for name, url in settings.items() if url}
+        # A process that is killed at the end of a test would leave its warm databases on the server.
+        return {f"{prefix}_WARM_SCHEMAS": "0", f"{prefix}_WARM_DATABASES": "0", **urls}
 
     @asynccontextmanager
     async def databases(
@@ -100,7 +103,17 @@ class ServiceDatabase:
         self._tenants.append(tenant_id)
 
     async def drop(self) -> None:
-        await drop_databases(self.admin_url, self.name, *(tenant_database(self.service, id_) for id_ in self._tenants))
+        warm = await self._warm_databases()
+        await drop_databases(
+            self.admin_url, self.name, *warm, *(tenant_database(self.service, id_) for id_ in self._tenants)
+        )
+
+    async def _warm_databases(self) -> list[str]:
+        async with self.connect() as connection:
+            if await connection.fetchval("SELECT to_regclass($1) IS NULL", WARM_TABLE):
+                return []
+            rows = await connection.fetch(f"SELECT name FROM {WARM_TABLE} WHERE isolation = 'database'")  # noqa: S608
+        return [row["name"] for row in rows]
 
 
 class ServiceTemplates:
