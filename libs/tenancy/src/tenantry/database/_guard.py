@@ -23,7 +23,7 @@ _CHECKED: Final = "_tenantry_checked"
 _PROTECTED: Final = frozenset({TENANT_SETTING, "search_path", "role", "session_authorization", "row_security"})
 
 _SUSPICIOUS: Final = re.compile(
-    r"\b(?:set_config|discard|reset|hold)\b|(?:^|[;/\n(])\s*(?:set|create\s+(?:global\s+|local\s+)?temp)\b"
+    r"\b(?:set_config|discard|reset|hold)\b|(?:^|[;/\n(])\s*(?:set\b|create\s+(?:global\s+|local\s+)?temp)"
     r"|\binto\s+(?:local\s+|global\s+)?temp",
     re.IGNORECASE,
 )
