@@ -9,7 +9,17 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenantry.events import LANES, InvalidRecord, OutboxRelay, append_outbox, decode, lane_of
+from tenantry._context import Binding
+from tenantry.events import (
+    LANES,
+    InvalidRecord,
+    OutboxEvent,
+    OutboxRelay,
+    append_outbox,
+    append_outbox_many,
+    decode,
+    lane_of,
+)
 from tenantry.testing import eventually
 
 TOPIC = "platform.state.v1"
@@ -58,6 +68,22 @@ async def test_events_arrive_as_they_were_appended_and_leave_the_table(broker, k
     assert (document.tenant_id, document.version, document.source, document.type) == (TENANT, 7, "svc", "t.v1")
     assert (tombstone.data, tombstone.version) == (None, 8)
     await eventually(lambda: _is(left, 0))
+
+
+async def test_an_event_says_which_request_and_trace_it_comes_from(broker, kafka, engine, append, running):
+    await broker.create(TOPIC)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    binding = Binding("req-1", trace)
+    await append("one", 1)
+    async with engine.begin() as connection:
+        event = OutboxEvent(topic=TOPIC, key="many", type="t.v1", data={}, version=1)
+        await append_outbox_many(connection, [event])
+    binding.release()
+    await append("none", 1)
+    running.start(OutboxRelay("svc", engine, kafka).run())
+    found = {record.key.decode(): dict(decode(record).headers) for record in await broker.read(TOPIC, 3)}
+    origin = {"correlationid": "req-1", "traceparent": trace}
+    assert found == {"one": origin, "many": origin, "none": {}}
 
 
 async def test_a_transaction_that_began_first_and_commits_last_is_not_skipped(

@@ -2,7 +2,15 @@
 
 from tenantry._admission import admit
 from tenantry._clock import Clock, ManualClock, SystemClock
-from tenantry._context import current_request_id, current_tenant, current_tenant_or_none, tenant_scope
+from tenantry._context import (
+    TenantContext,
+    current_context,
+    current_request_id,
+    current_tenant,
+    current_tenant_or_none,
+    current_traceparent,
+    tenant_scope,
+)
 from tenantry._dependencies import (
     CurrentTenant,
     SyncTenantReadSession,
@@ -41,6 +49,7 @@ from tenantry._errors import (
 from tenantry._ids import uuid7
 from tenantry._logging import configure_logging
 from tenantry._settings import BaseDomains, TenancySettings
+from tenantry._spawn import spawn
 from tenantry._tenancy import StateSource, Tenancy
 from tenantry._tenant import Isolation, Operation, Placement, Store, Tenant, TenantClock, TenantId, TenantStatus, Tier
 from tenantry._threads import in_tenant_context
@@ -80,6 +89,7 @@ __all__ = [
     "Tenant",
     "TenantAlreadyBound",
     "TenantClock",
+    "TenantContext",
     "TenantDirectory",
     "TenantId",
     "TenantMismatch",
@@ -98,10 +108,13 @@ __all__ = [
     "UnsupportedMedia",
     "admit",
     "configure_logging",
+    "current_context",
     "current_request_id",
     "current_tenant",
     "current_tenant_or_none",
+    "current_traceparent",
     "in_tenant_context",
+    "spawn",
     "tenant_scope",
     "uuid7",
 ]

@@ -75,6 +75,11 @@ def current_context() -> TenantContext:
     return TenantContext(current_tenant(), _caller.get(), _request_id.get(), _traceparent.get())
 
 
+def current_traceparent() -> str | None:
+    """Where in a trace the caller of this request stands (W3C Trace Context), for outgoing calls and events."""
+    return _traceparent.get()
+
+
 @contextmanager
 def tenant_scope(tenant: Tenant) -> Iterator[Tenant]:
     """Work for `tenant` inside the block. Raises `TenantAlreadyBound` where another tenant is set."""

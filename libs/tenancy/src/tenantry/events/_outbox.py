@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from tenantry import uuid7
+from tenantry import current_request_id, current_traceparent, uuid7
 from tenantry.events._envelope import encode_data
 
 # Hash lanes of a service's outbox. Fixed: a row's lane is written with it, and its order holds only inside its lane.
@@ -36,8 +36,8 @@ _INSERT_MANY: Final = text(
     """
     WITH inserted AS (
         INSERT INTO system.outbox (id, lane, topic, key, version, tenant_id, type, headers, payload, created_at)
-        SELECT event.id, event.lane, event.topic, event.key, event.version, event.tenant_id, event.type, '{}',
-               event.payload, clock_timestamp()
+        SELECT event.id, event.lane, event.topic, event.key, event.version, event.tenant_id, event.type,
+               CAST(:headers AS jsonb), event.payload, clock_timestamp()
         FROM unnest(CAST(:ids AS uuid[]), CAST(:lanes AS smallint[]), CAST(:topics AS text[]), CAST(:keys AS text[]),
                     CAST(:versions AS bigint[]), CAST(:tenant_ids AS uuid[]), CAST(:types AS text[]),
                     CAST(:payloads AS bytea[]))
@@ -78,7 +78,8 @@ async def append_outbox(
     """Adds an event to the caller's transaction and returns its id; the caller commits, a relay publishes.
 
     `topic` is given without prefix. `version` must rise per (topic, key) in commit order, which the caller gets by
-    bumping it under the row's lock. `data` None writes a tombstone. `headers` become further CloudEvents attributes.
+    bumping it under the row's lock. `data` None writes a tombstone. `headers` become further CloudEvents attributes,
+    beside `correlationid` and `traceparent` of the request that this is part of.
     Raises `ValueError` for a payload of more than `MAX_PAYLOAD_BYTES`.
     """
     event_id = uuid7()
@@ -93,7 +94,7 @@ async def append_outbox(
             "version": version,
             "tenant_id": tenant_id,
             "type": type,
-            "headers": encode_data(headers or {}).decode(),
+            "headers": _headers(headers),
             "payload": payload,
             "wake": str(lane_of(key)),
         },
@@ -118,8 +119,15 @@ async def append_outbox_many(session: AsyncSession | AsyncConnection, events: Se
             "types": [event.type for event in events],
             "payloads": [_payload(event.type, event.key, event.data) for event in events],
             "wakes": [str(lane) for lane in sorted(set(lanes))],
+            "headers": _headers(None),
         },
     )
+
+
+def _headers(given: Mapping[str, str] | None) -> str:
+    origin = {"correlationid": current_request_id(), "traceparent": current_traceparent()}
+    known = {name: value for name, value in origin.items() if value is not None}
+    return encode_data(known | dict(given or {})).decode()
 
 
 def _payload(type: str, key: str, data: Mapping[str, Any] | msgspec.Struct | None) -> bytes | None:  # noqa: A002
