@@ -126,9 +126,7 @@ class People:
         members = (await self.http.get(f"/v1/tenants/{tenant_id}/members", params={"limit": 200})).json()["items"]
         return str(next(each["id"] for each in members if each["email"] == email))
 
-    async def exchange(
-        self, person: Person, tenant_id: str, *, audience: str = "tenant", **more: str
-    ) -> httpx.Response:
+    async def exchange(self, person: Person, tenant_id: str, **more: str) -> httpx.Response:
         form = {
             "grant_type": EXCHANGE,
             "subject_token_type": "urn:tenantry:session",
