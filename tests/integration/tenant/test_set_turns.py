@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import event
 
 from tenant_service.domain.saga import RunState, StepName, StepState
+from tenant_service.runs.engine import take_turns
 from tenant_service.runs.steps import STEPS, place
 from tenantry import TenantStatus
 
@@ -94,3 +95,17 @@ async def test_runs_of_different_kinds_share_a_turn(platform):
         ("provision", "request_services"),
         ("state.confirm", "request_services"),
     }
+
+
+async def test_newcomers_do_not_wait_behind_a_queue(platform):
+    queued = [await platform.create() for _ in range(12)]
+    newcomer = await platform.create()
+    async with platform.transactions.begin() as session:
+        turns = await take_turns(session, STEPS, platform.settings, platform.clock.now(), limit=4)
+    begun = {each.id for each in (*queued, newcomer) if (await platform.get(each.id)).version > 1}
+    assert len(turns) == 8
+    assert begun == {queued[0].id, queued[1].id, queued[2].id, newcomer.id}
+    # The others are not forgotten, and nobody is begun twice.
+    await platform.turns()
+    for tenant in (*queued, newcomer):
+        assert await platform.audit(tenant.id) == ["tenant.create", "tenant.provision"]
