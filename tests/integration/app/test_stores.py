@@ -10,7 +10,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from app_service.models import CATALOGUE
-from tenantry import Conflict, Isolation, uuid7
+from tenantry import Conflict, Isolation, ResidencyViolation, uuid7
 from tenantry.cli._main import app as command_line
 from tenantry.database import (
     Places,
@@ -153,3 +153,18 @@ def test_migrate_covers_every_store(app, monkeypatch):
 async def test_a_second_store_holds_to_every_rule(app, second):
     async with app.databases(**stores(second)) as databases, databases.system_session(STORE) as session:
         assert await CATALOGUE.audit(await session.connection()) == []
+
+
+async def test_a_tenant_of_another_region_is_refused_at_every_door(app, tenant_factory, tmp_path):
+    home, elsewhere, anywhere = tenant_factory(region="eu"), tenant_factory(region="us"), tenant_factory()
+    async with run_product(app, [home, elsewhere, anywhere], tmp_path, region="eu") as product:
+        for tenant in (home, anywhere):
+            answer = await product.client.get("/v1/documents", headers=product.headers(tenant))
+            assert answer.status_code == 200
+        answer = await product.client.get("/v1/documents", headers=product.headers(elsewhere))
+        assert (answer.status_code, answer.json()["type"]) == (403, "residency-violation")
+        with pytest.raises(ResidencyViolation):
+            async with product.tenancy.databases.engine_for(elsewhere):
+                pass
+        with pytest.raises(ResidencyViolation), product.tenancy.databases.sync.tenant_session(elsewhere) as session:
+            session.connection()

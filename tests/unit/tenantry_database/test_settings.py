@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tenantry import Isolation, Placement, StartupRefused
+from tenantry import Isolation, Placement, ResidencyViolation, StartupRefused
 from tenantry.database import (
     DatabaseSettings,
     DataCatalogue,
@@ -13,6 +13,7 @@ from tenantry.database import (
     TenantTable,
     UnknownStore,
 )
+from tenantry.database._addresses import Addresses
 from tenantry.database._placement import Location, locate
 from tenantry.database._url import dsn, sqlalchemy_url, with_database, with_user
 
@@ -37,6 +38,22 @@ def test_no_store_stands_in_for_one_that_is_not_known():
         with pytest.raises(UnknownStore) as refused:
             settings.at(store)
         assert (refused.value.status, refused.value.type) == (503, "store-unknown")
+
+
+def test_no_session_is_opened_for_a_tenant_of_another_region(tenant_factory, monkeypatch):
+    monkeypatch.setenv("SHELF_DATABASE_URL", URL)
+    anywhere, here, elsewhere = tenant_factory(), tenant_factory(region="eu"), tenant_factory(region="us")
+    unbound = Addresses("shelf", DatabaseSettings.from_env("shelf"))
+    monkeypatch.setenv("TENANTRY_REGION", "eu")
+    european = Addresses("shelf", DatabaseSettings.from_env("shelf"))
+    for tenant in (anywhere, here, elsewhere):
+        assert unbound.binding(tenant, read_only=False).tenant_id == tenant.id
+    for tenant in (anywhere, here):
+        assert european.binding(tenant, read_only=True).tenant_id == tenant.id
+    with pytest.raises(ResidencyViolation, match="us"):
+        european.binding(elsewhere, read_only=True)
+    with pytest.raises(ResidencyViolation):
+        european.locate(elsewhere)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ only looked up. A document that does not say it is read as the strictest: nothin
 
 from typing import Final
 
-from tenantry._errors import TenantMoving, TenantNotActive, TenantReadOnly, TenantSuspended
+from tenantry._errors import ResidencyViolation, TenantMoving, TenantNotActive, TenantReadOnly, TenantSuspended
 from tenantry._tenant import Operation, Tenant, TenantStatus
 
 _MOVE_RETRY_SECONDS: Final = 5
@@ -26,6 +26,15 @@ def admit(tenant: Tenant, operation: Operation) -> None:
         raise TenantMoving("The tenant is being moved to another place.", retry_after=_MOVE_RETRY_SECONDS)
     if tenant.read_only and operation is Operation.WRITE:
         raise TenantReadOnly("The tenant is read-only.")
+
+
+def check_residency(tenant: Tenant, region: str | None) -> None:
+    """Returns where a service in `region` may work for `tenant`; None, of either, is anywhere.
+
+    Raises `ResidencyViolation` (403) for a tenant that is pinned to another region.
+    """
+    if region is not None and tenant.region is not None and tenant.region != region:
+        raise ResidencyViolation(f"The tenant's data stays in region {tenant.region}; this service is in {region}.")
 
 
 def _check_state(tenant: Tenant, operation: Operation) -> None:

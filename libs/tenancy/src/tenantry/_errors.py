@@ -7,6 +7,7 @@
     ├── QuotaExceeded          402 quota-exceeded
     ├── PermissionDenied       403 forbidden
     │   ├── TenantMismatch     403 tenant-mismatch
+    │   ├── ResidencyViolation 403 residency-violation
     │   ├── TenantSuspended    403 tenant-suspended
     │   └── TenantNotActive    403 tenant-not-active
     ├── NotFound               404 not-found
@@ -104,6 +105,11 @@ class PermissionDenied(TenantryError):
 class TenantMismatch(PermissionDenied):
     type = "tenant-mismatch"
     title = "The request names another tenant than its credential"
+
+
+class ResidencyViolation(PermissionDenied):
+    type = "residency-violation"
+    title = "The tenant's data stays in another region"
 
 
 class TenantSuspended(PermissionDenied):

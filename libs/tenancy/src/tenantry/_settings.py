@@ -56,6 +56,9 @@ class TenancySettings(BaseSettings):
     recheck_seconds: float = Field(
         default=1.0, gt=0, description="how soon a stream ends after its caller has lost the right to it"
     )
+    region: str | None = Field(
+        default=None, description="where this service runs; tenants that are pinned to another region are refused"
+    )
     state_dir: Path = Field(default=Path(".tenantry/state"), description="where metered events are spooled")
     spool_max_bytes: int = Field(default=1 << 30, gt=0)
     spool_on_full: Literal["refuse", "drop"] = "refuse"

@@ -14,7 +14,7 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import Gauge
 
-from tenantry._admission import admit
+from tenantry._admission import admit, check_residency
 from tenantry._clock import Clock, SystemClock
 from tenantry._context import current_tenant, tenant_scope
 from tenantry._directory import TenantDirectory
@@ -272,6 +272,7 @@ class Tenancy:
             staleness=lambda: self._source.lag_seconds,
             max_staleness=self.settings.max_staleness_seconds,
             stale_writes=self.settings.stale_writes,
+            region=self.settings.region,
             limiting=RequestLimiting(self.limiter, costs),
             metering=None
             if meter_requests is None
@@ -344,6 +345,7 @@ class Tenancy:
         tenant = self.directory.get(tenant_id)
         if tenant is None or self.directory.is_purged(tenant_id):
             raise TenantNotFound("There is no such tenant.")
+        check_residency(tenant, self.settings.region)
         admit(tenant, operation)
         with tenant_scope(tenant):
             yield tenant

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tenantry._admission import check_residency
 from tenantry._context import current_tenant, current_tenant_or_none
 from tenantry._errors import TenantAlreadyBound
 from tenantry._tenant import Tenant
@@ -35,6 +36,8 @@ class Addresses:
         return Binding(tenant.id, self.locate(tenant).schema, read_only, self.column, self.column.key_of(tenant))
 
     def locate(self, tenant: Tenant) -> Location:
+        """Raises ResidencyViolation for a tenant that is pinned to another region than the service's."""
+        check_residency(tenant, self.settings.region)
         return locate(self.service, tenant, follow=self.follow, pool=self.settings.pool_schema)
 
     def own_database_url(self, location: Location) -> str | None:

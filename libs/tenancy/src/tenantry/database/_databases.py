@@ -133,8 +133,9 @@ class Databases:
         """A session of one transaction that is bound to ``tenant``; it commits when the block ends without an error.
 
         Without ``tenant`` it is the current one. ``read_only`` makes the server refuse every write. Before any SQL it
-        raises NoTenant, TenantAlreadyBound in the scope of another tenant, UnusableTenantKey, and UnknownStore for a
-        placement that this process does not serve; ConnectionsExhausted, or what the bulkhead raises, under overload.
+        raises NoTenant, TenantAlreadyBound in the scope of another tenant, UnusableTenantKey, ResidencyViolation, and
+        UnknownStore for a placement that this process does not serve; ConnectionsExhausted, or what the bulkhead
+        raises, under overload.
         """
         return self._tenant_session(self._addresses.choose(tenant), read_only=read_only)
 

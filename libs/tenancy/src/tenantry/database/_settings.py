@@ -38,7 +38,7 @@ class StoreUrls(BaseModel):
 class StoreSettings(BaseSettings):
     """The stores of a service, by the names that placements use."""
 
-    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True, populate_by_name=True)
 
     # What the store of the service's own URLs is called.
     store: str = Field(default="primary", min_length=1)
@@ -72,6 +72,9 @@ class DatabaseSettings(StoreSettings):
     URLs are ``postgresql://user:password@host:port/database``; each role has its own, so that a process holds only
     the credentials it needs.
     """
+
+    # Where the service runs, common to all services: no session is opened for a tenant that is pinned elsewhere.
+    region: str | None = Field(default=None, validation_alias="TENANTRY_REGION")
 
     database_url: PostgresUrl = Field(repr=False)
     system_database_url: PostgresUrl | None = Field(default=None, repr=False)

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uuid_utils import uuid7 as fast_uuid7
 
-from tenantry._admission import admit
+from tenantry._admission import admit, check_residency
 from tenantry._context import Binding
 from tenantry._directory import TenantDirectory
 from tenantry._errors import InvalidRequest, TenantMismatch, TenantryError, Unavailable
@@ -82,6 +82,7 @@ class TenancyMiddleware:
         staleness: Callable[[], float] = lambda: 0.0,
         max_staleness: float = float("inf"),
         stale_writes: StaleWrites = "privileged",
+        region: str | None = None,
     ) -> None:
         """`public` are routes that need no credential, beside health, metrics and docs.
 
@@ -91,7 +92,8 @@ class TenancyMiddleware:
         of a tenant stops those; it stops the tenant's own credentials as everywhere.
 
         `recheck_seconds` is how soon a stream ends after its caller has lost the right to it. `staleness` tells how old
-        the local state may be; beyond `max_staleness` seconds reads go on and `stale_writes` are refused.
+        the local state may be; beyond `max_staleness` seconds reads go on and `stale_writes` are refused. Tenants that
+        are pinned to another `region` are refused.
         """
         self._app = app
         self._directory = directory
@@ -107,6 +109,7 @@ class TenancyMiddleware:
         self._staleness = staleness
         self._max_staleness = max_staleness
         self._stale_writes = stale_writes
+        self._region = region
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -207,6 +210,7 @@ class TenancyMiddleware:
         if method not in _READS:
             self._check_staleness(principal)
         if tenant is not None and not (self._administrative and principal.acts_for_any_tenant):
+            check_residency(tenant, self._region)
             self._check_status(method, scope, principal, tenant)
         return identity
 
