@@ -160,7 +160,7 @@ class _Walk:
         if isinstance(node, exp.EQ | exp.NullSafeEQ):
             return self._compares(node.left, node.right) or self._compares(node.right, node.left)
         if isinstance(node, exp.In):
-            return not node.args.get("negate") and self._is_key(node.this)
+            return self._is_key(node.this)
         if isinstance(node, exp.Exists):
             return self._mentions_key(node.this)
         if (call := _call(node)) is not None:
