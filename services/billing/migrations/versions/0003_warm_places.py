@@ -1,4 +1,4 @@
-"""Places that are made ahead of the tenants."""
+"""Nothing: billing keeps every tenant in its pool, so it makes no places. The number stays, others follow it."""
 
 revision = "0003"
 down_revision = "0002"
@@ -6,8 +6,8 @@ branch = "system"
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """There is nothing to do."""
 
 
 def downgrade() -> None:
-    """Nothing yet."""
+    """There is nothing to undo."""
