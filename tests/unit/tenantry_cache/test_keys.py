@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenantry.cache._keys import check_namespace, key_part, tenant_name, value_name
@@ -19,11 +19,13 @@ KEYS = st.text(st.characters(), max_size=300) | HOSTILE
 PLACES = st.tuples(TENANTS, EPOCHS, NAMESPACES, KEYS)
 
 
+@settings(deadline=None)
 @given(PLACES, PLACES)
 def test_different_places_have_different_names(one, other):
     assert (value_name(*one) == value_name(*other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(PLACES)
 def test_a_name_says_its_tenant_and_namespace_and_is_bounded(place):
     tenant, epoch, namespace, _ = place
@@ -34,11 +36,13 @@ def test_a_name_says_its_tenant_and_namespace_and_is_bounded(place):
     assert len(name) <= 44 + len(epoch) + len(namespace) + 128
 
 
+@settings(deadline=None)
 @given(PLACES, st.lists(NAMESPACES, max_size=2))
 def test_no_value_has_the_name_of_an_epoch_or_an_index(place, parts):
     assert value_name(*place) != tenant_name(place[0], *parts)
 
 
+@settings(deadline=None)
 @given(KEYS, KEYS)
 def test_keys_that_are_hashed_never_meet_keys_that_are_not(one, other):
     assert (key_part(one) == key_part(other)) == (one == other)

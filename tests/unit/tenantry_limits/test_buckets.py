@@ -4,10 +4,11 @@ from fractions import Fraction
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenantry.limits import Policy, Rate, TokenBuckets
+from tenantry.limits._buckets import leak
 
 A, B = UUID(int=1), UUID(int=2)
 SECOND = 1_000_000_000
@@ -36,6 +37,7 @@ def hand():
     return Hand()
 
 
+@settings(deadline=None)
 @given(rates, arrivals, st.sampled_from([1, 2, 3, 7]))
 def test_no_window_lets_more_pass_than_burst_and_rate(rate, times, share):
     hand = Hand()
@@ -55,6 +57,7 @@ def test_no_window_lets_more_pass_than_burst_and_rate(rate, times, share):
             assert units <= room + Fraction(policy.rate, 1_000_000) * seconds
 
 
+@settings(deadline=None)
 @given(rates, arrivals)
 def test_what_is_refused_takes_nothing_and_passes_after_the_time_it_was_told(rate, times):
     hand = Hand()
@@ -76,6 +79,7 @@ def test_what_is_refused_takes_nothing_and_passes_after_the_time_it_was_told(rat
         assert buckets.take(A, policy, cost).allowed
 
 
+@settings(deadline=None)
 @given(rates)
 def test_a_full_bucket_lets_the_burst_pass_and_then_no_more(rate):
     hand = Hand()
@@ -85,6 +89,13 @@ def test_a_full_bucket_lets_the_burst_pass_and_then_no_more(rate):
     refused = buckets.take(A, policy, 1)
     assert not refused.allowed
     assert refused.wait == pytest.approx(1_000_000 / policy.rate, rel=1e-6, abs=2e-9)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**13), st.integers(0, 10**15), st.integers(1, 10**12))
+def test_never_more_leaks_away_than_the_time_allows(debt, nanoseconds, rate):
+    exact = max(Fraction(0), debt - Fraction(nanoseconds * rate, SECOND))
+    assert exact <= leak(debt, nanoseconds, rate) < exact + 1
 
 
 def test_steady_requests_at_the_rate_pass_for_ever(hand):
@@ -110,6 +121,7 @@ def test_tenants_and_classes_have_buckets_of_their_own(hand):
     assert buckets.take(B, read).allowed
 
 
+@settings(deadline=None)
 @given(rates, rates)
 def test_a_changed_rate_holds_at_once_and_keeps_the_debt_in_units(before, after):
     hand = Hand()

@@ -132,6 +132,34 @@ def test_who_comes_back_has_not_saved_turns_nor_lost_them():
     assert sorted(order[3:5]) == sorted(order[5:7]) == ["loud", "quiet"]
 
 
+def test_slow_work_counts_for_as_long_as_it_holds_its_place():
+    """A tenant of few and slow jobs has had fewer turns, and holds more: the one that holds none is next."""
+    queue = queue_of(3)
+    assert queue.take(LOUD, ONE)
+    assert queue.take(LOUD, ONE)
+    for _ in range(100):
+        assert queue.take(QUIET, ONE)
+        queue.release(QUIET)
+    assert queue.take(QUIET, ONE)
+    queue.enqueue(LOUD, ONE, "slow")
+    queue.enqueue(QUIET, ONE, "fast")
+    queue.release(QUIET)
+    assert queue.grant() == "fast"
+
+
+def test_a_turn_is_remembered_after_the_tenant_has_left():
+    queue = queue_of(2)
+    assert queue.take(THIRD, ONE)
+    for _ in range(10):
+        assert queue.take(LOUD, ONE)
+        queue.release(LOUD)
+    assert queue.take(THIRD, ONE)
+    queue.enqueue(LOUD, ONE, "again")
+    queue.enqueue(QUIET, ONE, "first")
+    queue.release(THIRD)
+    assert queue.grant() == "first"
+
+
 def test_tenants_that_have_left_are_forgotten():
     queue = queue_of(4)
     queue.take(THIRD, ONE)  # never idle
@@ -297,4 +325,5 @@ class Books(RuleBasedStateMachine):
             assert capped or len(self.held) >= room
 
 
+Books.TestCase.settings = settings(deadline=None)
 TestBooks = pytest.mark.filterwarnings("default")(Books.TestCase)
