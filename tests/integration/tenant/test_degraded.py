@@ -1,8 +1,9 @@
 """What an operator sees of a tenant: what is under way, who has not answered, and why."""
 
 from dataclasses import replace
+from uuid import UUID
 
-from tenant_service.domain.saga import AckOutcome, RunKind, RunState, ServiceState
+from tenant_service.domain.saga import AckOutcome, RunKind, RunState, ServiceState, StepState
 from tenant_service.runs.repository import list_troubled_runs
 from tenant_service.runs.schemas import RunOut
 from tenantry import TenantStatus
@@ -116,3 +117,20 @@ async def test_trial_and_legal_hold_over_http(api):
     ):
         refused = await api.http.post(f"{url}/{path}", json=body)
         assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json"), path
+
+
+async def test_a_run_is_retried_from_a_step_over_http(api):
+    tenant = await api.create()
+    url = f"/v1/tenants/{tenant['id']}/runs"
+    run = (await api.http.get(url)).json()["items"][0]
+    assert [step["name"] for step in run["steps"]] == ["place", "request_services", "activate"]
+    assert (await api.http.post(f"{url}/{run['id']}/retry", json={"from_step": "place"})).status_code == 409
+    for body in ({"from_step": "nowhere"}, {"step": "place"}):
+        refused = await api.http.post(f"{url}/{run['id']}/retry", json=body)
+        assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+    async with api.runtime.transactions.begin() as session:
+        stuck = await list_troubled_runs(session, UUID(tenant["id"]), 1)
+        stuck[0].row.state, stuck[0].steps[0].state = RunState.NEEDS_OPERATOR, StepState.FAILED
+    retried = await api.http.post(f"{url}/{run['id']}/retry", json={"from_step": "place"})
+    assert (retried.status_code, retried.json()["state"]) == (200, "running")
+    assert retried.json()["steps"][0]["state"] == "pending"
