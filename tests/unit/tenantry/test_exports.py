@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PUBLIC = ["tenantry", "tenantry.identity", "tenantry.http", "tenantry.cli", "tenantry.database", "tenantry.events"]
+PUBLIC = ["tenantry", "tenantry.identity", "tenantry.http", "tenantry.cli", "tenantry.config", "tenantry.features", "tenantry.database", "tenantry.events"]
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, "tenantry.metering"])
