@@ -177,6 +177,22 @@ async def test_a_database_that_somebody_looks_into_is_not_handed_over(app):
     assert [each["name"] for each in await ledger(app)] == [row["name"]]
 
 
+async def test_a_database_that_is_looked_into_is_dropped_another_time(app):
+    await places_of(app, schemas=0, databases=1).refill()
+    (row,) = await ledger(app)
+    visitor = await asyncpg.connect(with_database(app.admin_url, row["name"]))
+    try:
+        await places_of(app, schemas=1, databases=0).refill()
+    finally:
+        await visitor.close()
+    assert {(each["isolation"], each["state"]) for each in await ledger(app)} == {
+        ("database", "dropping"),
+        ("schema", "ready"),
+    }
+    await places_of(app, schemas=1, databases=0).refill()
+    assert [each["isolation"] for each in await ledger(app)] == ["schema"]
+
+
 async def test_the_ledger_and_the_server_are_reconciled(app):
     places = places_of(app, schemas=1, databases=1)
     await places.refill()

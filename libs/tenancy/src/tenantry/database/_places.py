@@ -76,7 +76,7 @@ class Places:
             for url in self._stores():
                 try:
                     await self._warm(url).refill()
-                except (DBAPIError, asyncpg.PostgresError, OSError, MigrationError) as error:
+                except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, MigrationError) as error:
                     log.warning("places_not_refilled", service=self._service, error=type(error).__name__)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._taken.wait(), REFILL_SECONDS)

@@ -18,7 +18,7 @@ from tenantry._tenant import Isolation
 from tenantry.database._migrations import migrate
 from tenantry.database._names import RoleNames, literal, quote
 from tenantry.database._provisioning import create_database
-from tenantry.database._releasing import drop_database, drop_schema
+from tenantry.database._releasing import PlaceInUse, drop_database, drop_schema
 from tenantry.database._tree import load_tree, migrations_directory
 from tenantry.database._url import dsn
 from tenantry.database._warm_table import WARM_TABLE, PlaceState
@@ -197,7 +197,11 @@ class WarmPlaces:
         if kind is Isolation.SCHEMA:
             await drop_schema(connection, self._service, name)
         else:
-            await drop_database(connection, name)
+            try:
+                await drop_database(connection, name)
+            except PlaceInUse:
+                log.warning("warm_place_in_use", service=self._service, name=name)
+                return  # it stays in the ledger, for another time
         await connection.execute(_FORGET, name)
 
     async def _mark(self, connection: Connection) -> str:
