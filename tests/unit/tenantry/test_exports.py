@@ -9,7 +9,7 @@ import pytest
 PUBLIC = ["tenantry", "tenantry.identity", "tenantry.http", "tenantry.cli", "tenantry.config", "tenantry.features", "tenantry.database", "tenantry.events"]
 
 
-@pytest.mark.parametrize("name", [*PUBLIC, "tenantry.metering"])
+@pytest.mark.parametrize("name", [*PUBLIC, "tenantry.metering", "tenantry.doctor"])
 def test_exports_are_there_and_sorted(name):
     module = importlib.import_module(name)
     exports = module.__all__

@@ -1,6 +1,8 @@
 """The catalogue of rules, and what is said of it in docs/doctor.md."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,23 @@ def test_a_name_with_brackets_is_itself():
 def test_an_unknown_rule_cannot_be_accepted():
     with pytest.raises(DoctorFailed, match="TD999"):
         Acceptance.parse("TD999:public.order")
+
+
+WITHOUT_SQLGLOT = """
+import sys
+sys.modules["sqlglot"] = None
+from tenantry.doctor import DoctorFailed, Options
+from tenantry.doctor._examine import diagnose
+from tenantry.doctor._inventory import Inventory
+try:
+    diagnose(Inventory("18", "d", 1, {}), Options())
+except DoctorFailed as error:
+    print(error)
+"""
+
+
+def test_without_sqlglot_it_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_SQLGLOT], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout == "reading policies needs sqlglot: pip install 'tenantry[cli,doctor]'\n"

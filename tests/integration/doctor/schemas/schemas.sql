@@ -20,3 +20,4 @@ BEGIN
 END $$;
 GRANT SELECT ON tenant_17.purchase TO PUBLIC;  -- TD308, in one of them
 GRANT TRUNCATE ON tenant_23.purchase TO {p}backup;  -- TD307, in another
+ALTER TABLE tenant_29.customer ENABLE ROW LEVEL SECURITY;  -- TD202, TD203, in a third

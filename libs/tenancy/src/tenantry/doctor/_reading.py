@@ -221,9 +221,12 @@ async def read_inventory(url: str, *, seconds: float = 60) -> Inventory:
                 server_settings={"application_name": APPLICATION_NAME},
             )
             try:
-                return await _read(connection, seconds)
-            finally:
-                connection.terminate()
+                inventory = await _read(connection, seconds)
+            except BaseException:
+                connection.terminate()  # whatever it waits for is no longer wanted
+                raise
+            await connection.close()
+            return inventory
     except TimeoutError:
         msg = f"no answer within {seconds:g} seconds"
         raise DoctorFailed(msg) from None
