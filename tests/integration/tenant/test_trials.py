@@ -25,6 +25,15 @@ async def look(platform, *, limit=200):
         return await end_trials(session, ending_within=3 * DAY, now=platform.clock.now(), limit=limit)
 
 
+async def advance(platform, clock_id, to):
+    """Move a test clock, and let the services say that they have followed."""
+    async with platform.transactions.begin() as session:
+        await advance_clock(session, clock_id, to, actor=OPERATOR, now=platform.clock.now())
+    await platform.turns()
+    await platform.answer_all(clock_id)
+    await platform.turns()
+
+
 async def story(platform, tenant):
     rows = await platform.outbox("tenant.events.v1", str(tenant.id))
     return [row["type"].removeprefix("tenant.").removesuffix(".v1") for row in rows][3:]
@@ -91,8 +100,10 @@ async def test_a_trial_ends_in_the_time_of_the_tenants_test_clock(platform):
     with pytest.raises(InvalidRequest, match="later than the tenant's present"):
         await trial(platform, tenant, clock.now)
     assert await look(platform) == 0
-    async with platform.transactions.begin() as session:
-        await advance_clock(session, clock.id, clock.now + 5 * DAY, actor=OPERATOR, now=platform.clock.now())
+    await advance(platform, clock.id, clock.now + 3 * DAY)
+    assert await look(platform) == 1
+    assert await story(platform, tenant) == ["trial_started", "trial_ending"]
+    await advance(platform, clock.id, clock.now + 5 * DAY)
     assert await look(platform) == 1
     assert (await platform.get(tenant.id)).suspension_reasons == ("trial",)
     assert (await platform.get(other.id)).status is TenantStatus.ACTIVE
