@@ -48,7 +48,7 @@ async def service(world, *, batch_rows=2, store=None, provisioner=True, catalogu
                 catalogue,
                 CLOCK,
                 store=store,
-                provisioner_url=world.database.urls.provisioner if provisioner else None,
+                settings=world.database.settings() if provisioner else None,
                 batch_rows=batch_rows,
             ),
         )

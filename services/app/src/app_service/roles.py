@@ -5,11 +5,13 @@ import asyncio
 from app_service.app import SERVICE, create_app
 from app_service.consumers import LANES, request_handlers
 from app_service.housekeeping import keep_house
+from app_service.models import CATALOGUE
 from app_service.settings import AppSettings
-from tenantry import StartupRefused, Tenancy, TenancySettings
+from tenantry import StartupRefused, SystemClock, Tenancy, TenancySettings
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings, Places
 from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder
+from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 
 
 async def run_api() -> None:
@@ -28,9 +30,15 @@ async def run_worker() -> None:
     databases = Databases(SERVICE, database_settings)
     async with Tenancy(SERVICE, TenancySettings(), source=state, databases=databases).run():
         places = Places(SERVICE, database_settings)
-        handlers = request_handlers(state, places, clock_wait_seconds=settings.clock_wait_seconds)
+        exports, clock = ExportSettings.from_env().store(), SystemClock()
+        handlers = {
+            **request_handlers(state, places, clock_wait_seconds=settings.clock_wait_seconds),
+            **offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None),
+        }
+        offboarding = OffboardingWorker(databases, CATALOGUE, clock, store=exports, settings=database_settings)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(RequestResponder(SERVICE, kafka, databases.system, handlers, lanes=LANES).run())
+            tasks.create_task(offboarding.run())
             tasks.create_task(keep_house(databases, state.directory))
             tasks.create_task(places.keep_warm())
 

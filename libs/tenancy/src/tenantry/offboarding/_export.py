@@ -20,7 +20,7 @@ from tenantry._tenant import Tenant
 from tenantry.database import Databases, DataCatalogue, Retention
 from tenantry.database._names import quote
 from tenantry.offboarding import _tasks as tasks
-from tenantry.offboarding._places import Place, connected, find_places
+from tenantry.offboarding._places import Place, find_places, transaction
 from tenantry.offboarding._plan import PlannedTable, plan_fixed, plan_place
 from tenantry.offboarding._tasks import TableProgress, Task
 
@@ -57,12 +57,12 @@ class Export:
     async def _plan(self, tenant: Tenant) -> list[TableProgress]:
         found: list[TableProgress] = []
         for place in await find_places(self._databases, self._catalogue, tenant.id):
-            async with connected(self._databases, place) as connection:
+            async with transaction(self._databases, place) as connection:
                 planned = await self._planned(connection, place, tenant)
             for table in planned:
                 if table.retention is not Retention.TRANSIENT:
                     detail = {"place": place.label, "table": table.label}
-                    label = f"{place.label}: {table.label}" if place.own else table.label
+                    label = place.label_of(table.label)
                     found.append(TableProgress(len(found), label, table.retention, 0, None, detail))
         return found
 
@@ -81,7 +81,7 @@ class Export:
         name = self._name(task, f"{progress.position:03}-{progress.detail['table']}.ndjson.gz")
         with tempfile.TemporaryDirectory(prefix="tenantry-export-") as directory:
             file = Path(directory) / "rows"
-            async with connected(self._databases, place) as connection, connection.begin():
+            async with transaction(self._databases, place) as connection:
                 planned = await self._planned(connection, place, tenant)
                 table = next(each for each in planned if each.label == progress.detail["table"])
                 rows = await _write_rows(connection, table, file)

@@ -7,7 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tenantry.database import Databases, DataCatalogue, tenant_database, tenant_schema
@@ -16,9 +16,13 @@ from tenantry.database._names import POOL_SCHEMA
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`fixed` is the rows about the tenant beside its places. `own` places are the tenant's alone."""
+    """`fixed` is the rows about the tenant beside its places. `own` places are the tenant's alone.
+
+    `store` None is the service's own.
+    """
 
     kind: Literal["fixed", "pool", "schema", "database"]
+    store: str | None
     schema: str
     database: str | None = None
 
@@ -29,7 +33,12 @@ class Place:
     @property
     def label(self) -> str:
         """As progress remembers it."""
-        return self.kind if not self.own else f"{self.kind} {self.database or self.schema}"
+        name = self.kind if not self.own else f"{self.kind} {self.database or self.schema}"
+        return name if self.store is None else f"{name} in {self.store}"
+
+    def label_of(self, table: str) -> str:
+        """A table of the place as people read it."""
+        return table if self.store is None and not self.own else f"{self.label}: {table}"
 
 
 _HAS_SCHEMA = text("SELECT to_regnamespace(quote_ident(:name)) IS NOT NULL")
@@ -39,30 +48,32 @@ _HAS_DATABASE = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :na
 async def find_places(databases: Databases, catalogue: DataCatalogue, tenant_id: UUID) -> list[Place]:
     """The places that exist; a tenant that was moved, or whose move was broken off, has rows in more than one."""
     schema, database = tenant_schema(tenant_id), tenant_database(catalogue.service, tenant_id)
-    async with databases.system.connect() as connection:
-        has_schema = bool(await connection.scalar(_HAS_SCHEMA, {"name": schema}))
-        has_database = bool(await connection.scalar(_HAS_DATABASE, {"name": database}))
-    return [
-        *([Place("database", POOL_SCHEMA, database)] if has_database else []),
-        *([Place("schema", schema)] if has_schema else []),
-        *([Place("pool", POOL_SCHEMA)] if catalogue.tenant_tables else []),
-        Place("fixed", ""),
-    ]
+    places: list[Place] = []
+    for store in databases.stores:
+        async with databases.system_session(store) as session:
+            if await session.scalar(_HAS_DATABASE, {"name": database}):
+                places.append(Place("database", store, POOL_SCHEMA, database))
+            if await session.scalar(_HAS_SCHEMA, {"name": schema}):
+                places.append(Place("schema", store, schema))
+        if catalogue.tenant_tables:
+            places.append(Place("pool", store, POOL_SCHEMA))
+        places.append(Place("fixed", store, ""))
+    return places
 
 
 @asynccontextmanager
-async def connected(databases: Databases, place: Place) -> AsyncIterator[AsyncConnection]:
-    """A connection of the system role to the database of the place, without a transaction."""
-    if place.database is None:
-        async with databases.system.connect() as connection:
-            yield connection
-        return
+async def transaction(databases: Databases, place: Place) -> AsyncIterator[AsyncConnection]:
+    """The system role in a transaction of the place's database, committed when the block ends without an error."""
+    async with databases.system_session(place.store) as session:
+        shared = await session.connection()
+        if place.database is None:
+            yield shared
+            return
     # A pool would hold the database open against its own end.
-    engine: AsyncEngine = create_async_engine(
-        databases.system.url.set(database=place.database), poolclass=NullPool, hide_parameters=True
-    )
+    own = shared.engine.url.set(database=place.database)
+    engine = create_async_engine(own, poolclass=NullPool, hide_parameters=True)
     try:
-        async with engine.connect() as connection:
+        async with engine.begin() as connection:
             yield connection
     finally:
         await engine.dispose()

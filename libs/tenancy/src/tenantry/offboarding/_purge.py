@@ -13,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry._errors import Unavailable
 from tenantry._tenant import Tenant
-from tenantry.database import Databases, DataCatalogue, Retention
+from tenantry.database import Databases, DatabaseSettings, DataCatalogue, Retention
 from tenantry.database._names import quote
+from tenantry.database._releasing import drop_database, drop_schema
 from tenantry.database._url import dsn
 from tenantry.offboarding import _tasks as tasks
-from tenantry.offboarding._places import Place, connected, find_places
+from tenantry.offboarding._places import Place, find_places, transaction
 from tenantry.offboarding._plan import PlannedTable, plan_fixed, plan_place
 from tenantry.offboarding._tasks import TableProgress, Task
 
@@ -25,14 +26,14 @@ _ERASED = frozenset({Retention.ERASE.value})
 
 
 class Purge:
-    """The purge of one service. `provisioner_url` is needed where tenants have places of their own."""
+    """The purge of one service. `settings` have the provisioner's URLs, for tenants with places of their own."""
 
     def __init__(
-        self, databases: Databases, catalogue: DataCatalogue, *, provisioner_url: str | None, batch_rows: int
+        self, databases: Databases, catalogue: DataCatalogue, *, settings: DatabaseSettings | None, batch_rows: int
     ) -> None:
         self._databases = databases
         self._catalogue = catalogue
-        self._provisioner_url = provisioner_url
+        self._settings = settings
         self._batch_rows = batch_rows
 
     async def advance(self, session: AsyncSession, task: Task, tenant: Tenant) -> Mapping[str, Any] | None:
@@ -54,13 +55,15 @@ class Purge:
     async def _count_everything(self, tenant: Tenant) -> list[TableProgress]:
         found: list[TableProgress] = []
         for place in await find_places(self._databases, self._catalogue, tenant.id):
-            async with connected(self._databases, place) as connection:
+            async with transaction(self._databases, place) as connection:
                 planned = await self._planned(connection, place, tenant)
                 counted = [(table, await _count(connection, table)) for table in planned]
             dropped = place.own and all(table.retention is Retention.ERASE for table in planned)
             for table, rows in counted:
                 detail = {"place": place.label, "table": table.label, "dropped": dropped}
-                found.append(TableProgress(len(found), _label(place, table), table.retention, rows, None, detail))
+                found.append(
+                    TableProgress(len(found), place.label_of(table.label), table.retention, rows, None, detail)
+                )
         return found
 
     async def _planned(self, connection: AsyncConnection, place: Place, tenant: Tenant) -> list[PlannedTable]:
@@ -77,8 +80,8 @@ class Purge:
             await self._drop(place)
             await tasks.set_rows_after(session, task, table, 0)
             return
-        async with connected(self._databases, place) as connection, connection.begin():
-            planned = {_label(place, each): each for each in await self._planned(connection, place, tenant)}
+        async with transaction(self._databases, place) as connection:
+            planned = {place.label_of(each.label): each for each in await self._planned(connection, place, tenant)}
             here = planned[table.label]
             if table.retention in _ERASED and await self._delete_batch(connection, here) == self._batch_rows:
                 return  # there may be more
@@ -97,19 +100,17 @@ class Purge:
         return (await connection.execute(statement, {"key": table.key, "rows": self._batch_rows})).rowcount
 
     async def _drop(self, place: Place) -> None:
-        if self._provisioner_url is None:
-            raise Unavailable(f"a {place.kind} of a tenant exists, and there is no provisioner to drop it")
-        connection = await asyncpg.connect(dsn(self._provisioner_url))
+        url = None if self._settings is None else self._settings.at(place.store).provisioner_database_url
+        if url is None:
+            raise Unavailable(f"there is no provisioner to drop the {place.label}")
+        connection = await asyncpg.connect(dsn(url))
         try:
             if place.database is None:
-                await connection.execute(f"DROP SCHEMA IF EXISTS {quote(place.schema)} CASCADE")
+                await drop_schema(connection, self._catalogue.service, place.schema)
                 return
-            database = quote(place.database)
             # Nobody gets in any more; those who are in leave when their idle connections are evicted.
-            await connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 0")
-            await connection.execute(f"DROP DATABASE IF EXISTS {database}")
-        except asyncpg.ObjectInUseError as error:
-            raise Unavailable(f"{place.label} is still connected to") from error
+            await connection.execute(f"ALTER DATABASE {quote(place.database)} CONNECTION LIMIT 0")
+            await drop_database(connection, place.database)
         finally:
             await connection.close()
 
@@ -162,10 +163,6 @@ async def _count(connection: AsyncConnection, table: PlannedTable) -> int:
         f"SELECT count(*) FROM {table.qualified} WHERE {quote(table.column)} = :key"  # noqa: S608 - quoted names
     )
     return int(await connection.scalar(statement, {"key": table.key}) or 0)
-
-
-def _label(place: Place, table: PlannedTable) -> str:
-    return f"{place.label}: {table.label}" if place.own else table.label
 
 
 def _place_of(table: TableProgress, places: list[Place]) -> Place | None:

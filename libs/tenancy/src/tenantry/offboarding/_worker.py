@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenantry._clock import Clock
 from tenantry._errors import TenantryError, Unavailable
 from tenantry._tenant import Tenant
-from tenantry.database import Databases, DataCatalogue
+from tenantry.database import Databases, DatabaseSettings, DataCatalogue
 from tenantry.events import Ack, ack_event, append_outbox_many
 from tenantry.offboarding import _tasks as tasks
 from tenantry.offboarding._export import Export
@@ -30,7 +30,7 @@ BATCH_ROWS: Final = 5_000
 
 
 class OffboardingWorker:
-    """Exports and purges for one service, into `store` and with `provisioner_url` where it has places of its own."""
+    """Exports and purges for one service: into `store`, and with `settings` where tenants have places of their own."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class OffboardingWorker:
         clock: Clock,
         *,
         store: "ObjectStore | None" = None,
-        provisioner_url: str | None = None,
+        settings: DatabaseSettings | None = None,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._databases = databases
         self._service = catalogue.service
         self._clock = clock
-        self._purge = Purge(databases, catalogue, provisioner_url=provisioner_url, batch_rows=batch_rows)
+        self._purge = Purge(databases, catalogue, settings=settings, batch_rows=batch_rows)
         self._export = None if store is None else Export(databases, catalogue, store)
 
     async def run(self) -> NoReturn:
