@@ -227,3 +227,13 @@ def test_pointers(keys):
 def test_what_is_no_pointer():
     with pytest.raises(ValueError, match="not a JSON pointer"):
         split("a/b")
+
+
+def test_a_null_of_a_constraint_takes_a_key_away():
+    effective = resolve(layers({"a": 1, "b": {"c": 1, "d": 2}}), Constraint("gold", 7, {"a": None, "b": {"c": None}}))
+    assert effective.document == {"b": {"d": 2}}
+    assert effective.constrained == ("/a", "/b/c")
+
+
+def test_an_empty_object_is_of_the_last_layer_that_says_it():
+    assert resolve(layers({"a": {}}, {"a": {}})).provenance["/a"].layer == "region"
