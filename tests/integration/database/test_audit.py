@@ -48,6 +48,10 @@ FAULTS = {
     "unclassified": (["CREATE TABLE pool.stray (id int)"], "pool.stray is not in the data catalogue"),
     "unclassified, elsewhere": (["CREATE TABLE public.stray (id int)"], "public.stray is not in the data catalogue"),
     "missing": (["DROP TABLE pool.loan"], "pool.loan is in the data catalogue but does not exist"),
+    "shared table that is written": (
+        ["GRANT INSERT ON system.language TO shelf_service"],
+        "system.language is shared by all tenants but shelf_service may INSERT",
+    ),
     "missing system table": (["DROP TABLE system.language"], "system.language is in the data catalogue but does not"),
     "not enabled": (["ALTER TABLE pool.book DISABLE ROW LEVEL SECURITY"], "pool.book does not ENABLE"),
     "not forced": (["ALTER TABLE pool.book NO FORCE ROW LEVEL SECURITY"], "pool.book does not FORCE"),

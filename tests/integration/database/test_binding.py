@@ -87,6 +87,29 @@ async def test_the_bind_costs_no_round_trip(shelf, tenant_a):
     assert costs == [6, 6], "BEGIN, twice a savepoint's ends, two statements, COMMIT"
 
 
+async def test_it_costs_one_at_most_without_async(shelf, tenant_a):
+    wire = Wire()
+    async with wire.to(shelf.database.urls.service) as url, shelf.database.databases(database_url=url) as databases:
+
+        def bound():
+            with databases.sync.tenant_session(tenant_a) as session:
+                session.execute(text("SELECT 1"))
+                session.execute(text("SELECT 2"))
+
+        def unbound():
+            with databases.sync.engine_for(tenant_a) as engine, engine.begin() as connection:
+                connection.execute(text("SELECT 1"))
+                connection.execute(text("SELECT 2"))
+
+        costs = []
+        for transaction in (bound, unbound):
+            await asyncio.to_thread(transaction)  # connects
+            before = wire.round_trips
+            await asyncio.to_thread(transaction)
+            costs.append(wire.round_trips - before)
+    assert costs == [5, 4], "BEGIN with the bind is a pipeline, which ends with a Sync of its own"
+
+
 @pytest.fixture
 def binds(databases, tenant_a):
     """Every bind that the service role's engine executes."""

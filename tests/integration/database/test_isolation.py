@@ -136,3 +136,21 @@ async def test_nothing_stays_on_a_pooled_connection(databases, shelf, tenant_fac
     assert {type(outcome) for outcome in outcomes} == {type(None), DBAPIError, RuntimeError, asyncio.CancelledError}
     await unbound()
     assert wrong == []
+
+
+async def test_reference_data_is_filled_by_the_service_itself_and_read_by_every_tenant(databases, tenant_a, tenant_b):
+    async with databases.system_session() as session:
+        await session.execute(text("INSERT INTO system.language VALUES ('en'), ('de')"))
+    for tenant in (tenant_a, tenant_b):
+        async with databases.tenant_session(tenant) as session:
+            assert sorted(await session.scalars(text("SELECT code FROM system.language"))) == ["de", "en"]
+    for statement in (
+        "INSERT INTO system.language VALUES ('fr')",
+        "UPDATE system.language SET code = 'fr'",
+        "DELETE FROM system.language",
+        "TRUNCATE system.language",
+    ):
+        with pytest.raises(DBAPIError) as refused:
+            async with databases.tenant_session(tenant_a) as session:
+                await session.execute(text(statement))
+        assert refused.value.orig.sqlstate == "42501"

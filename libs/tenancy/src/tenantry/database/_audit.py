@@ -4,7 +4,7 @@ Every check is one query whose rows are findings. The policies are compared with
 server itself prints it: on a temporary table that is rolled back.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import text
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenantry.database._names import RoleNames, quote
 from tenantry.database._policies import tenant_table
-from tenantry.database._tables import TenantTable
+from tenantry.database._tables import SharedTable, SystemTable, TenantTable
 
 _TENANT_SCHEMA: Final = "(n.nspname = 'pool' OR n.nspname ~ '^[tw]_[0-9a-f]{32}$')"
 _OUR_SCHEMA: Final = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
@@ -123,6 +123,12 @@ _CHECKS: Final = (
      WHERE immutable AND g.grantee <> relowner AND g.privilege_type = 'UPDATE'
     """,
     """
+    SELECT format('%s is shared by all tenants but %s may %s', name, g.grantee::regrole, g.privilege_type)
+      FROM ours, aclexplode(relacl) AS g
+     WHERE nspname || '.' || relname = ANY (CAST(:shared AS text[])) AND g.grantee = CAST(:service AS text)::regrole
+       AND g.privilege_type <> 'SELECT'
+    """,
+    """
     SELECT name || ' is owned by ' || relowner::regrole FROM ours
      WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relowner::regrole::text <> CAST(:owner AS text)
     """,
@@ -165,7 +171,10 @@ _REFERENCE_POLICIES: Final = f"""
 
 
 async def find_faults(
-    connection: AsyncConnection, roles: RoleNames, tenant_tables: Iterable[TenantTable], others: Collection[str]
+    connection: AsyncConnection,
+    roles: RoleNames,
+    tenant_tables: Iterable[TenantTable],
+    others: Mapping[str, SystemTable | SharedTable],
 ) -> list[str]:
     """Findings, sorted; empty if all is well."""
     tables = list(tenant_tables)
@@ -176,6 +185,8 @@ async def find_faults(
         "immutables": [table.immutable for table in tables],
         "schemas": [table.schema for table in tables],
         "others": sorted(others),
+        "shared": sorted(name for name, table in others.items() if isinstance(table, SharedTable)),
+        "service": quote(roles.service),
         "owner": roles.owner,
     }
     found: set[str] = set()

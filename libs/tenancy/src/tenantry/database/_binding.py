@@ -1,7 +1,7 @@
 """Binds a transaction to a tenant in the round trip that begins it.
 
-asyncpg sends BEGIN as a simple query, which may hold a second statement; psycopg puts BEGIN and the call into one
-pipeline. So a bound transaction costs no round trip more than an unbound one.
+asyncpg sends BEGIN as a simple query, which may hold a second statement: the bind costs no round trip. psycopg puts
+BEGIN and the call into one pipeline.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def find_binding(context: ExecutionContext) -> Binding | None:
 
 
 def send_bind(cursor: DBAPICursor, statement: str, context: ExecutionContext, binding: Binding) -> None:
-    """Sends the binding call in the round trip that begins the transaction."""
+    """Begins the transaction and binds it."""
     adapted = context.root_connection.connection.dbapi_connection
     driver = context.root_connection.connection.driver_connection
     if isinstance(driver, TenantConnection):

@@ -15,7 +15,6 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from tenantry.database._binding import Binding, find_binding, send_bind
 
 _FIRST: Final = "tenantry.first_statement"
-_Bind = tuple[str, Binding]
 
 
 def retry_first_statement(engine: Engine) -> None:
@@ -52,7 +51,7 @@ def bind_in_a_pipeline(engine: Engine) -> None:
 
 
 def _run(context: ExecutionContext, cursor: DBAPICursor, send: Callable[[], None]) -> bool:
-    first: _Bind | None = _state(context.root_connection).pop(_FIRST, None)
+    first: tuple[str, Binding] | None = _state(context.root_connection).pop(_FIRST, None)
     if first is None:
         return False
     dialect = context.dialect
