@@ -76,7 +76,7 @@ async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_
         "kind": "tenant.provision",
         "services": ["app"],
         "tenant_id": str(tenant.id),
-        "data": {"placement": {"store": "default", "isolation": "schema", "epoch": 1}},
+        "data": {"placement": {"store": "primary", "isolation": "schema", "epoch": 1}},
     }
     process = await start("app")
     await broker.publish("tenant.requests.v1", str(tenant.id), request)
