@@ -190,7 +190,9 @@ async def test_a_load_that_needs_its_own_result_does_not_wait_for_itself(profile
 
 
 @pytest.mark.parametrize("what", ["tenant", "namespace", "key"])
-async def test_what_was_loaded_before_a_flush_is_not_kept_after_it(cache, profiles, profile_type, tenant_a, what):
+async def test_what_was_loaded_before_a_flush_is_not_kept_after_it(
+    cache, store, profiles, profile_type, tenant_a, what
+):
     go = asyncio.Event()
 
     async def old() -> Any:
@@ -209,6 +211,7 @@ async def test_what_was_loaded_before_a_flush_is_not_kept_after_it(cache, profil
     go.set()
     assert await leader == profile_type("old")
     assert await profiles.get("1", tenant=tenant_a) == profile_type("new")
+    assert store.entries(tenant_a.id) == 1
 
 
 async def test_a_flush_is_of_one_tenant_and_one_namespace(cache, profiles, profile_type, tenant_a, tenant_b):

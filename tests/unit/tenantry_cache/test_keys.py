@@ -48,6 +48,12 @@ def test_keys_that_are_hashed_never_meet_keys_that_are_not(one, other):
     assert (key_part(one) == key_part(other)) == (one == other)
 
 
+@pytest.mark.parametrize("key", ["a b", "", "a" * 200])
+def test_a_digest_is_never_the_key_of_somebody_who_knows_it(key):
+    part = key_part(key)
+    assert part not in {key_part(part), key_part(part.removeprefix("#"))}
+
+
 @pytest.mark.parametrize("namespace", ["", "A", "a:b", "1a", "a b", "a" * 65, "a\n", "ä"])
 def test_namespaces_are_plain(namespace):
     with pytest.raises(ValueError, match="is not a namespace"):
