@@ -99,7 +99,7 @@ STATES = [
     ({"status": TenantStatus.PROVISIONING_FAILED}, 403, 403, "tenant-not-active"),
     ({"status": TenantStatus.CANCELLED}, 403, 403, "tenant-not-active"),
     ({"status": TenantStatus.OFFBOARDING}, 403, 403, "tenant-not-active"),
-    ({"status": TenantStatus.PURGING}, 403, 403, "tenant-not-active"),
+    ({"status": TenantStatus.PURGING}, 404, 404, "not-found"),
     ({"status": TenantStatus.PURGED}, 404, 404, "not-found"),
 ]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Any
 
 from tenantry._errors import NoTenant, TenantAlreadyBound
 from tenantry._tenant import Tenant
@@ -34,22 +33,28 @@ class TenantContext:
 class Binding:
     """What one request has set for its task, until it is released."""
 
-    __slots__ = ("_set",)
+    __slots__ = ("_caller", "_request_id", "_tenant", "_traceparent")
 
     def __init__(self, request_id: str, traceparent: str | None) -> None:
-        self._set: list[tuple[ContextVar[Any], Token[Any]]] = [(_request_id, _request_id.set(request_id))]
-        if traceparent is not None:
-            self._set.append((_traceparent, _traceparent.set(traceparent)))
+        self._request_id = _request_id.set(request_id)
+        self._traceparent = None if traceparent is None else _traceparent.set(traceparent)
+        self._caller: Token[Principal | None] | None = None
+        self._tenant: Token[Tenant] | None = None
 
     def bind(self, principal: Principal, tenant: Tenant | None) -> None:
         """From here on the task works for this caller, and for the tenant where there is one."""
-        self._set.append((_caller, _caller.set(principal)))
+        self._caller = _caller.set(principal)
         if tenant is not None:
-            self._set.append((_current, _current.set(tenant)))
+            self._tenant = _current.set(tenant)
 
     def release(self) -> None:
-        for variable, token in self._set:
-            variable.reset(token)
+        if self._tenant is not None:
+            _current.reset(self._tenant)
+        if self._caller is not None:
+            _caller.reset(self._caller)
+        if self._traceparent is not None:
+            _traceparent.reset(self._traceparent)
+        _request_id.reset(self._request_id)
 
 
 def current_tenant() -> Tenant:

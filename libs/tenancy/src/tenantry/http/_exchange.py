@@ -1,5 +1,6 @@
 """One request and its response on their way through the middleware."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tenantry.http._metering import RequestMetering
 from tenantry.http._metrics import RequestMetrics
 from tenantry.http._privacy import private_headers
 from tenantry.http._problems import problem
-from tenantry.http._watch import RECHECK_SECONDS, Watch, count_ended
+from tenantry.http._watch import RECHECK_SECONDS, Readmit, Watch, count_ended
 from tenantry.limits import Admission
 
 log = structlog.get_logger(__name__)
@@ -53,15 +54,17 @@ class HttpExchange:
         "_recheck_seconds",
         "_request_id",
         "_send",
+        "_serving",
         "_started_at",
         "_tenant",
+        "_watch",
         "cut",
         "finished",
+        "readmit",
         "recheck",
         "scope",
         "started",
         "status",
-        "watch",
     )
 
     def __init__(
@@ -90,8 +93,10 @@ class HttpExchange:
         self._started_at = self._checked_at = time.perf_counter()
         self.recheck: Recheck | None = None
         """Raises where the request would not be admitted any more; None for a public route."""
-        self.watch: Watch | None = None
-        """Asks the same while nothing is sent; begins with the first part of a stream."""
+        self.readmit: Readmit | None = None
+        """The same, for a stream while nothing is sent; the task that serves the request is cancelled then."""
+        self._serving: asyncio.Task[object] | None = None
+        self._watch: Watch | None = None
         self.status = _CLIENT_GONE
         self.started = False
         """Whether the application has begun its response."""
@@ -113,14 +118,25 @@ class HttpExchange:
         """From here on the request has a place among those of its tenant, and its response says what is left."""
         self._admission = admission
 
+    def watch_for(self, recheck: Recheck, readmit: Readmit) -> None:
+        """From here on a stream lasts no longer than the right to it. To be called by the task that serves it."""
+        self.recheck, self.readmit = recheck, readmit
+        self._serving = asyncio.current_task()
+
+    def _start_watch(self) -> None:
+        # Only streams pay for it: nearly all responses have one part.
+        if self._watch is None and self.readmit is not None:
+            self._watch = Watch(self.readmit, self.scope, self._recheck_seconds, self._serving)
+            self._watch.start()
+
     def refusal(self) -> TenantryError | None:
         """Why the task was cancelled, where it was because its caller may not go on."""
-        return None if self.watch is None else self.watch.taken_for_cancellation()
+        return None if self._watch is None else self._watch.taken_for_cancellation()
 
     def leave(self) -> None:
         """Gives the request's place back. To be called at the very end, whatever has happened."""
-        if self.watch is not None:
-            self.watch.stop()
+        if self._watch is not None:
+            self._watch.stop()
         if self._admission is not None:
             self._admission.place.release()
 
@@ -172,8 +188,7 @@ class HttpExchange:
         if message.get("more_body", False):
             if self._admission is not None:
                 self._admission.place.turn_into_stream()
-            if self.watch is not None:
-                self.watch.start()
+            self._start_watch()
             await self._recheck()
         else:
             try:

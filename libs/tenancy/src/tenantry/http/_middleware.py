@@ -132,8 +132,7 @@ class TenancyMiddleware:
                 binding.bind(principal, tenant)
                 if tenant is not None:
                     await self._let_in(scope, exchange, tenant)
-                exchange.recheck = self.admit
-                exchange.watch = Watch(self.readmit, scope, self._recheck_seconds)
+                exchange.watch_for(self.admit, self.readmit)
             _check_text(scope)
             await self._app(scope, exchange.receive if exchange.metered else receive, exchange.send)
         except TenantryError as error:
@@ -166,7 +165,7 @@ class TenancyMiddleware:
             exchange.meter(metering, tenant)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = Watch(self.readmit, scope, self._recheck_seconds)
+        watch = Watch(self.readmit, scope, self._recheck_seconds, asyncio.current_task())
         exchange = WebSocketExchange(scope, send, watch, self._recheck_seconds)
         binding = Binding(*_find_ids(scope["headers"]))
         try:

@@ -24,16 +24,17 @@ Readmit = Callable[[Scope], Awaitable[object]]
 class Watch:
     """Asks every so often, also while nothing is sent, and cancels the task that serves the request where it must end.
 
-    Belongs to the task that makes it. Nothing runs before `start`, so that a response in one part costs nothing.
+    Nothing runs before `start`.
     """
 
     __slots__ = ("_readmit", "_refusal", "_seconds", "_serving", "_task", "scope")
 
-    def __init__(self, readmit: Readmit, scope: Scope, seconds: float) -> None:
+    def __init__(self, readmit: Readmit, scope: Scope, seconds: float, serving: "asyncio.Task[object] | None") -> None:
+        """`serving` is the task that serves the request, which need not be the one that sends."""
         self._readmit = readmit
         self.scope = scope
         self._seconds = seconds
-        self._serving = asyncio.current_task()
+        self._serving = serving
         self._task: asyncio.Task[None] | None = None
         self._refusal: TenantryError | None = None
 

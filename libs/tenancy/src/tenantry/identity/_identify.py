@@ -203,6 +203,8 @@ class Identifier:
 
     def _authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
         secret = self._bearer_secret(headers)
+        if self._is_alone(headers) and secret is not None:  # as nearly every request
+            return self._from_token(secret) or self._find_key(secret)
         caller: Principal | None = None
         for source in self._sources:
             if source is Source.BEARER:
@@ -222,22 +224,29 @@ class Identifier:
             raise Unauthenticated("A credential is needed: a bearer token, an API key or a session.")
         return caller
 
+    def _is_alone(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether `Authorization` is all that could name a caller."""
+        return COOKIE not in headers and API_KEY not in headers and self._accepts_tokens and not self._resolvers
+
     def _bearer_secret(self, headers: Mapping[bytes, bytes]) -> str | None:
         authorization = headers.get(AUTHORIZATION)
         # Without a source that reads it, the header is somebody else's.
         if authorization is None or not (self._accepts_tokens or self._accepts_keys):
             return None
-        if not authorization.strip():
-            raise Unauthenticated("The header Authorization is empty.")
         scheme, _, raw = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not raw.isascii():
+            if not authorization.strip():
+                raise Unauthenticated("The header Authorization is empty.")
             raise Unauthenticated("The header Authorization is not 'Bearer' and a token or an API key.")
         return raw.decode()
 
     def _from_token(self, secret: str | None) -> Principal | None:
         if secret is None or (self._accepts_keys and secret.startswith(API_KEY_PREFIX)):
             return None
-        exchanged = self._credentials.narrow(self._tokens.verify(secret))
+        principal = self._tokens.verify(secret)
+        if principal.exchanged_at is None:
+            return principal
+        exchanged = self._credentials.narrow(principal)
         if exchanged is None:
             raise InvalidToken("The credential that the token was exchanged for has ended.")
         return exchanged
