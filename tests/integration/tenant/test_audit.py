@@ -216,12 +216,12 @@ async def test_the_trail_is_listed_newest_first_in_pages_and_by_filters(api):
 
     assert [each["position"] for each in seen] == list(range(len(seen), 0, -1))
     assert seen[0]["action"] == "tenant.suspend"
-    assert seen[0]["actor"]["kind"] == "service"
+    assert seen[0]["actor"]["kind"] == "operator"
     assert seen[0]["actor"]["subject"] == "operator"
     assert seen[0]["context"]["address"] == "127.0.0.1"
     for params, count in (
         ({"action": "tenant.suspend"}, 2),
-        ({"action": "tenant."}, len(seen)),
+        ({"action": "tenant."}, len([each for each in seen if each["action"].startswith("tenant.")])),
         ({"action": "tenant%"}, 0),
         ({"action": "tenant.suspend", "actor": "operator"}, 2),
         ({"actor": "nobody"}, 0),
