@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 
 import asyncpg
 import pytest
@@ -132,3 +134,15 @@ def test_any_other_error_exits_with_1_too_and_keeps_its_traceback(capsys, logs, 
     assert [(line["event"], line["log_level"]) for line in logs] == [("process_failed", "error")]
     assert logs[0]["exc_info"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_command_of_the_library_imports_no_service():
+    script = (
+        "import sys; sys.argv = ['tenantry', 'doctor', '--help']\n"
+        "from tenantry.cli import main\n"
+        "try: main()\n"
+        "finally: print(*{'sqlalchemy', 'asyncpg', 'fastapi', 'tenant_service'} & {*sys.modules}, file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stderr.split() == []
+    assert "--app-role" in ran.stdout

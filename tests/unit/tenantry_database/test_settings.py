@@ -1,7 +1,6 @@
 """URLs and settings."""
 
 import pytest
-from pydantic import ValidationError
 
 from tenantry import Isolation, Placement, ResidencyViolation, StartupRefused
 from tenantry.database import (
@@ -69,9 +68,24 @@ def test_no_session_is_opened_for_a_tenant_of_another_region(tenant_factory, mon
 def test_a_url_that_cannot_be_is_refused_and_not_repeated(monkeypatch, variable, value):
     monkeypatch.setenv("SHELF_DATABASE_URL", URL)
     monkeypatch.setenv(f"SHELF_{variable}", value)
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(StartupRefused) as refused:
         DatabaseSettings.from_env("shelf")
     assert "secret" not in str(refused.value)
+    assert f"SHELF_{variable}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("POOL_SIZE", "many"), ("WARM_SCHEMAS", "-1"), ("STORES", "{")])
+def test_a_setting_that_cannot_be_is_named(monkeypatch, variable, value):
+    monkeypatch.setenv("SHELF_DATABASE_URL", URL)
+    monkeypatch.setenv(f"SHELF_{variable}", value)
+    with pytest.raises(StartupRefused, match=f"SHELF_{variable}"):
+        DatabaseSettings.from_env("shelf")
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.delenv("SHELF_DATABASE_URL", raising=False)
+    with pytest.raises(StartupRefused, match="not set: SHELF_DATABASE_URL"):
+        DatabaseSettings.from_env("shelf")
 
 
 def test_a_migration_covers_every_store(monkeypatch):

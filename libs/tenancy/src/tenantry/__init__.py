@@ -1,60 +1,75 @@
 """Tenant identification, context, isolation, events and metering for multi-tenant services."""
 
-from tenantry._admission import admit
-from tenantry._clock import Clock, ManualClock, SystemClock
-from tenantry._context import (
-    TenantContext,
-    current_context,
-    current_request_id,
-    current_tenant,
-    current_tenant_or_none,
-    current_traceparent,
-    tenant_scope,
-)
-from tenantry._dependencies import (
-    CurrentTenant,
-    SyncTenantReadSession,
-    SyncTenantSession,
-    TenantReadSession,
-    TenantSession,
-)
-from tenantry._directory import LocalDirectory, TenantDirectory
-from tenantry._errors import (
-    Conflict,
-    FieldError,
-    IdempotencyConflict,
-    InvalidRequest,
-    MalformedRequest,
-    NoTenant,
-    NotFound,
-    PayloadTooLarge,
-    PermissionDenied,
-    QuotaExceeded,
-    RateLimited,
-    ResidencyViolation,
-    SecretAlreadyShown,
-    StaleVersion,
-    StartupRefused,
-    TenantAlreadyBound,
-    TenantMismatch,
-    TenantMoving,
-    TenantNotActive,
-    TenantNotFound,
-    TenantReadOnly,
-    TenantryError,
-    TenantSuspended,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMedia,
-)
-from tenantry._ids import uuid7
-from tenantry._logging import configure_logging
-from tenantry._settings import BaseDomains, TenancySettings
-from tenantry._spawn import spawn
-from tenantry._tenancy import StateSource, Tenancy
-from tenantry._tenant import Isolation, Operation, Placement, Store, Tenant, TenantClock, TenantId, TenantStatus, Tier
-from tenantry._threads import in_tenant_context
-from tenantry.http import CurrentPrincipal
+from typing import TYPE_CHECKING
+
+from tenantry._exports import lazy_exports
+
+if TYPE_CHECKING:
+    from tenantry._admission import admit
+    from tenantry._clock import Clock, ManualClock, SystemClock
+    from tenantry._context import (
+        TenantContext,
+        current_context,
+        current_request_id,
+        current_tenant,
+        current_tenant_or_none,
+        current_traceparent,
+        tenant_scope,
+    )
+    from tenantry._dependencies import (
+        CurrentTenant,
+        SyncTenantReadSession,
+        SyncTenantSession,
+        TenantReadSession,
+        TenantSession,
+    )
+    from tenantry._directory import LocalDirectory, TenantDirectory
+    from tenantry._errors import (
+        Conflict,
+        FieldError,
+        IdempotencyConflict,
+        InvalidRequest,
+        MalformedRequest,
+        NoTenant,
+        NotFound,
+        PayloadTooLarge,
+        PermissionDenied,
+        QuotaExceeded,
+        RateLimited,
+        ResidencyViolation,
+        SecretAlreadyShown,
+        StaleVersion,
+        StartupRefused,
+        TenantAlreadyBound,
+        TenantMismatch,
+        TenantMoving,
+        TenantNotActive,
+        TenantNotFound,
+        TenantReadOnly,
+        TenantryError,
+        TenantSuspended,
+        Unauthenticated,
+        Unavailable,
+        UnsupportedMedia,
+    )
+    from tenantry._ids import uuid7
+    from tenantry._logging import configure_logging
+    from tenantry._settings import BaseDomains, TenancySettings
+    from tenantry._spawn import spawn
+    from tenantry._tenancy import StateSource, Tenancy
+    from tenantry._tenant import (
+        Isolation,
+        Operation,
+        Placement,
+        Store,
+        Tenant,
+        TenantClock,
+        TenantId,
+        TenantStatus,
+        Tier,
+    )
+    from tenantry._threads import in_tenant_context
+    from tenantry.http import CurrentPrincipal
 
 __all__ = [
     "BaseDomains",
@@ -120,3 +135,88 @@ __all__ = [
     "tenant_scope",
     "uuid7",
 ]
+
+# A plain import brings in nothing: a script that needs one name pays for that one, and the core needs no extra.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "_admission": ("admit",),
+        "_clock": (
+            "Clock",
+            "ManualClock",
+            "SystemClock",
+        ),
+        "_context": (
+            "TenantContext",
+            "current_context",
+            "current_request_id",
+            "current_tenant",
+            "current_tenant_or_none",
+            "current_traceparent",
+            "tenant_scope",
+        ),
+        "_dependencies": (
+            "CurrentTenant",
+            "SyncTenantReadSession",
+            "SyncTenantSession",
+            "TenantReadSession",
+            "TenantSession",
+        ),
+        "_directory": (
+            "LocalDirectory",
+            "TenantDirectory",
+        ),
+        "_errors": (
+            "Conflict",
+            "FieldError",
+            "IdempotencyConflict",
+            "InvalidRequest",
+            "MalformedRequest",
+            "NoTenant",
+            "NotFound",
+            "PayloadTooLarge",
+            "PermissionDenied",
+            "QuotaExceeded",
+            "RateLimited",
+            "ResidencyViolation",
+            "SecretAlreadyShown",
+            "StaleVersion",
+            "StartupRefused",
+            "TenantAlreadyBound",
+            "TenantMismatch",
+            "TenantMoving",
+            "TenantNotActive",
+            "TenantNotFound",
+            "TenantReadOnly",
+            "TenantryError",
+            "TenantSuspended",
+            "Unauthenticated",
+            "Unavailable",
+            "UnsupportedMedia",
+        ),
+        "_ids": ("uuid7",),
+        "_logging": ("configure_logging",),
+        "_settings": (
+            "BaseDomains",
+            "TenancySettings",
+        ),
+        "_spawn": ("spawn",),
+        "_tenancy": (
+            "StateSource",
+            "Tenancy",
+        ),
+        "_tenant": (
+            "Isolation",
+            "Operation",
+            "Placement",
+            "Store",
+            "Tenant",
+            "TenantClock",
+            "TenantId",
+            "TenantStatus",
+            "Tier",
+        ),
+        "_threads": ("in_tenant_context",),
+        "http": ("CurrentPrincipal",),
+    },
+)

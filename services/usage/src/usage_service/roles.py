@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+from msgspec.structs import replace
+
 from tenantry import StartupRefused, SystemClock, Tenancy
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
@@ -105,7 +107,7 @@ async def run_relay() -> None:
 @asynccontextmanager
 async def _databases(settings: DatabaseSettings) -> AsyncIterator[Databases]:
     # The relay holds a connection for each lane, the cuts and the outbox, beside what its work takes now and then.
-    databases = Databases(SERVICE, settings.model_copy(update={"system_pool_size": 24}), follow_placement=False)
+    databases = Databases(SERVICE, replace(settings, system_pool_size=24), follow_placement=False)
     try:
         await databases.verify_roles()
         yield databases

@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import structlog
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,9 +16,6 @@ from rich.table import Table
 from tenantry._errors import StartupRefused, TenantryError
 from tenantry._logging import configure_logging
 from tenantry.cli._roles import ALL, UnknownRole, installed_roles, installed_services, select_roles
-from tenantry.cli._serve import run_roles
-from tenantry.database import MigratorSettings, migrate
-from tenantry.database._outage import find_outage
 from tenantry.doctor._command import doctor
 
 COMMANDS = "tenantry.commands"
@@ -38,6 +34,8 @@ def serve(
     role: Annotated[list[str], typer.Option(help="A role, a service (all of its roles) or 'all'; may be repeated.")],
 ) -> None:
     """Run roles in this process until it is told to stop."""
+    from tenantry.cli._serve import run_roles  # noqa: PLC0415 - other commands need not wait for it
+
     try:
         chosen = select_roles(role, installed_roles(role))
     except UnknownRole as error:
@@ -72,6 +70,8 @@ def migrate_databases(
 
     Each is reached by its <SERVICE>_MIGRATOR_DATABASE_URL, and in its other stores by <SERVICE>_STORES.
     """
+    from tenantry.database import MigratorSettings, migrate  # noqa: PLC0415 - the extra `migrations`
+
     installed = installed_services()
     chosen = installed if ALL in service else service
     if unknown := sorted(set(chosen) - set(installed)):
@@ -192,7 +192,11 @@ def _explain(error: BaseException) -> _End | None:
         ends = [_explain(part) for part in error.exceptions]
         known = sorted({end for end in ends if end is not None}, reverse=True)  # refusals first
         return _End(known[0].what, "; ".join(end.reason for end in known)) if None not in ends else None
-    if isinstance(error, ValidationError):
+    from tenantry.database._outage import find_outage  # noqa: PLC0415 - it knows every driver's errors
+
+    # Without the extra that has pydantic there are none of its errors.
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(error, pydantic.ValidationError):
         names = ", ".join(".".join(str(part) for part in fault["loc"]) for fault in error.errors())
         return _End("refusing to start", f"settings of {error.title}: {names}: {error.errors()[0]['msg']}")
     if isinstance(error, StartupRefused):
@@ -214,7 +218,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def main() -> None:
     """The entry point of the `tenantry` script."""
     configure_logging("tenantry", json=False)  # of commands; `serve` says more
-    for entry_point in entry_points(group=COMMANDS):
-        commands: typer.Typer = entry_point.load()
-        app.add_typer(commands)
+    if sys.argv[1:2] not in _OWN_COMMANDS:
+        for entry_point in entry_points(group=COMMANDS):
+            commands: typer.Typer = entry_point.load()
+            app.add_typer(commands)
     app()
+
+
+# The services' packages are not imported for these.
+_OWN_COMMANDS: Final = [[name] for name in ("doctor", "migrate", "roles", "serve", "topics")]

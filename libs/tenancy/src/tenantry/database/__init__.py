@@ -1,13 +1,13 @@
 """Sessions bound to tenants, row level security, migrations and the data catalogue, on PostgreSQL."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tenantry._exports import lazy_exports
 from tenantry.database._backbone import backbone_tables, bind_function
 from tenantry.database._bulk import copy_rows, copy_rows_sync
 from tenantry.database._catalogue import DataCatalogue
 from tenantry.database._criteria import TenantScoped, bound_tenant
 from tenantry.database._databases import Databases
-from tenantry.database._environment import run_migrations_env
 from tenantry.database._errors import (
     ConnectionsExhausted,
     ForeignRow,
@@ -19,12 +19,8 @@ from tenantry.database._errors import (
     UnusableTenantKey,
 )
 from tenantry.database._metadata import TenantMixin, metadata
-from tenantry.database._migrations import Migrator, migrate
 from tenantry.database._names import RoleNames, tenant_database, tenant_schema
-from tenantry.database._places import Places
 from tenantry.database._policies import immutable_table, shared_table, system_table, tenant_table
-from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
-from tenantry.database._releasing import PlaceInUse, release_place
 from tenantry.database._session import (
     ReadSession,
     SyncReadSession,
@@ -39,6 +35,11 @@ from tenantry.database._tenant_column import TENANT_ID, TenantColumn, TenantKey
 from tenantry.database._warm_table import warm_place_table
 
 if TYPE_CHECKING:
+    from tenantry.database._environment import run_migrations_env
+    from tenantry.database._migrations import Migrator, migrate
+    from tenantry.database._places import Places
+    from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
+    from tenantry.database._releasing import PlaceInUse, release_place
     from tenantry.database._sync_databases import SyncDatabases
 
 __all__ = [
@@ -96,10 +97,25 @@ __all__ = [
     "warm_place_table",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "SyncDatabases":  # needs the extra
-        from tenantry.database._sync_databases import SyncDatabases  # noqa: PLC0415
-
-        return SyncDatabases
-    raise AttributeError(name)
+# What needs an extra, and what only migrations and provisioning need.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "_environment": ("run_migrations_env",),
+        "_migrations": (
+            "Migrator",
+            "migrate",
+        ),
+        "_places": ("Places",),
+        "_provisioning": (
+            "ServiceUrls",
+            "create_service_database",
+            "create_tenant_database",
+        ),
+        "_releasing": (
+            "PlaceInUse",
+            "release_place",
+        ),
+        "_sync_databases": ("SyncDatabases",),
+    },
+)

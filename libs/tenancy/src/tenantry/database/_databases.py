@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from anyio import CancelScope, CapacityLimiter
-from anyio.to_thread import run_sync
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
@@ -239,6 +237,9 @@ class Databases:
 @asynccontextmanager
 async def _ended_in_a_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     """``manager``, which does nothing that blocks before its end; its end is in a thread that is always to be had."""
+    from anyio import CancelScope, CapacityLimiter  # noqa: PLC0415 - of the extras that have threads
+    from anyio.to_thread import run_sync  # noqa: PLC0415
+
     value = manager.__enter__()
     limiter = CapacityLimiter(1)
     try:

@@ -2,59 +2,56 @@
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from msgspec import Meta, Struct, field
+from msgspec.structs import asdict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from tenantry._environment import settings_from_env
 from tenantry._errors import StartupRefused
 from tenantry.database._errors import UnknownStore
 
 
-def _check_url(url: str) -> str:
-    try:
-        backend = make_url(url).get_backend_name()
-    except (ArgumentError, ValueError):
-        backend = None
-    if backend != "postgresql":
-        raise ValueError("not a URL such as postgresql://user:password@host:5432/database")
-    return url
+class _Urls(Struct, frozen=True, kw_only=True):
+    """Settings whose URLs are checked when they are made, and never shown."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name.endswith("database_url") and value is not None and not _is_postgres(value):
+                raise ValueError(f"{name} is not a URL such as postgresql://user:password@host:5432/database")
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in asdict(self).items() if "url" not in name and name != "stores")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-PostgresUrl = Annotated[str, AfterValidator(_check_url)]
-
-
-class StoreUrls(BaseModel):
+class StoreUrls(_Urls, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The URLs of one store, one a role; a process has those of the roles that it plays."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    database_url: PostgresUrl | None = Field(default=None, repr=False)
-    system_database_url: PostgresUrl | None = Field(default=None, repr=False)
-    migrator_database_url: PostgresUrl | None = Field(default=None, repr=False)
-    provisioner_database_url: PostgresUrl | None = Field(default=None, repr=False)
+    database_url: str | None = None
+    system_database_url: str | None = None
+    migrator_database_url: str | None = None
+    provisioner_database_url: str | None = None
 
 
-class StoreSettings(BaseSettings):
+class StoreSettings(_Urls, frozen=True, kw_only=True):
     """The stores of a service, by the names that placements use."""
 
-    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True, populate_by_name=True)
-
     # What the store of the service's own URLs is called.
-    store: str = Field(default="primary", min_length=1)
+    store: Annotated[str, Meta(min_length=1)] = "primary"
     # The others, as JSON: {"eu-2": {"database_url": "postgresql://…", "system_database_url": …}, …}.
-    stores: dict[str, StoreUrls] = Field(default_factory=dict, repr=False)
+    stores: dict[str, StoreUrls] = field(default_factory=dict)
 
 
-class MigratorSettings(StoreSettings):
+class MigratorSettings(StoreSettings, frozen=True, kw_only=True):
     """What a migration of a service needs to know: the migrator's URL in every store."""
 
-    migrator_database_url: PostgresUrl = Field(repr=False)
+    migrator_database_url: str
 
     @classmethod
     def from_env(cls, service: str) -> Self:
-        """The settings of ``service`` from its environment variables; raises pydantic's ValidationError."""
-        return cls(_env_prefix=f"{service.upper()}_")
+        """The settings of ``service`` from its environment variables; raises StartupRefused."""
+        return settings_from_env(cls, f"{service.upper()}_")
 
     def urls(self) -> dict[str, str]:
         """The migrator's URL of each store, the service's own first. Raises StartupRefused where one has none."""
@@ -66,7 +63,7 @@ class MigratorSettings(StoreSettings):
         return urls
 
 
-class DatabaseSettings(StoreSettings):
+class DatabaseSettings(StoreSettings, frozen=True, kw_only=True):
     """URLs and sizes, from the environment with the prefix of the service (``USAGE_DATABASE_URL``).
 
     URLs are ``postgresql://user:password@host:port/database``; each role has its own, so that a process holds only
@@ -74,19 +71,19 @@ class DatabaseSettings(StoreSettings):
     """
 
     # Where the service runs, common to all services: no session is opened for a tenant that is pinned elsewhere.
-    region: str | None = Field(default=None, validation_alias="TENANTRY_REGION")
+    region: str | None = None
 
-    database_url: PostgresUrl = Field(repr=False)
-    system_database_url: PostgresUrl | None = Field(default=None, repr=False)
-    migrator_database_url: PostgresUrl | None = Field(default=None, repr=False)
-    provisioner_database_url: PostgresUrl | None = Field(default=None, repr=False)
+    database_url: str
+    system_database_url: str | None = None
+    migrator_database_url: str | None = None
+    provisioner_database_url: str | None = None
 
     # Schemas and databases that are kept ready in each store for the next tenants, by a worker that makes places.
-    warm_schemas: int = Field(default=4, ge=0, le=1000)
-    warm_databases: int = Field(default=1, ge=0, le=100)
+    warm_schemas: Annotated[int, Meta(ge=0, le=1000)] = 4
+    warm_databases: Annotated[int, Meta(ge=0, le=100)] = 1
 
     # The schema of the tables that tenants share; a product that has its tables already keeps them where they are.
-    pool_schema: str = Field(default="pool", min_length=1)
+    pool_schema: Annotated[str, Meta(min_length=1)] = "pool"
 
     pool_size: int = 10
     pool_overflow: int = 10
@@ -101,8 +98,8 @@ class DatabaseSettings(StoreSettings):
 
     @classmethod
     def from_env(cls, service: str) -> Self:
-        """The settings of ``service`` from its environment variables; raises pydantic's ValidationError."""
-        return cls(_env_prefix=f"{service.upper()}_")
+        """The settings of ``service`` from its environment variables; raises StartupRefused."""
+        return settings_from_env(cls, f"{service.upper()}_", {"region": "TENANTRY_REGION"})
 
     def at(self, store: str | None) -> StoreUrls:
         """The URLs of a store, of the service's own for None. Raises UnknownStore.
@@ -111,7 +108,7 @@ class DatabaseSettings(StoreSettings):
         in another region.
         """
         if store is None or store == self.store:
-            return StoreUrls.model_construct(
+            return StoreUrls(
                 database_url=self.database_url,
                 system_database_url=self.system_database_url,
                 migrator_database_url=self.migrator_database_url,
@@ -120,3 +117,10 @@ class DatabaseSettings(StoreSettings):
         if store not in self.stores:
             raise UnknownStore(f"This service has no store {store}.")
         return self.stores[store]
+
+
+def _is_postgres(url: str) -> bool:
+    try:
+        return make_url(url).get_backend_name() == "postgresql"
+    except (ArgumentError, ValueError):
+        return False

@@ -1,39 +1,44 @@
 """Who makes a request, and for which tenant."""
 
-from tenantry.identity._claims import InvalidToken
-from tenantry.identity._context_tokens import CONTEXT_LIFETIME, ContextSigner, InvalidContext
-from tenantry.identity._credentials import (
-    API_KEY_PREFIX,
-    CSRF_HEADER,
-    SESSION_COOKIE,
-    SESSION_PREFIX,
-    Credential,
-    CredentialStore,
-    csrf_token,
-    new_api_key,
-    new_session_secret,
-    secret_hash,
-)
-from tenantry.identity._external import ExternalVerifier
-from tenantry.identity._headers import API_KEY_HEADER, CONTEXT_HEADER, TENANT_HEADER
-from tenantry.identity._hosts import Hosts, UnknownHost
-from tenantry.identity._identify import (
-    DEFAULT_SOURCES,
-    CredentialConflict,
-    CsrfRefused,
-    Identifier,
-    Identity,
-    Source,
-    Verifier,
-)
-from tenantry.identity._issuer_keys import IssuerKeyring, IssuerKeys, KeysUnknown, KeysUnusable
-from tenantry.identity._issuers import IssuerRegistry, ScopeClaim, StaticIssuers, TenantClaim, TrustedIssuer
-from tenantry.identity._keys import KeySet
+from typing import TYPE_CHECKING
+
+from tenantry._exports import lazy_exports
 from tenantry.identity._principal import Principal, PrincipalKind, Scope
-from tenantry.identity._resolver import Resolver
-from tenantry.identity._selectors import DEFAULT_SELECTORS, TENANT_PARAMETER, Selector
-from tenantry.identity._service_tokens import ServiceTokens
-from tenantry.identity._tokens import ALGORITHM, MAX_TOKEN_LIFETIME, TokenVerifier
+
+if TYPE_CHECKING:
+    from tenantry.identity._claims import InvalidToken
+    from tenantry.identity._context_tokens import CONTEXT_LIFETIME, ContextSigner, InvalidContext
+    from tenantry.identity._credentials import (
+        API_KEY_PREFIX,
+        CSRF_HEADER,
+        SESSION_COOKIE,
+        SESSION_PREFIX,
+        Credential,
+        CredentialStore,
+        csrf_token,
+        new_api_key,
+        new_session_secret,
+        secret_hash,
+    )
+    from tenantry.identity._external import ExternalVerifier
+    from tenantry.identity._headers import API_KEY_HEADER, CONTEXT_HEADER, TENANT_HEADER
+    from tenantry.identity._hosts import Hosts, UnknownHost
+    from tenantry.identity._identify import (
+        DEFAULT_SOURCES,
+        CredentialConflict,
+        CsrfRefused,
+        Identifier,
+        Identity,
+        Source,
+        Verifier,
+    )
+    from tenantry.identity._issuer_keys import IssuerKeyring, IssuerKeys, KeysUnknown, KeysUnusable
+    from tenantry.identity._issuers import IssuerRegistry, ScopeClaim, StaticIssuers, TenantClaim, TrustedIssuer
+    from tenantry.identity._keys import KeySet
+    from tenantry.identity._resolver import Resolver
+    from tenantry.identity._selectors import DEFAULT_SELECTORS, TENANT_PARAMETER, Selector
+    from tenantry.identity._service_tokens import ServiceTokens
+    from tenantry.identity._tokens import ALGORITHM, MAX_TOKEN_LIFETIME, TokenVerifier
 
 __all__ = [
     "ALGORITHM",
@@ -85,3 +90,73 @@ __all__ = [
     "new_session_secret",
     "secret_hash",
 ]
+
+# The core of the library needs to know what a principal is; verifying one needs the extra `fastapi`.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "_claims": ("InvalidToken",),
+        "_context_tokens": (
+            "CONTEXT_LIFETIME",
+            "ContextSigner",
+            "InvalidContext",
+        ),
+        "_credentials": (
+            "API_KEY_PREFIX",
+            "CSRF_HEADER",
+            "SESSION_COOKIE",
+            "SESSION_PREFIX",
+            "Credential",
+            "CredentialStore",
+            "csrf_token",
+            "new_api_key",
+            "new_session_secret",
+            "secret_hash",
+        ),
+        "_external": ("ExternalVerifier",),
+        "_headers": (
+            "API_KEY_HEADER",
+            "CONTEXT_HEADER",
+            "TENANT_HEADER",
+        ),
+        "_hosts": (
+            "Hosts",
+            "UnknownHost",
+        ),
+        "_identify": (
+            "DEFAULT_SOURCES",
+            "CredentialConflict",
+            "CsrfRefused",
+            "Identifier",
+            "Identity",
+            "Source",
+            "Verifier",
+        ),
+        "_issuer_keys": (
+            "IssuerKeyring",
+            "IssuerKeys",
+            "KeysUnknown",
+            "KeysUnusable",
+        ),
+        "_issuers": (
+            "IssuerRegistry",
+            "ScopeClaim",
+            "StaticIssuers",
+            "TenantClaim",
+            "TrustedIssuer",
+        ),
+        "_keys": ("KeySet",),
+        "_resolver": ("Resolver",),
+        "_selectors": (
+            "DEFAULT_SELECTORS",
+            "TENANT_PARAMETER",
+            "Selector",
+        ),
+        "_service_tokens": ("ServiceTokens",),
+        "_tokens": (
+            "ALGORITHM",
+            "MAX_TOKEN_LIFETIME",
+            "TokenVerifier",
+        ),
+    },
+)

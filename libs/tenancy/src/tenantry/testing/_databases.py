@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
+from msgspec.structs import asdict
 
 from tenantry.database import (
     TENANT_ID,
@@ -54,8 +55,8 @@ class ServiceDatabase:
     def environment(self) -> dict[str, str]:
         """The same as environment variables, for a process."""
         prefix = self.service.upper()
-        settings = self.settings().model_dump(include={name for name in DatabaseSettings.model_fields if "url" in name})
-        urls = {f"{prefix}_{name.upper()}": url for name, url in settings.items() if url}
+        settings = asdict(self.settings())
+        urls = {f"{prefix}_{name.upper()}": url for name, url in settings.items() if "url" in name and url}
         # A process that is killed at the end of a test would leave its warm databases on the server.
         return {f"{prefix}_WARM_SCHEMAS": "0", f"{prefix}_WARM_DATABASES": "0", **urls}
 
