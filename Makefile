@@ -43,12 +43,14 @@ e2e: $(READY) ## The tests that drive the four services as processes
 chaos: $(READY) ## The tests that kill processes on a schedule
 	@$(BIN)/pytest -m chaos $(ARGS)
 
-check: $(READY) ## Format, lint, types, import contracts, lock file
+check: $(READY) ## Format, lint, types, import contracts, lock file, known weaknesses
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(PYTHON_SOURCES)
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tenantry_dev.locks
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml libs services infra/dev
+	@$(BIN)/python -m tenantry_dev.advisories
 
 fmt: $(READY) ## Format the code and fix what the linter can fix
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-import xmlrpc.client
+import xmlrpc.client  # only between processes of one account, over a socket of ours  # nosec B411
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
