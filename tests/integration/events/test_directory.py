@@ -82,7 +82,7 @@ async def test_what_a_relay_publishes_again_brings_nothing_back(directory, publi
     await directory.wait_for(lambda: len(held) == 0, timeout=10)
     await publish(topic, str(credential.id), credential, 1, tenant_a.id)
     await publish(topic, str(other.id), other, 1, tenant_a.id)
-    await directory.wait_for(lambda: other.hash in held._principals, timeout=10)
+    await directory.wait_for(lambda: str(other.id) in held._principals, timeout=10)
     assert len(held) == 1
 
 

@@ -124,7 +124,7 @@ async def test_a_service_sends_for_a_selected_tenant_until_it_may_not(usage, ten
     usage.state.directory.upsert(
         replaced(tenant_a, version=3, status=TenantStatus.PURGING, blocked=(Operation.SERVICE_INGEST,))
     )
-    assert (await usage.send(event(tenant_a, 2), headers=selected)).status_code == 403
+    assert (await usage.send(event(tenant_a, 2), headers=selected)).status_code == 404
 
 
 async def test_age_is_measured_by_the_tenants_clock_and_tier(usage, tenant_a):
