@@ -135,7 +135,7 @@ async def test_a_state_that_is_too_old_serves_reads_and_refuses_what_the_setting
             state.lag_seconds = age
             answers = [await client.request(method, "/v1/things", headers=headers) for method in ("GET", "POST")]
             assert tuple(answer.status_code for answer in answers) == expected
-            assert f'tenant_cache_lag_seconds{{service="app"}} {age}' in (await client.get("/metrics")).text
+            assert f'tenantry_directory_staleness_seconds{{service="app"}} {age}' in (await client.get("/metrics")).text
         if write == 503:
             assert answers[1].json()["type"] == "state-stale"
             assert answers[1].headers["retry-after"]

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from tenantry._logging import configure_logging
     from tenantry._settings import BaseDomains, TenancySettings
     from tenantry._spawn import spawn
-    from tenantry._tenancy import StateSource, Tenancy
+    from tenantry._tenancy import DirectorySource, StateSource, Tenancy
     from tenantry._tenant import (
         Isolation,
         Operation,
@@ -77,6 +77,7 @@ __all__ = [
     "Conflict",
     "CurrentPrincipal",
     "CurrentTenant",
+    "DirectorySource",
     "FieldError",
     "IdempotencyConflict",
     "InvalidRequest",
@@ -202,6 +203,7 @@ __getattr__ = lazy_exports(
         ),
         "_spawn": ("spawn",),
         "_tenancy": (
+            "DirectorySource",
             "StateSource",
             "Tenancy",
         ),

@@ -10,6 +10,10 @@ from tenantry._tenant import Tenant, TenantId, TenantStatus, Tier
 class TenantDirectory(Protocol):
     """Synchronous look-ups in local state. Sources: `tenant.state.v1`, a company's own table, HTTP, a fixed list."""
 
+    def __len__(self) -> int:
+        """How many tenants are known."""
+        ...
+
     @property
     def ready(self) -> bool:
         """Whether the directory has seen everything that existed when it started. Until then, nobody is served."""
@@ -119,6 +123,10 @@ class LocalDirectory:
     def remove(self, tenant_id: UUID) -> None:
         """Forget a tenant after its tombstone; its id stays known as purged."""
         self._purged.add(tenant_id)
+        self.forget(tenant_id)
+
+    def forget(self, tenant_id: UUID) -> None:
+        """A tenant that its source does not list any more; it may come back."""
         known = self._tenants.pop(TenantId(tenant_id), None)
         if known is not None:
             self._unindex(known)
@@ -134,10 +142,11 @@ class LocalDirectory:
 
     def _unindex(self, tenant: Tenant) -> None:
         self._by_text.pop(str(tenant.id), None)
-        self._by_slug.pop(tenant.slug, None)
+        # What another tenant has by now is that tenant's, whichever document comes first.
+        if self._by_slug.get(tenant.slug) is tenant:
+            del self._by_slug[tenant.slug]
         for domain in tenant.domains:
-            # One that another tenant has proven since is that tenant's, whichever document comes first.
             if self._by_domain.get(domain) is tenant:
                 del self._by_domain[domain]
-        if tenant.external_id is not None:
-            self._by_external_id.pop(tenant.external_id, None)
+        if tenant.external_id is not None and self._by_external_id.get(tenant.external_id) is tenant:
+            del self._by_external_id[tenant.external_id]

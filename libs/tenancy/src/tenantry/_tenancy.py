@@ -23,7 +23,8 @@ from tenantry._settings import TenancySettings
 from tenantry._tenant import Operation, Tenant
 from tenantry.cache import CacheStore, MemoryStore, TenantCache
 from tenantry.config import BRANDING, Branding, ConfigStore, ConfigView, branding_of
-from tenantry.database import Databases, DatabaseSettings
+from tenantry.database import TENANT_ID, Databases, DatabaseSettings, TenantColumn
+from tenantry.directory import DirectorySettings, directory_source
 from tenantry.features import Features, FlagStore
 from tenantry.http import (
     Cost,
@@ -59,20 +60,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-STALENESS = Gauge("tenant_cache_lag_seconds", "How old what the service knows of tenants may be", ["service"])
+STALENESS = Gauge("tenantry_directory_staleness_seconds", "How old what is known of tenants may be", ["service"])
+KNOWN = Gauge("tenantry_directory_tenants", "Tenants in the directory", ["service"])
+READY = Gauge("tenantry_directory_ready", "1 once everything that existed is known", ["service"])
 
 
-class StateSource(Protocol):
-    """What feeds the directory, keys and credentials: `tenantry.events.KafkaDirectory`, or a peer of it."""
+class DirectorySource(Protocol):
+    """What feeds the directory: `tenantry.directory.PolledDirectory`, or a `StateSource`."""
 
     @property
     def directory(self) -> TenantDirectory: ...
-
-    @property
-    def keys(self) -> KeySet: ...
-
-    @property
-    def credentials(self) -> CredentialStore: ...
 
     @property
     def lag_seconds(self) -> float:
@@ -84,6 +81,20 @@ class StateSource(Protocol):
         ...
 
     async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class StateSource(DirectorySource, Protocol):
+    """One that feeds the tenant service's keys and credentials as well: `tenantry.events.KafkaDirectory`, or a peer.
+
+    With another one only trusted issuers and a company's own resolvers identify anybody.
+    """
+
+    @property
+    def keys(self) -> KeySet: ...
+
+    @property
+    def credentials(self) -> CredentialStore: ...
 
 
 @runtime_checkable
@@ -108,7 +119,7 @@ class Tenancy:
         service: str,
         settings: TenancySettings,
         *,
-        source: StateSource,
+        source: DirectorySource,
         databases: Databases | None = None,
         meter: bool = False,
         clock: Clock | None = None,
@@ -124,8 +135,8 @@ class Tenancy:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.directory = source.directory
-        self.keys = source.keys
-        self.credentials = source.credentials
+        self.keys = source.keys if isinstance(source, StateSource) else KeySet()
+        self.credentials = source.credentials if isinstance(source, StateSource) else CredentialStore()
         self._config = source.config if isinstance(source, ConfigSource) else ConfigStore()
         flags = source.flags if isinstance(source, ConfigSource) else FlagStore(self._config)
         self.features = Features(flags, self.directory, self.clock)
@@ -158,20 +169,27 @@ class Tenancy:
         *,
         meter: bool = False,
         follow_placement: bool = True,
+        tenant_column: TenantColumn = TENANT_ID,
         identify: Sequence[Source | Resolver] = (),
     ) -> Self:
-        """A tenancy on Kafka and on the databases that the environment names (`TENANTRY_…`, `<SERVICE>_…`).
+        """A tenancy on the directory and the databases that the environment names (`TENANTRY_…`, `<SERVICE>_…`).
 
-        Needs the extra `tenantry[kafka]`. `follow_placement` is for product services, whose rows lie where a tenant's
-        placement says; `identify` is that of the constructor. Raises pydantic's `ValidationError` for what is missing.
+        `TENANTRY_DIRECTORY` is kafka (the default, needs the extra `tenantry[kafka]`), sql, http or static.
+        `tenant_column` is how the service's tables name their tenant. `follow_placement` is for product services,
+        whose rows lie where a tenant's placement says; `identify` is that of the constructor. Raises pydantic's
+        `ValidationError`, or `StartupRefused`, for what is missing.
         """
-        from tenantry.events import KafkaDirectory, KafkaSettings  # noqa: PLC0415 - the extra
-
+        settings = TenancySettings()
         return cls(
             service,
-            TenancySettings(),
-            source=KafkaDirectory(KafkaSettings()),
-            databases=Databases(service, DatabaseSettings.from_env(service), follow_placement=follow_placement),
+            settings,
+            source=directory_source(DirectorySettings(), settings),
+            databases=Databases(
+                service,
+                DatabaseSettings.from_env(service),
+                follow_placement=follow_placement,
+                tenant_column=tenant_column,
+            ),
             meter=meter,
             identify=identify,
         )
@@ -226,7 +244,9 @@ class Tenancy:
                 )
             await stack.enter_async_context(self._issuer_keys.run())
             STALENESS.labels(self.service).set_function(lambda: self._source.lag_seconds)
-            stack.callback(_forget_staleness, self.service)
+            KNOWN.labels(self.service).set_function(lambda: len(self.directory))
+            READY.labels(self.service).set_function(lambda: self.directory.ready)
+            stack.callback(_forget_measures, self.service)
             stack.push_async_callback(self._source.stop)
             await stack.enter_async_context(_running(self._source.start()))
             if self._meters:
@@ -416,9 +436,10 @@ class Tenancy:
             spool.close()
 
 
-def _forget_staleness(service: str) -> None:
-    with contextlib.suppress(KeyError):
-        STALENESS.remove(service)
+def _forget_measures(service: str) -> None:
+    for measure in (STALENESS, KNOWN, READY):
+        with contextlib.suppress(KeyError):
+            measure.remove(service)
 
 
 @asynccontextmanager

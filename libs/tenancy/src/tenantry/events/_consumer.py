@@ -22,13 +22,14 @@ from aiokafka import TopicPartition
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tenantry._backoff import Backoff
 from tenantry.events._batches import Handle, is_poison, salvage
 from tenantry.events._dead_letters import InvalidRecordGuard, TooManyInvalidRecords, append_dead_letter
 from tenantry.events._envelope import InvalidRecord
 from tenantry.events._member import Batch, Member, OnAssigned
 from tenantry.events._offsets import Fenced, advance, check_held
 from tenantry.events._settings import KafkaSettings
-from tenantry.events._waiting import Backoff, driver_error, is_away
+from tenantry.events._waiting import driver_error, is_away
 
 log = structlog.get_logger(__name__)
 

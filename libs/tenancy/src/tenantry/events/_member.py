@@ -12,9 +12,10 @@ from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tenantry._backoff import Backoff
 from tenantry.events._batches import Record
 from tenantry.events._offsets import Claims, claim
-from tenantry.events._waiting import Backoff, is_away, stop_client
+from tenantry.events._waiting import is_away, stop_client
 
 log = structlog.get_logger(__name__)
 

@@ -24,10 +24,11 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tenantry._backoff import Backoff
 from tenantry.events._envelope import Event, encode
 from tenantry.events._outbox import CHANNEL, LANES
 from tenantry.events._settings import KafkaSettings
-from tenantry.events._waiting import Backoff, is_away, stop_client
+from tenantry.events._waiting import is_away, stop_client
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
+from tenantry._backoff import Backoff
 from tenantry.events._envelope import InvalidRecord
 from tenantry.events._settings import KafkaSettings
-from tenantry.events._waiting import Backoff, stop_client
+from tenantry.events._waiting import stop_client
 
 log = structlog.get_logger(__name__)
 

@@ -18,9 +18,10 @@ from aiokafka.partitioner import murmur2
 from prometheus_client import Counter, Gauge
 
 from tenantry import Unavailable
+from tenantry._backoff import Backoff
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._usage import USAGE_EVENTS, USAGE_HEADERS
-from tenantry.events._waiting import Backoff, stop_client
+from tenantry.events._waiting import stop_client
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from tenantry import Unavailable
-from tenantry.events._waiting import Backoff
+from tenantry._backoff import Backoff
 from tenantry.metering._frames import Damage, read_frames
 from tenantry.metering._segments import SegmentDirectory, other_directories, set_aside
 from tenantry.metering._spool import Spool
