@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from app_world import new_world
 from obstore.store import LocalStore
+from sqlalchemy import text
 
 from app_service.models import CATALOGUE
 from tenantry import Isolation, SystemClock, uuid7
@@ -192,6 +193,18 @@ async def test_t17_rows_that_come_in_while_it_runs_go_too(world):
                 )
         await plant_key(world, world.a)
         await until_done(app.worker)
+
+    assert await rows_left(world, world.a) == {}
+
+
+@pytest.mark.parametrize("world", [Isolation.DATABASE], indirect=True, ids=str)
+async def test_t17_idle_connections_of_pools_do_not_keep_a_database(world):
+    async with world.databases() as elsewhere:
+        async with elsewhere.tenant_session(world.a, read_only=True) as session:
+            assert await session.scalar(text("SELECT count(*) FROM document")) == 2
+        async with service(world) as app:
+            await app.handlers[PURGE](request_of(world.a))
+            await until_done(app.worker)
 
     assert await rows_left(world, world.a) == {}
 

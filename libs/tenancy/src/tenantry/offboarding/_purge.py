@@ -100,16 +100,19 @@ class Purge:
         return (await connection.execute(statement, {"key": table.key, "rows": self._batch_rows})).rowcount
 
     async def _drop(self, place: Place) -> None:
-        url = None if self._settings is None else self._settings.at(place.store).provisioner_database_url
-        if url is None:
+        urls = None if self._settings is None else self._settings.at(place.store)
+        if urls is None or urls.provisioner_database_url is None:
             raise Unavailable(f"there is no provisioner to drop the {place.label}")
-        connection = await asyncpg.connect(dsn(url))
+        connection = await asyncpg.connect(dsn(urls.provisioner_database_url))
         try:
             if place.database is None:
                 await drop_schema(connection, self._catalogue.service, place.schema)
                 return
-            # Nobody gets in any more; those who are in leave when their idle connections are evicted.
+            # Nobody gets in any more, and a role may end its own sessions: those that pools of other processes keep.
             await connection.execute(f"ALTER DATABASE {quote(place.database)} CONNECTION LIMIT 0")
+            for url in (urls.database_url, urls.system_database_url):
+                if url is not None:
+                    await _end_sessions(url, place.database)
             await drop_database(connection, place.database)
         finally:
             await connection.close()
@@ -156,6 +159,17 @@ class Purge:
                 if table.retention not in _ERASED and table.rows_after
             ],
         }
+
+
+async def _end_sessions(url: str, database: str) -> None:
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND usename = user",
+            database,
+        )
+    finally:
+        await connection.close()
 
 
 async def _count(connection: AsyncConnection, table: PlannedTable) -> int:
