@@ -1,4 +1,4 @@
-"""Files, HTTP and the settings that choose; the table is in tests/integration/directory."""
+"""Files, HTTP and the settings that choose; the table is in tests/integration/orgs."""
 
 import asyncio
 import json

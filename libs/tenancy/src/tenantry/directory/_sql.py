@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 import asyncpg
@@ -12,7 +13,7 @@ from tenantry.directory._listing import Listing
 
 _ROWS_AT_ONCE: Final = 1_000
 _CONNECT_SECONDS: Final = 10.0
-_OVERLAP: Final = "30 seconds"
+_OVERLAP: Final = timedelta(seconds=30)
 
 
 class TenantQuery:
@@ -58,11 +59,9 @@ class TenantQuery:
             self._note_newest(records)
             return Listing(records=records)
         column = f'listed."{self._updated_at.replace(chr(34), chr(34) * 2)}"'
-        records = await self._ask(
-            connection,
-            f"SELECT * FROM ({self._query}) AS listed WHERE {column} >= $1 - interval '{_OVERLAP}'",  # noqa: S608 - the company's own
-            self._newest,
-        )
+        since = self._newest - _OVERLAP if isinstance(self._newest, datetime) else self._newest
+        changes = f"SELECT * FROM ({self._query}) AS listed WHERE {column} >= $1"  # noqa: S608 - the company's own query
+        records = await self._ask(connection, changes, since)
         self._note_newest(records)
         return Listing(records=records, complete=False)
 
