@@ -1,10 +1,10 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from billing_installation import Installation
 
 from tenantry.testing import ServiceDatabase
 
-from .installation import Installation
 from .support import Billing
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from billing_installation import Installation, settled
 
 from billing_service.app import create_app
 from tenantry import Tenant
@@ -15,7 +16,6 @@ from tenantry.events import Request
 from tenantry.identity import SESSION_COOKIE
 from tenantry.testing import eventually
 
-from .installation import Installation, settled
 from .support import APRIL, MARCH, MAY, PLAN, Billing, at, rollup
 
 

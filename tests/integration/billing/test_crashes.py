@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from billing_installation import Installation, kill
 
 from billing_service.domain.runs import RunState
 from tenantry.testing import TenantFactory, eventually
 
-from .installation import Installation, kill
 from .support import APRIL, MARCH, Billing, at, rollup
 
 TENANTS = 20

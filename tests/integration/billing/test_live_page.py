@@ -7,6 +7,7 @@ from functools import partial
 
 import httpx
 import msgspec
+from billing_installation import Installation
 from processes import free_port, is_ready
 
 from billing_service.app import create_app
@@ -17,7 +18,6 @@ from tenantry.events import OutboxRelay, TransactionalConsumer
 from tenantry.identity import SESSION_COOKIE
 from tenantry.testing import eventually
 
-from .installation import Installation
 from .support import APRIL, MARCH, Billing, at, rollup
 
 

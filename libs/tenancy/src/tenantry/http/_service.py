@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from tenantry._errors import Unavailable
 from tenantry.http._body_limit import DEFAULT_MAX_BODY_BYTES, BodyLimitMiddleware
+from tenantry.http._openapi import document_problems
 from tenantry.http._problems import install_problem_handlers
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -66,6 +67,7 @@ def add_operational_routes(app: FastAPI, ready: Mapping[str, ReadinessCheck] | N
         return
     app.state.readiness = dict(ready or {})
     install_problem_handlers(app)
+    document_problems(app)
     app.add_api_route("/healthz", _healthz, include_in_schema=False, response_class=Response)
     app.add_api_route("/readyz", _readyz, include_in_schema=False, response_class=Response)
     app.add_api_route("/metrics", _metrics, include_in_schema=False, response_class=Response)

@@ -17,7 +17,11 @@ router = APIRouter(prefix="/v1", tags=["catalogue"])
 PlanCode = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
-@router.put("/plans/{code}", dependencies=[Platform])
+@router.put(
+    "/plans/{code}",
+    responses={201: {"model": PlanOut, "description": "A new version"}},
+    dependencies=[Platform],
+)
 async def put_plan(
     code: PlanCode,
     plan: Plan,

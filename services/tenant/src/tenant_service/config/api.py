@@ -138,7 +138,8 @@ def _add_layer_routes(path: str, readable: Callable[..., Awaitable[Target]], wri
         return _shown(written, response)
 
     router.add_api_route(path, get_layer, methods=["GET"])
-    router.add_api_route(path, put_layer, methods=["PUT"], openapi_extra=DOCUMENT_BODY)
+    created: dict[int | str, dict[str, Any]] = {201: {"model": LayerOut, "description": "There was none before"}}
+    router.add_api_route(path, put_layer, methods=["PUT"], responses=created, openapi_extra=DOCUMENT_BODY)
     router.add_api_route(path, delete_layer, methods=["DELETE"], status_code=204)
     router.add_api_route(f"{path}/versions", list_versions, methods=["GET"])
     router.add_api_route(f"{path}/versions/{{version}}", get_version, methods=["GET"])

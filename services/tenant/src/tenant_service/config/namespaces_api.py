@@ -19,7 +19,11 @@ router = APIRouter(prefix="/v1/config-schemas", tags=["configuration"], dependen
 _LIST = "namespaces"
 
 
-@router.put("/{namespace}", openapi_extra=DOCUMENT_BODY)
+@router.put(
+    "/{namespace}",
+    responses={201: {"model": SchemaOut, "description": "There was none before"}},
+    openapi_extra=DOCUMENT_BODY,
+)
 async def put_schema(
     namespace: NamespacePath,
     body: SchemaDocument,

@@ -22,7 +22,7 @@ _LIST = "flags"
 _MayRead = Depends(require_scope(Scope.TENANT_READ, Scope.SERVICE, Scope.PLATFORM))
 
 
-@router.put("/{name}")
+@router.put("/{name}", responses={201: {"model": FlagOut, "description": "There was none before"}})
 async def put_flag(
     name: Name,
     body: FlagPut,

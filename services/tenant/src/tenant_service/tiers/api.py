@@ -23,7 +23,7 @@ Version = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 _LIST = "tiers"
 
 
-@router.put("/{name}")
+@router.put("/{name}", responses={201: {"model": TierOut, "description": "There was none before"}})
 async def put_tier(
     name: Name,
     body: TierPut,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 _EVENT = {
     "type": "object",
@@ -25,6 +24,14 @@ _EVENT = {
         "description": "CloudEvents extension attributes: 1 to 20 lower-case letters and digits.",
         "type": ["string", "boolean", "integer"],
     },
+}
+_PROBLEMS = {
+    "400": "Nothing accepted; `errors` has the index and the reason of each bad event.",
+    "403": "A subject that is not the credential's tenant, or a suspended tenant.",
+    "413": "The body, an event or the number of events is too large.",
+    "415": "Not a content type of events.",
+    "4XX": "The request cannot be served as it is",
+    "503": "Not acknowledged; may yet count; repeating is safe after `Retry-After` seconds.",
 }
 _OPERATION: dict[str, Any] = {
     "tags": ["usage"],
@@ -55,23 +62,24 @@ _OPERATION: dict[str, Any] = {
     },
     "responses": {
         "202": {"description": "Accepted", "content": {"application/json": {"schema": {"type": "object"}}}},
-        "400": {"description": "Nothing accepted; `errors` has the index and the reason of each bad event."},
-        "403": {"description": "A subject that is not the credential's tenant, or a suspended tenant."},
-        "413": {"description": "The body, an event or the number of events is too large."},
-        "415": {"description": "Not a content type of events."},
-        "503": {"description": "Not acknowledged; may yet count; repeating is safe after `Retry-After` seconds."},
+        **{
+            status: {
+                "description": description,
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+            for status, description in _PROBLEMS.items()
+        },
     },
 }
 
 
 def document_ingest(app: FastAPI, path: str) -> None:
     """Adds the operation to the document that `app` generates."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
-            schema.setdefault("paths", {}).setdefault(path, {})["post"] = _OPERATION
-            app.openapi_schema = schema
-        return app.openapi_schema
+        document = generate()
+        document["paths"].setdefault(path, {})["post"] = _OPERATION
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
