@@ -187,7 +187,8 @@ STATES: dict[str, tuple[dict[str, Any], int, str]] = {
     "read-only": ({"read_only": True}, 409, "tenant-read-only"),
     "moving": ({"moving": True}, 503, "tenant-moving"),
     "provisioning": ({"status": TenantStatus.PROVISIONING}, 403, "tenant-not-active"),
-    "offboarding": ({"status": TenantStatus.PURGING}, 403, "tenant-not-active"),
+    "offboarding": ({"status": TenantStatus.OFFBOARDING}, 403, "tenant-not-active"),
+    "purging": ({"status": TenantStatus.PURGING}, 404, "not-found"),
 }
 
 

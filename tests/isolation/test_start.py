@@ -72,7 +72,7 @@ async def test_a_missing_setting_is_one_line(app_environment):
     environment = {name: value for name, value in app_environment.items() if name != "APP_DATABASE_URL"}
     finished = start(environment)
     assert finished.returncode == 1
-    assert "database_url" in finished.stderr
+    assert "APP_DATABASE_URL" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
