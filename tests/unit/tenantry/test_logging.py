@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from tenantry import configure_logging, tenant_scope
-from tenantry._context import _request_id
+from tenantry._context import _request_id, _traceparent
 from tenantry.cli import Role, run_roles
 
 
@@ -68,6 +68,10 @@ def test_an_exception_is_one_line_and_secrets_are_replaced(capsys):
     assert line["authorization"] == line["client_secret"] == "[redacted]"
 
 
+def reject(said):
+    raise ValueError(said)
+
+
 def insert(email):
     raise ValueError(f"duplicate key\nDETAIL:  Key (email)=({email}) already exists.\nHINT: none")
 
@@ -116,3 +120,79 @@ async def test_lines_of_a_role_say_which(capsys):
         ("still", "usage", "usage-meter"),
         ("outside", "tenantry", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "hidden"),
+    [
+        ("duplicate key\nDETAIL:  Key (email)=(eve@x.example) already exists.", "eve@x.example"),
+        ("IntegrityError('...\\nDETAIL:  Key (email)=(eve@x.example) already exists.')", "eve@x.example"),
+        ("Key (tenant_id, title)=(1, my (draft) title) already exists.", "draft"),
+        ("Failing row contains (1, Eve, null).", "Eve"),
+        ("invalid input for query argument $3: 'Eve' (a datetime is required)", "Eve"),
+        ('invalid input syntax for type uuid: "Eve"', "Eve"),
+        ("[SQL: SELECT 1]\n[parameters: ('Eve',)]", "Eve"),
+        ("body.title Input should be [type=x, input_value='Eve, her [own]', input_type=str]", "Eve"),
+        ("key tk_0198a0_abcdefghijklmnop was sent", "abcdefghijklmnop"),
+        ("session=ts_abcdefghijklmnop", "abcdefghijklmnop"),
+        ("Authorization: Bearer abc.def-ghi", "abc.def"),
+        ("token eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJldmUifQ.c2ln", "eyJ"),
+        ("cannot connect to postgresql://app:hunter22@db:5432/app", "hunter22"),
+        ("cannot connect to redis://:hunter22@cache", "hunter22"),
+        ("client_secret=hunter22&grant_type=x", "hunter22"),
+        ("{'password': 'hunter22'}", "hunter22"),
+    ],
+)
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_what_errors_quote_and_secrets_are_nowhere_in_a_line(capsys, said, hidden, json_lines):
+    configure_logging("usage", json=json_lines)
+    log = structlog.get_logger()
+    log.warning("failed", error=said)
+    log.warning("failed", nested={"list": [said], "exception": ValueError(said)}, **{"as": ValueError(said)})
+    log.warning(said)
+    logging.getLogger("other").warning("it said %s", said)
+    try:
+        reject(said)
+    except ValueError:
+        log.exception("failed")
+        logging.getLogger("other").exception("failed: %s", said)
+    written = capsys.readouterr().out
+    assert hidden not in written
+    assert written.count("[redacted]") >= 7
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "Authorization", "client_secret", "set-cookie", "api_key", "access_token"]
+)
+def test_values_are_hidden_by_their_name_at_any_depth(capsys, name):
+    configure_logging("usage")
+    structlog.get_logger().info("asked", headers={name: "hunter22"}, **{name: ["hunter22"]})
+    assert "hunter22" not in capsys.readouterr().out
+
+
+def test_what_is_no_secret_stays(capsys):
+    configure_logging("usage")
+    structlog.get_logger().info("applied", key="acme", url="http://usage:8002/v1/events", took=1.5, tokens=3, ids=[1])
+    (line,) = lines(capsys)
+    assert (line["key"], line["url"], line["took"], line["tokens"], line["ids"]) == (
+        "acme",
+        "http://usage:8002/v1/events",
+        1.5,
+        3,
+        [1],
+    )
+
+
+def test_a_line_names_the_trace_that_it_belongs_to(capsys):
+    configure_logging("usage")
+    reset = _traceparent.set(f"00-{'a' * 32}-{'b' * 16}-01")
+    structlog.get_logger().info("inside")
+    _traceparent.reset(reset)
+    (line,) = lines(capsys)
+    assert (line["trace_id"], line["span_id"]) == ("a" * 32, "b" * 16)
+
+
+def test_migrations_say_nothing_of_their_own(capsys):
+    configure_logging("tenantry", json=False)
+    logging.getLogger("alembic.runtime.migration").info("Context impl PostgresqlImpl.")
+    assert capsys.readouterr().out == ""

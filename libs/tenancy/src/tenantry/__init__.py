@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Tier,
     )
     from tenantry._threads import in_tenant_context
+    from tenantry._tracing import configure_tracing
     from tenantry.http import CurrentPrincipal
 
 __all__ = [
@@ -126,6 +127,7 @@ __all__ = [
     "UnsupportedMedia",
     "admit",
     "configure_logging",
+    "configure_tracing",
     "current_context",
     "current_request_id",
     "current_tenant",
@@ -219,6 +221,7 @@ __getattr__ = lazy_exports(
             "Tier",
         ),
         "_threads": ("in_tenant_context",),
+        "_tracing": ("configure_tracing",),
         "http": ("CurrentPrincipal",),
     },
 )

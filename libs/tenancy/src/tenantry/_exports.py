@@ -17,6 +17,8 @@ _EXTRA_OF: Final = {
     "joserfc": "fastapi",
     "obstore": "export",
     "openfeature": "features",
+    "opentelemetry": "otel",
+    "procrastinate": "jobs",
     "psycopg": "sync",
     "pydantic": "fastapi",
     "pydantic_settings": "fastapi",

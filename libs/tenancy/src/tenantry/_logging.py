@@ -1,28 +1,26 @@
 """Structured logs to standard output, each line with the service, the tenant and the request it belongs to."""
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from tenantry._context import current_request_id, current_tenant_or_none
+from tenantry._redaction import redact_value
+from tenantry._tracing import current_span_ids
 
-# Names under which a secret could be logged by mistake; the value is replaced.
-_SECRET_NAMES = frozenset({"authorization", "cookie", "password", "secret", "client_secret", "token", "api_key"})
-
-# PostgreSQL adds to its errors what was in the row: "DETAIL:  Key (email)=(a@x.example) already exists."
-_QUOTED_ROW = re.compile(r"(\bDETAIL: ).*")
+# What processors and formatters of structlog need of an event as it is.
+_INTERNAL: Final = frozenset({"_record", "_from_structlog", "exc_info", "stack_info", "positional_args"})
 
 
 def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -> None:
     """Sets up structlog and the standard library's logging for this process: one line an event, to stdout.
 
-    Each line carries `service`, and `tenant_id` and `request_id` where there are any. `json` off is for people:
-    coloured on a terminal, and tracebacks in lines of their own. A traceback never shows variables, nor the rows that a
-    database quotes in its errors. The last call wins.
+    Each line carries `service`, and `tenant_id`, `request_id`, `trace_id` and `span_id` where there are any. `json` off
+    is for people: coloured on a terminal, and tracebacks in lines of their own. A traceback never shows variables; what
+    a database or a validator quotes of a value is redacted everywhere, and so are secrets. The last call wins.
     """
 
     def add_context(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -33,6 +31,10 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
         request_id = current_request_id()
         if request_id is not None:
             event.setdefault("request_id", request_id)
+        span = current_span_ids()
+        if span is not None:
+            event.setdefault("trace_id", span[0])
+            event.setdefault("span_id", span[1])
         return event
 
     shared: list[structlog.typing.Processor] = [
@@ -41,6 +43,8 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        # Of the standard library's traceback module, which knows no variables.
         structlog.processors.format_exc_info,
         _redact,
     ]
@@ -71,14 +75,13 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # A line for every request and every record fetched says nothing that a metric does not say cheaper.
-    for chatty in ("httpx", "httpcore", "aiokafka", "uvicorn.access"):
+    # A line for every request, record fetched or revision says nothing that a metric or a command's own line does not.
+    for chatty in ("alembic", "httpx", "httpcore", "aiokafka", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
 def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name in event.keys() & _SECRET_NAMES:
-        event[name] = "[redacted]"
-    if "exception" in event:
-        event["exception"] = _QUOTED_ROW.sub(r"\1[redacted]", str(event["exception"]))
+    for name, value in event.items():
+        if name not in _INTERNAL:
+            event[name] = redact_value(name, value)
     return event

@@ -56,6 +56,9 @@ class TenancySettings(BaseSettings):
     recheck_seconds: float = Field(
         default=1.0, gt=0, description="how soon a stream ends after its caller has lost the right to it"
     )
+    metrics_top_tenants: int = Field(
+        default=10, ge=0, le=1000, description="how many tenants have metrics by name, the rest are `other`; 0: none"
+    )
     region: str | None = Field(
         default=None, description="where this service runs; tenants that are pinned to another region are refused"
     )

@@ -293,6 +293,7 @@ class Tenancy:
             max_staleness=self.settings.max_staleness_seconds,
             stale_writes=self.settings.stale_writes,
             region=self.settings.region,
+            top_tenants=self.settings.metrics_top_tenants,
             limiting=RequestLimiting(self.limiter, costs),
             metering=None
             if meter_requests is None

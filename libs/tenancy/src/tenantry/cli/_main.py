@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tenantry._errors import StartupRefused, TenantryError
 from tenantry._logging import configure_logging
+from tenantry._tracing import configure_tracing
 from tenantry.cli._roles import ALL, UnknownRole, installed_roles, installed_services, select_roles
 from tenantry.doctor._command import doctor
 
@@ -40,12 +41,18 @@ def serve(
         chosen = select_roles(role, installed_roles(role))
     except UnknownRole as error:
         raise typer.BadParameter(str(error), param_hint="--role") from error
+    name = "tenantry" if len({item.service for item in chosen}) > 1 else chosen[0].service
     configure_logging(
-        "tenantry" if len({item.service for item in chosen}) > 1 else chosen[0].service,
+        name,
         level=os.environ.get("TENANTRY_LOG_LEVEL", "INFO"),
         json=os.environ.get("TENANTRY_LOG_JSON", "true").lower() not in {"0", "false", "no"},
     )
-    run_or_exit(run_roles(chosen))
+
+    async def run() -> None:
+        configure_tracing(name)
+        await run_roles(chosen)
+
+    run_or_exit(run())
 
 
 @app.command()

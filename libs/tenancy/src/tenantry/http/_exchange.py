@@ -56,7 +56,6 @@ class HttpExchange:
         "_send",
         "_serving",
         "_started_at",
-        "_tenant",
         "_watch",
         "cut",
         "finished",
@@ -65,6 +64,7 @@ class HttpExchange:
         "scope",
         "started",
         "status",
+        "tenant",
     )
 
     def __init__(
@@ -83,7 +83,6 @@ class HttpExchange:
         self._request_id = request_id
         self._admission: Admission | None = None
         self._metering: RequestMetering | None = None
-        self._tenant: Tenant | None = None
         self._head: Message | None = None
         self._has_length = False
         self._is_event_stream = False
@@ -97,6 +96,8 @@ class HttpExchange:
         """The same, for a stream while nothing is sent; the task that serves the request is cancelled then."""
         self._serving: asyncio.Task[object] | None = None
         self._watch: Watch | None = None
+        self.tenant: Tenant | None = None
+        """Whose request it is, from when that is known."""
         self.status = _CLIENT_GONE
         self.started = False
         """Whether the application has begun its response."""
@@ -109,10 +110,9 @@ class HttpExchange:
     def metered(self) -> bool:
         return self._metering is not None
 
-    def meter(self, metering: RequestMetering, tenant: Tenant) -> None:
-        """From here on bytes are counted, and the request is recorded as `tenant`'s before its response ends."""
+    def meter(self, metering: RequestMetering) -> None:
+        """From here on bytes are counted, and the request is recorded as its tenant's before its response ends."""
         self._metering = metering
-        self._tenant = tenant
 
     def admitted(self, admission: Admission | None) -> None:
         """From here on the request has a place among those of its tenant, and its response says what is left."""
@@ -247,7 +247,7 @@ class HttpExchange:
         return b"\n\nevent: problem\ndata: " + msgspec.json.encode(document) + b"\n\n"
 
     def _record(self) -> None:
-        metering, tenant = self._metering, self._tenant
+        metering, tenant = self._metering, self.tenant
         if metering is None or tenant is None:
             return
         self._metering = None
@@ -261,9 +261,10 @@ class HttpExchange:
         )
 
     def _observe(self) -> None:
-        self._metrics.observe(
-            route_template(self.scope), self.scope["method"], self.status, time.perf_counter() - self._started_at
-        )
+        seconds = time.perf_counter() - self._started_at
+        self._metrics.observe(route_template(self.scope), self.scope["method"], self.status, seconds)
+        if self.tenant is not None:
+            self._metrics.observe_tenant(self.tenant.id, self.status, seconds)
 
 
 class WebSocketExchange:

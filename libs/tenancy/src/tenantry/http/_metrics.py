@@ -1,8 +1,11 @@
-"""Request metrics with bounded labels: the route's template, never the path, and no tenant."""
+"""Request metrics with bounded labels: the route's template, never the path, and the busiest tenants by name."""
 
 from typing import Final
+from uuid import UUID
 
 from prometheus_client import Counter, Histogram
+
+from tenantry.http._tenant_metrics import TenantMetrics
 
 _REQUESTS: Final = Counter(
     "http_requests_total", "Requests that were answered.", ("service", "route", "method", "status")
@@ -14,14 +17,16 @@ _SECONDS: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class RequestMetrics:
     """The metrics of one service. Label children are looked up once: prometheus_client takes a lock for each."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, top_tenants: int = 0) -> None:
+        """`top_tenants` is how many tenants have metrics of their own; 0 is none, and no `other`."""
         self._service = service
+        self._tenants = TenantMetrics(service, top_tenants) if top_tenants else None
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -33,9 +38,14 @@ class RequestMetrics:
         counter.inc()
         histogram.observe(seconds)
 
+    def observe_tenant(self, tenant_id: UUID, status: int, seconds: float) -> None:
+        """Counts the same request for its tenant."""
+        if self._tenants is not None:
+            self._tenants.observe(tenant_id, status, seconds)
+
     def _create(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         # A client may invent methods; a label value may not be invented.
-        label = method if method in _METHODS else "other"
+        label = method if method in METHODS else "other"
         children = (
             _REQUESTS.labels(self._service, route, label, str(status)),
             _SECONDS.labels(self._service, route, label),

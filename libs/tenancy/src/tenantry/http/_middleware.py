@@ -19,6 +19,7 @@ from tenantry._context import Binding
 from tenantry._directory import TenantDirectory
 from tenantry._errors import InvalidRequest, TenantMismatch, TenantryError, Unavailable
 from tenantry._tenant import Operation, Tenant
+from tenantry._tracing import is_tracing
 from tenantry.http._exchange import HttpExchange, ResponseCut, WebSocketExchange
 from tenantry.http._limiting import OPERATION_KEY, RequestLimiting
 from tenantry.http._metering import RequestMetering
@@ -26,6 +27,7 @@ from tenantry.http._metrics import RequestMetrics
 from tenantry.http._problems import problem
 from tenantry.http._routes import RouteRules
 from tenantry.http._service import OPERATIONAL_PATHS
+from tenantry.http._tracing import server_span
 from tenantry.http._watch import RECHECK_SECONDS, Watch
 from tenantry.identity._identify import CredentialConflict, Identifier, Identity
 from tenantry.identity._principal import Principal, PrincipalKind
@@ -83,6 +85,7 @@ class TenancyMiddleware:
         max_staleness: float = float("inf"),
         stale_writes: StaleWrites = "privileged",
         region: str | None = None,
+        top_tenants: int = 0,
     ) -> None:
         """`public` are routes that need no credential, beside health, metrics and docs.
 
@@ -93,7 +96,7 @@ class TenancyMiddleware:
 
         `recheck_seconds` is how soon a stream ends after its caller has lost the right to it. `staleness` tells how old
         the local state may be; beyond `max_staleness` seconds reads go on and `stale_writes` are refused. Tenants that
-        are pinned to another `region` are refused.
+        are pinned to another `region` are refused. `top_tenants` have metrics of their own.
         """
         self._app = app
         self._directory = directory
@@ -102,7 +105,7 @@ class TenancyMiddleware:
         self._public = RouteRules(dict.fromkeys((*OPERATIONAL_PATHS, *public), True))
         self._operations = RouteRules(operations or {})
         self._administrative = administrative
-        self._metrics = RequestMetrics(service)
+        self._metrics = RequestMetrics(service, top_tenants)
         self._metering = metering
         self._limiting = limiting
         self._recheck_seconds = recheck_seconds
@@ -123,6 +126,17 @@ class TenancyMiddleware:
         request_id, traceparent = _find_ids(scope["headers"])
         exchange = HttpExchange(scope, receive, send, self._metrics, request_id, self._recheck_seconds)
         binding = Binding(request_id, traceparent)
+        try:
+            if is_tracing() and scope["path"] not in OPERATIONAL_PATHS:
+                with server_span(exchange, traceparent):
+                    await self._answer(exchange, binding, receive)
+            else:
+                await self._answer(exchange, binding, receive)
+        finally:
+            binding.release()
+
+    async def _answer(self, exchange: HttpExchange, binding: Binding, receive: Receive) -> None:
+        scope = exchange.scope
         try:
             scope = exchange.scope = self._identifier.route(scope)
             if self._public.find(scope["method"], scope["path"], False):
@@ -151,18 +165,18 @@ class TenancyMiddleware:
                 exchange.status = 500  # what the outermost error handler answers
                 raise
         finally:
-            binding.release()
             if not exchange.finished:
                 exchange.abandon()
             exchange.leave()
 
     async def _let_in(self, scope: Scope, exchange: HttpExchange, tenant: Tenant) -> None:
+        exchange.tenant = tenant
         if self._limiting is not None:
             exchange.admitted(await self._limiting.admit(scope, tenant))
         metering = self._metering
         if metering is not None:
             metering.check()
-            exchange.meter(metering, tenant)
+            exchange.meter(metering)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = Watch(self.readmit, scope, self._recheck_seconds, asyncio.current_task())
