@@ -1,0 +1,36 @@
+"""Commands that the tenant service adds to `tenantry`: the control plane from a terminal, over HTTP alone.
+
+Nothing of the service is imported here but pure functions, so that help and completion come at once.
+"""
+
+import typer
+
+from tenant_service.commands import (
+    audit,
+    config,
+    domains,
+    keys,
+    login,
+    members,
+    offboarding,
+    runs,
+    stores,
+    support,
+    tenants,
+    tiers,
+)
+
+tenants.app.add_typer(runs.app)
+tenants.app.add_typer(offboarding.app)
+
+app = typer.Typer()
+app.add_typer(login.app)
+app.add_typer(tenants.app, name="tenants")
+app.add_typer(config.app, name="config")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
+app.add_typer(tiers.app, name="tiers")
+app.add_typer(stores.app, name="stores")
+app.add_typer(domains.app, name="domains")
+app.add_typer(members.app, name="members")
+app.add_typer(support.app, name="support")

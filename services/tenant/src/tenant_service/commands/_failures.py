@@ -1,0 +1,130 @@
+"""Why a command did not do what it was told, in a line, and what to do next, in another.
+
+CommandFailed           1   the service refused, or what was looked at does not hold
++-- Misused             2   the command line says something that cannot be
++-- Unreachable         3   no answer came
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+from tenant_service.commands._output import printable
+
+if TYPE_CHECKING:
+    import httpx
+
+NEXT_BY_TYPE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "export-not-configured": "offboard with --no-export, or set TENANTRY_EXPORT_URL of the services",
+        "grace-running": "wait until then, or take it back with `tenantry tenants cancel-offboarding`",
+        "idempotency-conflict": "leave --idempotency-key out, or choose another key",
+        "illegal-transition": "`tenantry tenants show` says how the tenant stands, `tenants runs` what is under way",
+        "invalid-client": "check TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET, or the operator file of `make up`",
+        "legal-hold": "lift it with `tenantry tenants legal-hold REF --off`",
+        "no-store": "`tenantry stores list` shows what has room",
+        "not-offboarding": "`tenantry tenants offboard` comes first",
+        "rate-limited": "wait a little and repeat the command",
+        "run-not-stuck": "`tenantry tenants runs` shows what each run is waiting for",
+        "secret-already-shown": "revoke the key that was made (`tenantry keys list`, `keys revoke`) and create another",
+        "slug-taken": "choose another; `tenantry tenants list -q SLUG --all` shows whose it is",
+        "stale-version": "somebody changed it meanwhile: look at it again and repeat the command",
+        "unknown-tier": "`tenantry tiers list` shows those that there are",
+    }
+)
+NEXT_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        HTTPStatus.UNAUTHORIZED: "set TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET, or TENANTRY_OPERATOR_FILE",
+        HTTPStatus.FORBIDDEN: "this credential may not do that; use an operator's (scope `platform`)",
+        HTTPStatus.NOT_FOUND: "`tenantry tenants list` shows the tenants; names and ids are taken to the letter",
+        HTTPStatus.UNPROCESSABLE_ENTITY: "put right what is named, `--help` says what is expected",
+        HTTPStatus.SERVICE_UNAVAILABLE: "the service is up and something it needs is away: repeat the command",
+    }
+)
+
+_errors = Console(stderr=True)
+
+
+class CommandFailed(Exception):
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, reason: str, next_step: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.next_step = next_step
+
+
+class Misused(CommandFailed):
+    exit_code = 2
+
+
+class Unreachable(CommandFailed):
+    exit_code = 3
+
+
+class Refused(CommandFailed):
+    """The service said no; `type` and `status` are of its problem."""
+
+    def __init__(self, reason: str, next_step: str | None = None, *, type: str = "", status: int = 0) -> None:  # noqa: A002 - the problem's word
+        super().__init__(reason, next_step)
+        self.type = type
+        self.status = status
+
+    @classmethod
+    def by(cls, response: "httpx.Response") -> "Refused":
+        """What the problem in `response` says; a body that is no problem is left out."""
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {}
+        if not isinstance(problem, dict):
+            problem = {}
+        status, kind = response.status_code, str(problem.get("type", ""))
+        reason = str(problem.get("title") or f"the service answered {status} {response.reason_phrase}")
+        if detail := problem.get("detail"):
+            reason = f"{reason}: {detail}"
+        if faults := [_fault(each) for each in problem.get("errors", ()) if isinstance(each, dict)]:
+            reason = f"{reason} ({'; '.join(faults)})"
+        return cls(reason, NEXT_BY_TYPE.get(kind, NEXT_BY_STATUS.get(status)), type=kind, status=status)
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    loc = [str(part) for part in fault.get("loc", ())]
+    # "body" says where in the request; whoever typed a command does not think of that.
+    name = ".".join(loc[1:] if loc[:1] in (["body"], ["query"], ["path"]) else loc)
+    return f"{name}: {fault.get('msg', '')}" if name else str(fault.get("msg", ""))
+
+
+def explain(failure: CommandFailed) -> None:
+    """Print it on standard error."""
+    lines = [("bold red", "error", failure.reason), ("bold", "next", failure.next_step)]
+    for style, word, text in lines:
+        if text:
+            _errors.print(f"[{style}]{word}[/]:", printable(text), soft_wrap=True, highlight=False)
+
+
+class Command(TyperCommand):
+    """A command that ends with a failure's exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CommandFailed as failure:
+            explain(failure)
+            raise typer.Exit(failure.exit_code) from None
+
+
+class Group(TyperGroup):
+    """Commands of one noun, whose failures end as those of `Command`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CommandFailed as failure:
+            explain(failure)
+            raise typer.Exit(failure.exit_code) from None
