@@ -8,7 +8,16 @@ from tenantry.events._batches import Handle, Record
 from tenantry.events._consumer import TransactionalConsumer
 from tenantry.events._dead_letters import TooManyInvalidRecords
 from tenantry.events._directory import KafkaDirectory
-from tenantry.events._envelope import Event, InvalidRecord, InvalidRecords, decode, encode, encode_data, format_time
+from tenantry.events._envelope import (
+    Event,
+    InvalidRecord,
+    InvalidRecords,
+    decode,
+    encode,
+    encode_data,
+    format_time,
+    version_of,
+)
 from tenantry.events._offsets import Fenced
 from tenantry.events._outbox import LANES, OutboxEvent, append_outbox, append_outbox_many, lane_of
 from tenantry.events._place_handlers import PLACE_LANES, PROVISION_TENANT, RELEASE_TENANT, place_handlers, place_lane
@@ -86,4 +95,5 @@ __all__ = [
     "place_lane",
     "put_users",
     "state_applied",
+    "version_of",
 ]
