@@ -4,10 +4,9 @@ The requests are generated: a new route is covered from its first day, and one w
 value for fails until somebody says what it names.
 """
 
-import json
-
 import pytest
 from app_openapi import openapi
+from comparable import comparable
 
 from tenantry.http import encode_cursor
 from tenantry.testing import route_operations
@@ -22,19 +21,6 @@ CREATING = [operation for operation in OPERATIONS if operation.method == "POST"]
 def test_the_sweep_has_something_to_sweep():
     assert len(OPERATIONS) >= 10
     assert all((BY_ID, WITHOUT_ID, PAGED, CREATING))
-
-
-def comparable(response):
-    """What a caller could tell two answers apart by, but for the path and the id that the caller itself chose."""
-    headers = {name: value for name, value in response.headers.items() if name not in {"x-request-id", "date"}}
-    body = response.content
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
-        problem = json.loads(body)
-        problem.pop("instance")
-        problem.pop("request_id", None)
-        body = json.dumps(problem, sort_keys=True).encode()
-        headers.pop("content-length")
-    return response.status_code, headers, body
 
 
 @pytest.mark.parametrize("operation", BY_ID, ids=str)

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy import event
 
@@ -104,36 +103,6 @@ async def test_a_chain_that_was_written_anew_has_another_digest(platform):
 
     assert after.broken == ()
     assert after.digest != before.digest
-
-
-@pytest.mark.parametrize("role", ["service", "system", "backup"])
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE system.audit_entry SET actor = 'nobody'",
-        "DELETE FROM system.audit_entry",
-        "TRUNCATE system.audit_entry",
-        "ALTER TABLE system.audit_entry DISABLE ROW LEVEL SECURITY",
-    ],
-)
-async def test_t23_no_role_of_the_service_changes_an_entry(platform, role, statement):
-    await write(platform, uuid7(), 1)
-    async with platform.database.connect(role) as connection:
-        with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError)):
-            await connection.execute(statement)
-
-
-async def test_t23_a_grant_by_mistake_changes_nothing(platform):
-    chain_id = uuid7()
-    await write(platform, chain_id, 1)
-    async with platform.database.connect() as owner, platform.database.connect("system") as connection:
-        await owner.execute("GRANT UPDATE, DELETE ON system.audit_entry TO tenant_system")
-        try:
-            assert await connection.execute("UPDATE system.audit_entry SET actor = 'nobody'") == "UPDATE 0"
-            assert await connection.execute("DELETE FROM system.audit_entry") == "DELETE 0"
-        finally:
-            await owner.execute("REVOKE UPDATE, DELETE ON system.audit_entry FROM tenant_system")
-    assert (await verify(platform, chain_id)).broken == ()
 
 
 async def test_entries_that_come_at_once_make_one_chain(platform):
