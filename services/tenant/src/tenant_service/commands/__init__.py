@@ -19,9 +19,12 @@ from tenant_service.commands import (
     tenants,
     tiers,
 )
+from tenant_service.republishing.command import republish
 
 tenants.app.add_typer(runs.app)
 tenants.app.add_typer(offboarding.app)
+# The one command that goes to the database: it is for when the topics, or what feeds them, are lost.
+tenants.app.command()(republish)
 
 app = typer.Typer()
 app.add_typer(login.app)
