@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         Tier,
     )
     from tenantry._threads import in_tenant_context
-    from tenantry._tracing import configure_tracing
+    from tenantry._tracing import configure_tracing, span
     from tenantry.http import CurrentPrincipal
 
 __all__ = [
@@ -134,6 +134,7 @@ __all__ = [
     "current_tenant_or_none",
     "current_traceparent",
     "in_tenant_context",
+    "span",
     "spawn",
     "tenant_scope",
     "uuid7",
@@ -221,7 +222,7 @@ __getattr__ = lazy_exports(
             "Tier",
         ),
         "_threads": ("in_tenant_context",),
-        "_tracing": ("configure_tracing",),
+        "_tracing": ("configure_tracing", "span"),
         "http": ("CurrentPrincipal",),
     },
 )

@@ -75,8 +75,9 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # A line for every request, record fetched or revision says nothing that a metric or a command's own line does not.
-    for chatty in ("alembic", "httpx", "httpcore", "aiokafka", "uvicorn.access"):
+    # A line for every request, record fetched or revision says nothing that a metric or a command's own line does not,
+    # and SQLAlchemy writes rows, whatever level was asked for.
+    for chatty in ("alembic", "httpx", "httpcore", "aiokafka", "uvicorn.access", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
-Attribute = str | int | float | bool
+Attributes = Mapping[str, str | int | float | bool]
 
-TENANT_ID: Final = "tenant.id"
-SERVICE: Final = "tenantry.service"
+TENANT_ATTRIBUTE: Final = "tenant.id"
+_SERVICE_ATTRIBUTE: Final = "tenantry.service"
 
 _tracer: "Tracer | None" = None
 
@@ -72,9 +72,10 @@ def span(
     *,
     parent: str | None = None,
     links: tuple[str, ...] = (),
-    attributes: Mapping[str, Attribute] | None = None,
+    attributes: Attributes | None = None,
+    current: bool = True,
 ) -> Iterator["Span | None"]:
-    """A span around the block, current inside it; None where nothing is traced.
+    """A span around the block, by default current inside it; None where nothing is traced.
 
     `parent` and `links` are positions in traces (W3C `traceparent`). Without `parent` it is a child of the current
     span. The tenant of the task is an attribute; nothing else of a tenant ever is, and an error is told by its type
@@ -88,13 +89,13 @@ def span(
     from opentelemetry import context, trace  # noqa: PLC0415 - only where tracing is on
     from opentelemetry.trace import Link, SpanKind, StatusCode  # noqa: PLC0415
 
-    found: dict[str, Attribute] = dict(attributes or {})
+    found = dict(attributes or {})
     service = structlog.contextvars.get_contextvars().get("service")
     if service is not None:  # a process may run roles of several
-        found[SERVICE] = str(service)
+        found[_SERVICE_ATTRIBUTE] = str(service)
     tenant = current_tenant_or_none()
     if tenant is not None:
-        found[TENANT_ID] = str(tenant.id)
+        found[TENANT_ATTRIBUTE] = str(tenant.id)
     above = _read(parent) if parent is not None else None
     started = tracer.start_span(
         name,
@@ -103,8 +104,9 @@ def span(
         attributes=found,
         links=[Link(at) for at in map(_read, links) if at is not None],
     )
-    attached = context.attach(trace.set_span_in_context(started))
-    position = _traceparent.set(_write(started))
+    if current:
+        attached = context.attach(trace.set_span_in_context(started))
+        position = _traceparent.set(_write(started))
     try:
         yield started
     except BaseException as error:
@@ -113,8 +115,9 @@ def span(
             started.set_status(StatusCode.ERROR)
         raise
     finally:
-        _traceparent.reset(position)
-        context.detach(attached)
+        if current:
+            _traceparent.reset(position)
+            context.detach(attached)
         started.end()
 
 

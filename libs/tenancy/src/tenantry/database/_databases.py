@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from tenantry._tenant import Tenant
+from tenantry._tracing import TENANT_ATTRIBUTE, Attributes, span
 from tenantry.database._addresses import Addresses
 from tenantry.database._binding import TenantConnection
 from tenantry.database._bulkhead import Bulkhead
@@ -140,9 +141,17 @@ class Databases:
     @asynccontextmanager
     async def _tenant_session(self, tenant: Tenant, *, read_only: bool) -> AsyncIterator[ReadSession]:
         binding = self._addresses.binding(tenant, read_only=read_only)
-        async with self.engine_for(tenant) as engine, open_tenant_session(engine, binding) as session:
-            yield session
-            await session.commit()
+        # One span for the whole of it: statements hold values of rows. Not the current one: whoever uses a session may
+        # end it in another context than it was begun in.
+        attributes: Attributes = {
+            TENANT_ATTRIBUTE: str(tenant.id),
+            "db.system.name": "postgresql",
+            "tenant.session.read_only": read_only,
+        }
+        with span("tenant session", "client", attributes=attributes, current=False):
+            async with self.engine_for(tenant) as engine, open_tenant_session(engine, binding) as session:
+                yield session
+                await session.commit()
 
     @asynccontextmanager
     async def thread_session(

@@ -29,6 +29,7 @@ from tenantry.events._envelope import InvalidRecord
 from tenantry.events._member import Batch, Member, OnAssigned
 from tenantry.events._offsets import Fenced, advance, check_held
 from tenantry.events._settings import KafkaSettings
+from tenantry.events._tracing import span_of_batch
 from tenantry.events._waiting import driver_error, is_away
 
 log = structlog.get_logger(__name__)
@@ -190,7 +191,7 @@ class TransactionalConsumer:
 
     async def _commit(self, batch: Batch, *, careful: bool) -> None:
         invalid: Sequence[InvalidRecord] = ()
-        with SECONDS.labels(self._group).time():
+        with SECONDS.labels(self._group).time(), span_of_batch(self._group, batch.records):
             async with self._engine.begin() as connection:
                 if batch.records:
                     # Begins the transaction on the wire before a handler reaches for the raw driver, and spares the

@@ -7,6 +7,7 @@ from typing import Final
 from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tenantry._redaction import redact
 from tenantry.events._envelope import InvalidRecord
 from tenantry.events._outbox import append_outbox
 from tenantry.events._settings import KafkaSettings
@@ -72,7 +73,7 @@ async def append_dead_letter(
             "offset": record.offset,
             "received_ms": record.timestamp,
             "group": group,
-            "reason": invalid.reason,
+            "reason": redact(invalid.reason),
             "key": _base64(record.key),
             "value": _base64(record.value) if len(record.value or b"") <= _MAX_VALUE_BYTES else None,
             "value_bytes": len(record.value or b""),

@@ -37,11 +37,11 @@ _INSERT_MANY: Final = text(
     WITH inserted AS (
         INSERT INTO system.outbox (id, lane, topic, key, version, tenant_id, type, headers, payload, created_at)
         SELECT event.id, event.lane, event.topic, event.key, event.version, event.tenant_id, event.type,
-               CAST(:headers AS jsonb), event.payload, clock_timestamp()
+               CAST(event.headers AS jsonb), event.payload, clock_timestamp()
         FROM unnest(CAST(:ids AS uuid[]), CAST(:lanes AS smallint[]), CAST(:topics AS text[]), CAST(:keys AS text[]),
                     CAST(:versions AS bigint[]), CAST(:tenant_ids AS uuid[]), CAST(:types AS text[]),
-                    CAST(:payloads AS bytea[]))
-            AS event (id, lane, topic, key, version, tenant_id, type, payload)
+                    CAST(:payloads AS bytea[]), CAST(:headers AS text[]))
+            AS event (id, lane, topic, key, version, tenant_id, type, payload, headers)
     )
     SELECT pg_notify('outbox', wake) FROM unnest(CAST(:wakes AS text[])) AS wake
     """
@@ -57,6 +57,7 @@ class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: Mapping[str, Any] | msgspec.Struct | None
     version: int
     tenant_id: UUID | None = None
+    headers: Mapping[str, str] = {}
 
 
 def lane_of(key: str) -> int:
@@ -119,9 +120,14 @@ async def append_outbox_many(session: AsyncSession | AsyncConnection, events: Se
             "types": [event.type for event in events],
             "payloads": [_payload(event.type, event.key, event.data) for event in events],
             "wakes": [str(lane) for lane in sorted(set(lanes))],
-            "headers": _headers(None),
+            "headers": _headers_of(events),
         },
     )
+
+
+def _headers_of(events: Sequence[OutboxEvent]) -> list[str]:
+    plain = _headers(None)
+    return [_headers(event.headers) if event.headers else plain for event in events]
 
 
 def _headers(given: Mapping[str, str] | None) -> str:

@@ -13,7 +13,7 @@ because compaction keeps the last offset, not the highest version.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from tenantry._backoff import Backoff
 from tenantry.events._envelope import Event, encode
 from tenantry.events._outbox import CHANNEL, LANES
 from tenantry.events._settings import KafkaSettings
+from tenantry.events._tracing import span_of_sent
 from tenantry.events._waiting import is_away, stop_client
 
 log = structlog.get_logger(__name__)
@@ -174,16 +175,20 @@ class OutboxRelay:
 
     async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Row[Any]]) -> None:
         async with producer.transaction():
-            acknowledgements = []
-            for row in rows:
-                key, _, headers = encode(self._event(row))
-                acknowledgements.append(
-                    await producer.send(self._kafka.topic(row.topic), key=key, value=row.payload, headers=headers)
-                )
+            acknowledgements = [await self._send_one(producer, row) for row in rows]
             # The commit does not ask whether the records arrived, so it must wait for them.
             await asyncio.gather(*acknowledgements)
 
-    def _event(self, row: Row[Any]) -> Event:
+    async def _send_one(self, producer: AIOKafkaProducer, row: Row[Any]) -> Awaitable[Any]:
+        headers = _decode_headers(row.headers)
+        with span_of_sent(row.topic, row.tenant_id, headers) as carried:
+            key, _, encoded = encode(self._event(row, carried))
+            sent: Awaitable[Any] = await producer.send(
+                self._kafka.topic(row.topic), key=key, value=row.payload, headers=encoded
+            )
+            return sent
+
+    def _event(self, row: Row[Any], headers: Mapping[str, str]) -> Event:
         return Event(
             id=row.id,
             type=row.type,
@@ -193,5 +198,5 @@ class OutboxRelay:
             time=row.created_at,
             data=None,
             version=row.version,
-            headers=_decode_headers(row.headers),
+            headers=headers,
         )

@@ -16,11 +16,13 @@ import structlog
 from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tenantry import TenantryError
+from tenantry import TenantryError, current_traceparent
+from tenantry._tracing import is_tracing, span
 from tenantry.events._consumer import TransactionalConsumer
 from tenantry.events._envelope import InvalidRecord, InvalidRecords
 from tenantry.events._outbox import OutboxEvent, append_outbox_many
 from tenantry.events._settings import KafkaSettings
+from tenantry.events._tracing import origin_of
 from tenantry.events._waiting import is_away
 
 log = structlog.get_logger(__name__)
@@ -92,12 +94,22 @@ class NotYet(Exception):
 _decode: Final = msgspec.json.Decoder(Request).decode
 
 
-def ack_event(key: str, ack: Ack, tenant_id: UUID | None, *, version: int) -> OutboxEvent:
-    """An answer as a row of the outbox; `key` is that of the request.
+def ack_event(
+    key: str, ack: Ack, tenant_id: UUID | None, *, version: int, traceparent: str | None = None
+) -> OutboxEvent:
+    """An answer as a row of the outbox; `key` is that of the request, `traceparent` where in a trace it was given.
 
     Acks of a key are facts, not states of a document: `version` (the request's offset, a time) only orders them.
     """
-    return OutboxEvent(topic=TENANT_ACKS, key=key, type=ACK_TYPE, data=ack, tenant_id=tenant_id, version=version)
+    return OutboxEvent(
+        topic=TENANT_ACKS,
+        key=key,
+        type=ACK_TYPE,
+        data=ack,
+        tenant_id=tenant_id,
+        version=version,
+        headers={} if traceparent is None else {"traceparent": traceparent},
+    )
 
 
 class RequestResponder:
@@ -195,10 +207,12 @@ class RequestResponder:
         acks = []
         async with slots:
             for record, request in requests:
-                ack = await self._answer(self._handlers[request.kind], request)
-                if ack is None:
-                    continue
-                acks.append(ack_event((record.key or b"").decode(), ack, request.tenant_id, version=record.offset))
+                with span(f"answer {request.kind}", "consumer", parent=origin_of(record)):
+                    ack = await self._answer(self._handlers[request.kind], request)
+                    traceparent = current_traceparent() if is_tracing() else origin_of(record)
+                if ack is not None:
+                    key = (record.key or b"").decode()
+                    acks.append(ack_event(key, ack, request.tenant_id, version=record.offset, traceparent=traceparent))
         return acks
 
     def _request(self, record: "ConsumerRecord[bytes, bytes]") -> Request:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tenantry._tracing import TENANT_ID, span
+from tenantry._tracing import TENANT_ATTRIBUTE, span
 from tenantry.http._exchange import HttpExchange, route_template
 from tenantry.http._metrics import METHODS
 
@@ -25,6 +25,6 @@ def server_span(exchange: HttpExchange, traceparent: str | None) -> Iterator[Non
                 started.set_attribute("http.route", template)
                 started.set_attribute("http.response.status_code", exchange.status)
                 if exchange.tenant is not None:
-                    started.set_attribute(TENANT_ID, str(exchange.tenant.id))
+                    started.set_attribute(TENANT_ATTRIBUTE, str(exchange.tenant.id))
                 if exchange.status >= _FAILED:
                     started.set_attribute("error.type", str(exchange.status))

@@ -1,6 +1,7 @@
 """One turn of the saga worker: claim steps that are due, do their work, say what comes next. One transaction."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from tenant_service.runs.repository import Claimed
 from tenant_service.runs.steps import SagaSettings, StepOutcome, StepWork, Waiting
 from tenant_service.tenants.repository import lock_tenant
 from tenant_service.tenants.service import command_tenant
-from tenantry import TenantryError
+from tenantry import TenantryError, span
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -57,7 +58,8 @@ async def take_turns(
                     one.step.attempt += 1
                     one.step.started_at = now
             await session.flush()
-            outcomes = await _work_on(session, work[name], group, settings, now)
+            with _span(kind, name, group):
+                outcomes = await _work_on(session, work[name], group, settings, now)
             for one, outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, StepFailure):
                     await _fail(session, one, outcome, settings, now)
@@ -70,6 +72,18 @@ async def take_turns(
         claimed = await _go_on(session, finished, now)
     await session.flush()
     return turns
+
+
+def _span(kind: RunKind, name: StepName, group: Sequence[Claimed]) -> AbstractContextManager[object]:
+    """A span of the step: in the trace of its run, or, where it is done for several, linked to theirs."""
+    origins = [origin for one in group if (origin := one.run.data.get(repository.TRACEPARENT)) is not None]
+    title = f"step {kind} {name}"
+    attributes: dict[str, str | int] = {"saga.runs": len(group)}
+    if len(group) == len(origins) == 1:
+        if (tenant_id := group[0].run.tenant_id) is not None:
+            attributes["tenant.id"] = str(tenant_id)
+        return span(title, parent=origins[0], attributes=attributes)
+    return span(title, links=tuple(origins), attributes=attributes)
 
 
 def _by_work(claimed: Sequence[Claimed]) -> Mapping[tuple[RunKind, StepName], list[Claimed]]:

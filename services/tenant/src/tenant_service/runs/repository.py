@@ -35,9 +35,11 @@ from tenant_service.domain.saga import (
     StepState,
 )
 from tenant_service.models import SagaRequestRow, SagaRunRow, SagaStepRow
-from tenantry import NotFound, uuid7
+from tenantry import NotFound, current_traceparent, uuid7
 
 WAKE_CHANNEL = "tenant_saga"
+# Among a run's data: where in a trace it was asked for, so that what its steps cause is part of that trace.
+TRACEPARENT = "traceparent"
 # One place in four.
 NEWEST_SHARE = 4
 
@@ -159,6 +161,8 @@ async def add_runs(session: AsyncSession, wanted: Sequence[NewRun], *, now: date
     """Insert runs as `add_run` inserts one: three statements, however many they are."""
     if not wanted:
         return []
+    traceparent = current_traceparent()
+    origin = {} if traceparent is None else {TRACEPARENT: traceparent}
     runs = [
         SagaRunRow(
             id=uuid7(),
@@ -166,7 +170,7 @@ async def add_runs(session: AsyncSession, wanted: Sequence[NewRun], *, now: date
             subject_id=new.subject_id,
             tenant_id=new.tenant_id,
             state=RunState.RUNNING,
-            data=dict(new.data),
+            data={**new.data, **origin},
             requested_by=new.requested_by,
             created_at=now,
             ended_at=None,

@@ -226,7 +226,9 @@ async def _ask(
     for one, services in to_ask:
         run, step, request_id = one.run, one.step, requests[one.step.run_id].request_id
         kind = kind_of(run)
-        data = dict(run.data) if run.tenant_id is None else {**run.data, **about(tenants[run.tenant_id])}
+        data = {name: value for name, value in run.data.items() if name != repository.TRACEPARENT}
+        if run.tenant_id is not None:
+            data |= about(tenants[run.tenant_id])
         value = {
             "request_id": str(request_id),
             "kind": kind,
@@ -242,9 +244,15 @@ async def _ask(
                 data=value,
                 tenant_id=run.tenant_id,
                 version=numbers[request_id],
+                headers=_origin(run),
             )
         )
     await append_outbox_many(session, events)
+
+
+def _origin(run: SagaRunRow) -> Mapping[str, str]:
+    traceparent = run.data.get(repository.TRACEPARENT)
+    return {} if traceparent is None else {"traceparent": traceparent}
 
 
 async def _tenants(session: AsyncSession, claimed: Sequence[Claimed]) -> Mapping[UUID, Locked]:
