@@ -17,7 +17,7 @@ TRACES := $(if $(LOG),--log '$(LOG)') $(if $(LLM),--llm '$(LLM)')
 # Further arguments: make test ARGS='-k outbox'
 ARGS ?=
 
-.PHONY: help up demo down clean test check fmt bench chaos e2e lock lock-jars setup
+.PHONY: help up demo down clean test check mutants fmt bench chaos e2e lock lock-jars setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ check: $(READY) ## Format, lint, types, import contracts, lock file, known weakn
 	@$(BIN)/python -m tenantry_dev.locks
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml libs services infra/dev
 	@$(BIN)/python -m tenantry_dev.advisories
+
+mutants: $(READY) ## Break the product once for each threat; the tests must notice (ARGS='T1 T5')
+	@exec $(BIN)/python -m tenantry_dev.mutants $(ARGS)
 
 fmt: $(READY) ## Format the code and fix what the linter can fix
 	@$(BIN)/ruff check --fix-only --quiet .
