@@ -61,7 +61,7 @@ def test_the_operators_file_is_closed_and_complete(system: System) -> None:
     path = system.home.operator_file
     document = read_json(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert document.keys() == {"client_id", "client_secret", "urls", "postgres", "kafka"}
+    assert document.keys() == {"client_id", "client_secret", "urls", "postgres", "kafka", "kafka_login"}
     assert document["urls"].keys() == set(SERVICES)
 
 
