@@ -134,6 +134,20 @@ async def test_a_name_that_two_tenants_claim_stays_with_the_one_that_had_it(dire
     assert directory.known == {"1": "a", "2": "b"}
 
 
+async def test_the_order_of_a_listing_gives_nobody_anothers_name(directory):
+    await directory.take({"id": 1, "slug": "a"})
+    assert await directory.take({"id": 3, "slug": "a"}, {"id": 1, "slug": "a"}) == 1
+    assert directory.known == {"1": "a"}
+    assert directory.local.by_slug("a").external_id == "1"
+
+
+async def test_the_name_of_one_who_has_gone_is_free(directory):
+    await directory.take({"id": 1, "slug": "a"}, {"id": 2, "slug": "b"})
+    assert await directory.take({"id": 3, "slug": "a"}, {"id": 2, "slug": "b"}) == 0
+    assert directory.known == {"3": "a", "2": "b"}
+    assert directory.local.by_slug("a").external_id == "3"
+
+
 async def test_names_can_be_exchanged(directory):
     await directory.take({"id": 1, "slug": "a"}, {"id": 2, "slug": "b"})
     await directory.take({"id": 1, "slug": "b"}, {"id": 2, "slug": "a"})

@@ -55,7 +55,7 @@ class ListedTenants:
         for tier in listing.tiers or ():
             self._take_tier(tier)
         tenants, faults = await self._read(listing.records)
-        faults += self._drop_doubles(tenants)
+        faults += self._drop_doubles(tenants, others_stay=not listing.complete or bool(faults))
         for number, tenant in enumerate(tenants.values()):
             self._take_tenant(tenant)
             if number % _RECORDS_AT_ONCE == 0:
@@ -85,33 +85,42 @@ class ListedTenants:
                 await asyncio.sleep(0)
         return tenants, faults
 
-    def _drop_doubles(self, tenants: dict[TenantId, Tenant]) -> list[str]:
-        """Takes out whoever claims what another tenant has: two tenants under one name must never be one."""
+    def _drop_doubles(self, tenants: dict[TenantId, Tenant], *, others_stay: bool) -> list[str]:
+        """Takes out whoever claims what another tenant has: two tenants under one name must never be one.
+
+        `others_stay` is whether tenants of whom this listing says nothing keep what they have.
+        """
         owners: dict[tuple[str, str], TenantId] = {}
         doubles: dict[TenantId, str] = {}
         for tenant in tenants.values():
-            for kind, value in _claims(tenant):
-                owner = owners.setdefault((kind, value), tenant.id)
-                if owner == tenant.id:
-                    owner = self._known_owner(kind, value, tenants) or owner
+            for claim in _claims(tenant):
+                owner = self._holder(claim, tenants, others_stay=others_stay) or owners.setdefault(claim, tenant.id)
                 if owner != tenant.id:
-                    doubles[tenant.id] = f"{kind} of {tenant.id} is that of {owner}"
+                    doubles[tenant.id] = f"{claim[0]} of {tenant.id} is that of {owner}"
         for tenant_id in doubles:
             del tenants[tenant_id]
         return list(doubles.values())
 
-    def _known_owner(self, kind: str, value: str, listed: Mapping[TenantId, Tenant]) -> TenantId | None:
-        """Who has it, of those of whom this listing says nothing."""
+    def _holder(
+        self, claim: tuple[str, str], listed: Mapping[TenantId, Tenant], *, others_stay: bool
+    ) -> TenantId | None:
+        """The tenant that has it already and keeps it."""
+        if not len(self._directory):
+            return None
+        kind, value = claim
         find = {"slug": self._directory.by_slug, "domain": self._directory.by_domain}.get(kind, self._directory.resolve)
         known = find(value)
-        return None if known is None or known.id in listed else known.id
+        if known is None:
+            return None
+        keeps = claim in _claims(listed[known.id]) if known.id in listed else others_stay
+        return known.id if keeps else None
 
     def _take_tenant(self, tenant: Tenant) -> None:
         known = self._directory.get(tenant.id)
-        version = 1 if known is None else known.version
-        current = msgspec.structs.replace(tenant, version=version)
-        if current != known:
-            self._directory.upsert(msgspec.structs.replace(tenant, version=version + 1))
+        if known is None:
+            self._directory.upsert(tenant)
+        elif msgspec.structs.replace(tenant, version=known.version) != known:
+            self._directory.upsert(msgspec.structs.replace(tenant, version=known.version + 1))
 
     def _take_tier(self, tier: Tier) -> None:
         known = self._directory.tier(tier.name)

@@ -35,7 +35,7 @@ class TenantFields(msgspec.Struct, frozen=True, kw_only=True):
     statuses: dict[str, TenantStatus] = msgspec.field(default_factory=dict)
 
     def tenant(self, record: Mapping[str, Any]) -> Tenant:
-        """The tenant of a record, as version 0. Raises `ValueError` or `TypeError`, which name the field.
+        """The tenant of a record, as version 1. Raises `ValueError` or `TypeError`, which name the field.
 
         A state that nobody has explained is a suspension: nothing fails open.
         """
@@ -57,7 +57,7 @@ class TenantFields(msgspec.Struct, frozen=True, kw_only=True):
             tier=_text(record, self.tier) or DEFAULT_TIER,
             region=_text(record, self.region),
             domains=_domains(record.get(self.domains)),
-            version=0,
+            version=1,
             created_at=_instant(record.get(self.created_at)),
         )
 

@@ -1,6 +1,7 @@
 """The local state that every service has from the state topics: tenants, tiers, keys, credentials, configuration."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
@@ -46,7 +47,7 @@ class KafkaDirectory:
         self.config = ConfigStore()
         self.flags = FlagStore(self.config)
         # A relay that died before it could delete publishes again: a revoked credential must not come back for that.
-        self._versions: dict[tuple[str, bytes], int] = {}
+        self._versions: dict[str, dict[bytes, int]] = defaultdict(dict)
         self._waiters: set[tuple[Callable[[], bool], asyncio.Future[None]]] = set()
         self._apply_by_topic = {
             kafka.topic(TENANT_STATE): self._apply_tenant,
@@ -97,15 +98,15 @@ class KafkaDirectory:
         if record.key is None:
             raise InvalidRecord(record, "no key")
         version = version_of(record)
-        place = (record.topic, record.key)
-        if version is not None and version <= self._versions.get(place, -1):
+        versions = self._versions[record.topic]
+        if version is not None and version <= versions.get(record.key, -1):
             return
         try:
             self._apply_by_topic[record.topic](record.key, record.value)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidRecord(record, str(error)) from error
         if version is not None:
-            self._versions[place] = version
+            versions[record.key] = version
 
     def _apply_tenant(self, key: bytes, value: bytes | None) -> None:
         if value is None:

@@ -18,6 +18,7 @@ from tenantry.events._waiting import stop_client
 log = structlog.get_logger(__name__)
 
 SKIPPED = Counter("state_records_skipped_total", "Documents of a state topic that could not be read", ["topic"])
+UNREAD = Gauge("tenantry_directory_lag_records", "Records that a local copy of state topics has not read", ["topics"])
 LAG_SECONDS = Gauge("state_lag_seconds", "How old the local copy of a state topic may be", ["topics"])
 
 _POLL_MS: Final = 500
@@ -156,11 +157,19 @@ class StateReader:
 
     async def _note_age(self, consumer: AIOKafkaConsumer) -> None:
         oldest: float | None = None
+        behind = 0
+        is_known = True
         for partition in consumer.assignment():
             answered = consumer.last_poll_timestamp(partition)
             unread = (consumer.last_stable_offset(partition) or 0) - await consumer.position(partition)
-            if answered is None or (unread > 0 and partition not in self._stalled):
-                return
-            oldest = answered if oldest is None else min(oldest, answered)
+            if unread > 0 and partition not in self._stalled:
+                behind += unread
+            if answered is None:
+                is_known = False
+            else:
+                oldest = answered if oldest is None else min(oldest, answered)
+        UNREAD.labels(self._name).set(behind)
+        if behind or not is_known:
+            return
         self._current_at = time.time() if oldest is None else oldest / 1000
         LAG_SECONDS.labels(self._name).set(self.lag_seconds)
