@@ -214,15 +214,14 @@ def _edit(api: ControlPlane, path: str, edit: Any, *, force: bool) -> Any:
     raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
 
-def _present(api: ControlPlane, path: str) -> tuple[dict[str, Any], int]:
+def _present(api: ControlPlane, path: str) -> tuple[dict[str, Any], int | None]:
+    """What the layer says, and in which version; a layer that says nothing has none that could be demanded."""
     try:
         layer = api.get(path)
     except Refused as failure:
         if failure.status != HTTPStatus.NOT_FOUND:
             raise
-        # It says nothing, or its namespace is not known: then this is refused, too.
-        newest = api.get(f"{path}/versions", limit=1)["items"]
-        return {}, newest[0]["version"] if newest else 0
+        return {}, None
     return layer["document"], layer["version"]
 
 
