@@ -23,7 +23,7 @@ COMMANDS = "tenantry.commands"
 
 log = structlog.get_logger(__name__)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tenantry: the multi-tenant backbone.")
+app = typer.Typer(no_args_is_help=True, help="Tenantry: the multi-tenant backbone.")
 topics = typer.Typer(no_args_is_help=True, help="Make the topics in Kafka.")
 app.add_typer(topics, name="topics")
 app.command()(doctor)
