@@ -1,5 +1,6 @@
 """What commands print and end with. The service is a transport that answers from a table."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tenant_service.commands import _client, app, members, stores, tenants
+from tenant_service.commands._arguments import complete_tenants
 from tenant_service.commands._client import ControlPlane, Credentials, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
 from tenant_service.commands._output import printable
@@ -216,6 +218,65 @@ def test_a_part_of_an_address_stays_one():
     for part in ("", ".", ".."):
         with pytest.raises(Misused):
             path_of("v1", part)
+
+
+def test_completion_offers_slugs_and_is_silent_where_nobody_answers(run, monkeypatch):
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"items": [TENANT, {**TENANT, "slug": "big-acme"}], "next_cursor": None})
+
+    run(answer, "--help")
+    assert complete_tenants("ac") == ["acme"]
+
+    def away(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    run(away, "--help")
+    assert complete_tenants("ac") == []
+    monkeypatch.delenv("TENANTRY_CLIENT_ID")
+    monkeypatch.setenv("TENANTRY_OPERATOR_FILE", "/nowhere")
+    assert complete_tenants("ac") == []
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_downloaded_file_is_whole_and_right_or_not_there(run, tmp_path, right):
+    content = b"rows"
+    file = {
+        "service": "app",
+        "table": "document",
+        "rows": 1,
+        "file": "document.ndjson.gz",
+        "bytes": 4,
+        "sha256": hashlib.sha256(content if right else b"others").hexdigest(),
+    }
+    export = {"id": "e", "kind": "export", "state": "succeeded", "steps": [], "files": [file]}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "/files/" in request.url.path:
+            return httpx.Response(200, content=content)
+        if request.url.path.endswith("/runs"):
+            return httpx.Response(200, json={"items": [export], "next_cursor": None})
+        if "/export" in request.url.path:
+            return httpx.Response(200, json=export)
+        return httpx.Response(200, json=TENANT)
+
+    result = run(answer, "tenants", "export", TENANT["id"], "--to", str(tmp_path))
+    assert result.exit_code == (0 if right else 1)
+    assert [path.name for path in (tmp_path / "app").iterdir()] == (["document.ndjson.gz"] if right else [])
+
+
+@pytest.mark.parametrize("line", ["{", "{}", '"text"', "[]"])
+def test_a_line_that_is_no_entry_is_named(run, tmp_path, line):
+    file = tmp_path / "trail.ndjson"
+    file.write_text(line + "\n")
+    result = run(lambda _request: httpx.Response(500), "audit", "verify", "--file", str(file))
+    assert result.exit_code == 1
+    assert "line 1" in result.stderr
+
+
+def test_what_answers_is_the_service_or_said_not_to_be(run):
+    result = run(lambda _request: httpx.Response(200, text="<html>"), "tenants", "list")
+    assert result.exit_code == 1
+    assert "is not the tenant service" in result.stderr
 
 
 def test_what_is_printed_is_what_is_there():

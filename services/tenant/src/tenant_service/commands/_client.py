@@ -169,8 +169,12 @@ class ControlPlane:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
     ) -> Any:
-        def request(authorization: Mapping[str, str]) -> "httpx.Response":
+        try:
             content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        except ValueError as error:
+            raise Misused(f"that cannot be sent: {error}") from None
+
+        def request(authorization: Mapping[str, str]) -> "httpx.Response":
             sent = {**(headers or {}), **authorization, "Content-Type": "application/json"}
             return self.http.request(method, path, content=content, headers=sent, params=params)
 
@@ -180,7 +184,15 @@ class ControlPlane:
             response = self._attempt(lambda: request(self._authorization()), repeatable=repeatable)
         if not response.is_success:
             raise Refused.by(response)
-        return response.json() if response.content else None
+        return self._read(response) if response.content else None
+
+    def _read(self, response: "httpx.Response") -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise CommandFailed(
+                f"what answers at {self.credentials.url} is not the tenant service", "set TENANTRY_TENANT_URL"
+            ) from None
 
     def _authorization(self) -> dict[str, str]:
         if self._token is None or monotonic() > self._renew_at:
@@ -193,7 +205,7 @@ class ControlPlane:
             response = self._attempt(lambda: self.http.post("/oauth/token", data=grant), repeatable=True)
             if not response.is_success:
                 raise Refused.by(response)
-            answer = response.json()
+            answer = self._read(response)
             self._token = str(answer["access_token"])
             self._renew_at = monotonic() + answer["expires_in"] - _RENEW_SECONDS
         return {"Authorization": f"Bearer {self._token}"}

@@ -145,7 +145,7 @@ def _trail(api: ControlPlane, reference: str | None, *, platform: bool) -> str:
 def _verify_file(file: Path) -> dict[str, Any]:
     """What the service says of chains, of those in an export. Raises `CommandFailed` for a line that is no entry."""
     chains: dict[UUID, list[Link]] = {}
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8", errors="replace") as lines:
         for link in _links(file, lines):
             chains.setdefault(link.entry.chain_id, []).append(link)
     if not chains:
@@ -184,6 +184,10 @@ def _links(file: Path, lines: Iterable[str]) -> Iterable[Link]:
 
 def _link(told: dict[str, Any]) -> Link:
     actor = told["actor"]
+    if not (
+        isinstance(told["position"], int) and isinstance(told["detail"], dict) and isinstance(told["context"], dict)
+    ):
+        raise TypeError("position, detail or context is of another type")
     entry = Entry(
         id=UUID(told["id"]),
         chain_id=UUID(told["chain_id"]),
