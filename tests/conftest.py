@@ -42,6 +42,16 @@ def pytest_report_header(config):
     return f"services: {backend.kind} ({backend.reason})"
 
 
+@pytest.fixture(autouse=True)
+def _no_secret_is_logged():
+    """Fails a test in which a secret that a fixture has made stands in a log record as it would be written."""
+    from secret_watch import watching
+
+    with watching() as found:
+        yield
+    assert not found, f"a secret was logged by {', '.join(sorted(set(found)))}"
+
+
 @pytest.fixture(scope="session")
 def anyio_backend():
     return "asyncio", {"use_uvloop": False}

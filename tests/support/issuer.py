@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
+from secret_watch import watched
 
 ISSUER = "https://tenant.test"
 
@@ -54,7 +55,8 @@ class Issuer:
             **(claims or {}),
         }
         payload = {name: value for name, value in payload.items() if value is not None}
-        return jwt.encode({"alg": "ES256", "kid": self.kid, "typ": "JWT", **(header or {})}, payload, self._key)
+        head = {"alg": "ES256", "kid": self.kid, "typ": "JWT", **(header or {})}
+        return watched(jwt.encode(head, payload, self._key))
 
 
 Mode = Literal["ok", "down", "garbage", "slow", "huge", "redirect", "empty", "symmetric", "foreign"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from secret_watch import watched
 
 from tenant_service.app import create_app
 from tenant_service.domains.resolver import FixedResolver
@@ -79,7 +80,7 @@ class People:
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": SECRET}
         answer = await self.http.post("/oauth/token", data={**form, "audience": "tenant"})
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
+        return watched(str(answer.json()["access_token"]))
 
     async def tenant(self, *, active: bool = True, **wanted: Any) -> str:
         """The id of a new tenant."""
@@ -116,7 +117,7 @@ class People:
         http = await self.client()
         answer = await http.post("/v1/sessions", json={"code": code})
         assert answer.status_code == 201, answer.text
-        secret = answer.cookies[SESSION_COOKIE]
+        secret = watched(answer.cookies[SESSION_COOKIE])
         # The cookie is for https alone, which this client does not speak.
         http.headers["Cookie"] = f"{SESSION_COOKIE}={secret}"
         http.headers["X-CSRF-Token"] = answer.json()["csrf_token"]

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from secret_watch import watched
 from sqlalchemy import event
 from tenacity.wait import wait_fixed
 
@@ -165,7 +166,7 @@ def make_ack() -> Callable[..., Ack]:
 
 MASTER_KEY = base64.b64encode(bytes(range(32))).decode()
 ISSUER = "http://tenant.test"
-SECRETS = {"operator": "operator-secret", "app": "app-secret", "reader": "reader-secret"}
+SECRETS = {name: watched(f"{name}-secret") for name in ("operator", "app", "reader")}
 CLIENTS = [
     {"client_id": "operator", "scopes": ["platform"], "audiences": ["tenant", "usage", "billing", "app"]},
     {"client_id": "app", "scopes": ["service"], "audiences": ["usage", "tenant"]},
@@ -190,7 +191,7 @@ class Api:
         }
         answer = await self.http.post("/oauth/token", data=form)
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
+        return watched(str(answer.json()["access_token"]))
 
     async def sign_in(self, client_id: str = "operator") -> None:
         """Every later request carries this client's token."""

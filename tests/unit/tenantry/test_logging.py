@@ -133,6 +133,8 @@ async def test_lines_of_a_role_say_which(capsys):
         ('invalid input syntax for type uuid: "Eve"', "Eve"),
         ("[SQL: SELECT 1]\n[parameters: ('Eve',)]", "Eve"),
         ("body.title Input should be [type=x, input_value='Eve, her [own]', input_type=str]", "Eve"),
+        ("invalid UUID 'Eve': length must be between 32..36 characters, got 3", "Eve"),
+        ("invalid literal for int() with base 10: 'Eve'", "Eve"),
         ("key tk_0198a0_abcdefghijklmnop was sent", "abcdefghijklmnop"),
         ("session=ts_abcdefghijklmnop", "abcdefghijklmnop"),
         ("Authorization: Bearer abc.def-ghi", "abc.def"),
@@ -195,4 +197,10 @@ def test_a_line_names_the_trace_that_it_belongs_to(capsys):
 def test_migrations_say_nothing_of_their_own(capsys):
     configure_logging("tenantry", json=False)
     logging.getLogger("alembic.runtime.migration").info("Context impl PostgresqlImpl.")
+    assert capsys.readouterr().out == ""
+
+
+def test_sqlalchemy_writes_no_rows_at_any_level(capsys):
+    configure_logging("usage", level="DEBUG")
+    logging.getLogger("sqlalchemy.engine.Engine").debug("Row %r", ("Eve",))
     assert capsys.readouterr().out == ""

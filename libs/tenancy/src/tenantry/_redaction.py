@@ -29,6 +29,11 @@ _PATTERNS: Final = tuple(
         # pydantic and FastAPI: "[type=int_parsing, input_value='…', input_type=str]".
         r"(\binput_value=).*(?=, input_type=)",
         r"(\binput_value=)(?!\[redacted\]).*",
+        # Python and asyncpg's codecs: "invalid literal for int() with base 10: 'value'", "invalid UUID 'value': …".
+        (
+            r"(\b(?:invalid literal for|could not convert string to|invalid UUID|Invalid isoformat string|time data"
+            r"|unconverted data remains)[^'\"\n]{0,60}).*"
+        ),
         # Ours: API keys, sessions.
         r"\bt[ks]_[A-Za-z0-9_\-]{8,}",
         # JWT, signed or encrypted, whole or cut off.

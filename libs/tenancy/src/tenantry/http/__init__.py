@@ -2,7 +2,6 @@
 
 from tenantry.http._body_limit import DEFAULT_MAX_BODY_BYTES, BodyLimitMiddleware
 from tenantry.http._calls import ServiceTransport
-from tenantry.http._exchange import route_template
 from tenantry.http._idempotency import IdempotentRoute, delete_expired_idempotency_keys, idempotent
 from tenantry.http._limiting import Cost, RequestLimiting, by_length
 from tenantry.http._metering import DEFAULT_EVENT_TYPE, RequestMetering
@@ -10,7 +9,7 @@ from tenantry.http._metrics import RequestMetrics
 from tenantry.http._middleware import IDENTITY_KEY, StaleWrites, StateStale, TenancyMiddleware
 from tenantry.http._pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from tenantry.http._problems import PROBLEM_MEDIA_TYPE, MalformedJson, install_problem_handlers, problem
-from tenantry.http._routes import RouteRules
+from tenantry.http._routes import RouteRules, route_template
 from tenantry.http._scopes import CurrentPrincipal, current_principal, require_scope
 from tenantry.http._service import OPERATIONAL_PATHS, ReadinessCheck, add_operational_routes, service_app
 from tenantry.http._versions import ExpectedVersion, etag, expected_version, if_match

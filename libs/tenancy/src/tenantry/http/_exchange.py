@@ -16,6 +16,7 @@ from tenantry.http._metering import RequestMetering
 from tenantry.http._metrics import RequestMetrics
 from tenantry.http._privacy import private_headers
 from tenantry.http._problems import problem
+from tenantry.http._routes import route_template
 from tenantry.http._watch import RECHECK_SECONDS, Readmit, Watch, count_ended
 from tenantry.limits import Admission
 
@@ -23,7 +24,6 @@ log = structlog.get_logger(__name__)
 
 _CLIENT_GONE: Final = 499
 _POLICY_VIOLATION: Final = 1008
-_NO_ROUTE: Final = "none"
 _EVENT_STREAM: Final = b"text/event-stream"
 
 Recheck = Callable[[Scope], object]
@@ -323,14 +323,3 @@ class WebSocketExchange:
         if not self._closed:
             self._closed = True
             await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.type})
-
-
-def route_template(scope: Scope) -> str:
-    """The path of the matched route with its parameters' names, such as `/v1/documents/{id}`; `none` without one."""
-    route = scope.get("route")
-    if route is None:
-        return _NO_ROUTE
-    # A route of an included router knows its path without the prefix; what was matched is kept beside it.
-    matched = scope.get("fastapi", {}).get("effective_route_context") or route
-    path = getattr(matched, "path_format", None) or getattr(route, "path", _NO_ROUTE)
-    return f"{scope.get('root_path', '')}{path}"

@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from tenantry._context import current_tenant_or_none
 from tenantry._errors import IdempotencyConflict, MalformedRequest, SecretAlreadyShown
-from tenantry.http._exchange import route_template
+from tenantry.http._routes import route_template
 from tenantry.http._scopes import CurrentPrincipal
 from tenantry.identity import Principal
 

@@ -257,13 +257,18 @@ class TenancyMiddleware:
         REFUSALS.labels(self._service, error.type).inc()
         if isinstance(error, _SUSPICIOUS):
             client = scope.get("client")
-            log.warning("request_refused", type=error.type, path=scope["path"], client=client and client[0])
+            log.warning("request_refused", type=error.type, path=_resource(scope["path"]), client=client and client[0])
 
 
 def _is_privileged(principal: Principal) -> bool:
     return principal.kind is PrincipalKind.SUPPORT or not principal.scopes.isdisjoint(
         (Granted.PLATFORM, Granted.TENANT_ADMIN)
     )
+
+
+def _resource(path: str) -> str:
+    """The beginning of a path, such as `/v1/documents`; what follows are ids and names that tenants have chosen."""
+    return "/".join(path.split("/", 3)[:3])
 
 
 def _check_text(scope: Scope) -> None:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from tenantry._errors import FieldError, InvalidRequest, MalformedRequest, TenantryError, Unavailable
 from tenantry.database._errors import MissingUrl
 from tenantry.database._outage import find_outage
+from tenantry.http._routes import route_template
 
 log = structlog.get_logger(__name__)
 
@@ -120,12 +121,12 @@ async def _on_possible_outage(request: Request, error: Exception) -> Response:
     outage = find_outage(error)
     if outage is None:
         return await _on_unexpected_error(request, error)
-    log.warning("database_away", method=request.method, path=request.url.path, error=outage)
+    log.warning("database_away", method=request.method, route=route_template(request.scope), error=outage)
     return problem(Unavailable("The database cannot do this now; try again.", retry_after=1), request.url.path)
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> Response:
-    log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
+    log.error("unexpected_error", method=request.method, route=route_template(request.scope), exc_info=error)
     return problem(
         TenantryError("Something went wrong on our side; it has been logged."),
         request.url.path,

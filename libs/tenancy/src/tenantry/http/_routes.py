@@ -1,11 +1,14 @@
-"""Values that hold for some routes, told by method and path before routing has happened."""
+"""Routes by name: the one that was matched, and values for some of them, found before any is."""
 
 import re
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from starlette.types import Scope
 
 Value = TypeVar("Value")
 
+_NO_ROUTE: Final = "none"
 _PARAMETER = re.compile(r"\\\{[A-Za-z_]\w*\\\}")
 
 
@@ -46,3 +49,14 @@ def _compile(path: str) -> re.Pattern[str]:
     below = path.endswith("/*")
     text = _PARAMETER.sub("[^/]+", re.escape(path[:-2] if below else path))
     return re.compile(text + "(?:/.*)?" if below else text)
+
+
+def route_template(scope: Scope) -> str:
+    """The path of the matched route with its parameters' names, such as `/v1/documents/{id}`; `none` without one."""
+    route = scope.get("route")
+    if route is None:
+        return _NO_ROUTE
+    # A route of an included router knows its path without the prefix; what was matched is kept beside it.
+    matched = scope.get("fastapi", {}).get("effective_route_context") or route
+    path = getattr(matched, "path_format", None) or getattr(route, "path", _NO_ROUTE)
+    return f"{scope.get('root_path', '')}{path}"

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from tenantry._tracing import TENANT_ATTRIBUTE, span
-from tenantry.http._exchange import HttpExchange, route_template
+from tenantry.http._exchange import HttpExchange
 from tenantry.http._metrics import METHODS
+from tenantry.http._routes import route_template
 
 _FAILED: Final = 500
 
