@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import httpx
@@ -16,6 +17,7 @@ from tenant_service.commands._arguments import complete_tenants
 from tenant_service.commands._client import ControlPlane, Credentials, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
 from tenant_service.commands._output import printable
+from tenant_service.domain.audit_chain import Entry, before_the_first, content_hash, link
 from tenant_service.domain.placement import StoreState
 from tenant_service.domain.roles import Role
 from tenant_service.domain.suspension import REASONS_BY_HAND
@@ -159,8 +161,17 @@ def test_what_may_have_been_done_is_not_sent_again():
 
 
 def test_a_token_that_is_refused_is_fetched_anew_once():
-    answers = [problem(401, "unauthenticated"), httpx.Response(200, json={})]
-    assert plane(lambda _request: answers.pop(0)).get("/v1/tiers") == {}
+    tokens = iter(("old", "new"))
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/oauth/token":
+            return httpx.Response(200, json={"access_token": next(tokens), "expires_in": 300})
+        known = request.headers["Authorization"] == "Bearer new"
+        return httpx.Response(200, json={}) if known else problem(401, "unauthenticated")
+
+    http = httpx.Client(base_url="http://tenant.test", transport=httpx.MockTransport(respond))
+    api = ControlPlane(http, Credentials("http://tenant.test", "operator", "secret"), lambda _seconds: None)
+    assert api.get("/v1/tiers") == {}
     with pytest.raises(Refused) as refused:
         plane(lambda _request: problem(401, "unauthenticated")).get("/v1/tiers")
     assert "TENANTRY_CLIENT_ID" in str(refused.value.next_step)
@@ -262,6 +273,58 @@ def test_a_downloaded_file_is_whole_and_right_or_not_there(run, tmp_path, right)
     result = run(answer, "tenants", "export", TENANT["id"], "--to", str(tmp_path))
     assert result.exit_code == (0 if right else 1)
     assert [path.name for path in (tmp_path / "app").iterdir()] == (["document.ndjson.gz"] if right else [])
+
+
+def exported(chain_id: UUID, length: int) -> list[dict[str, object]]:
+    """A chain as the service exports it."""
+    lines, previous = [], before_the_first(chain_id)
+    for position in range(1, length + 1):
+        at = datetime(2026, 1, position, tzinfo=UTC)
+        entry = Entry(
+            UUID(int=position), chain_id, at, "operator", "operator", "c", None, "a.b", "t", {"n": 1.5}, None, {}
+        )
+        content = content_hash(entry)
+        previous = link(previous, position, content)
+        lines.append(
+            {
+                "chain_id": str(chain_id),
+                "position": position,
+                "id": str(entry.id),
+                "occurred_at": at.isoformat(),
+                "actor": {"subject": "operator", "kind": "operator", "credential_id": "c", "impersonator": None},
+                "action": "a.b",
+                "target": "t",
+                "detail": {"n": 1.5},
+                "request_id": None,
+                "context": {},
+                "content_hash": content.hex(),
+                "hash": previous.hex(),
+            }
+        )
+    return lines
+
+
+def test_an_export_is_checked_without_any_service(run, tmp_path):
+    file = tmp_path / "trail.ndjson"
+    # Two trails in one file, whatever stands first.
+    lines = exported(UUID(int=9), 3) + exported(UUID(int=5), 2)
+
+    def verify(*more: str, of: list[dict[str, object]] = lines):
+        file.write_text("".join(json.dumps(line) + "\n" for line in of))
+        return run(lambda _request: httpx.Response(500), "audit", "verify", "--file", str(file), "--json", *more)
+
+    found = json.loads(verify().stdout)
+    assert (found["ok"], found["chains"], found["entries"]) == (True, 2, 5)
+    assert verify("--expect", found["digest"]).exit_code == 0
+
+    forged = verify(of=[*lines[:1], {**lines[1], "detail": {"n": 2}}, *lines[2:]])
+    assert forged.exit_code == 1
+    assert "position 2" in forged.stderr
+    assert str(UUID(int=2)) in forged.stderr
+    assert "position 2" in verify(of=[lines[0], *lines[2:]]).stderr
+    # What is cut at its end holds; only the digest that was kept shows it.
+    assert verify(of=lines[:-1]).exit_code == 0
+    assert verify("--expect", found["digest"], of=lines[:-1]).exit_code == 1
 
 
 @pytest.mark.parametrize("line", ["{", "{}", '"text"', "[]"])
