@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import secrets
+import sys
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -181,3 +184,36 @@ async def test_a_change_that_is_under_way_is_waited_for(api, kafka, database, to
             "SELECT version FROM system.outbox WHERE topic = $1 AND key = $2", TENANTS, str(told["tenant_id"])
         )
     assert [row["version"] for row in rows] == [version]
+
+
+async def test_the_command_says_what_differs_and_puts_it_right(api, kafka, database, told):
+    async def run(*options):
+        process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-c",
+                "from tenantry.cli import main; main()",
+                "tenants",
+                "republish",
+                "--json",
+                *options,
+            ),
+            env={
+                **os.environ,
+                **database.environment(),
+                "TENANTRY_KAFKA_BOOTSTRAP": kafka.kafka_bootstrap,
+                "TENANTRY_TOPIC_PREFIX": kafka.topic_prefix,
+            },
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        return process.returncode, json.loads(output[output.index(b"{\n") :])
+
+    code, said = await run("--check")
+    missing = sum(each["keys"] for each in said["differences"])
+    assert (code, said["published"], said["ahead"]) == (1, 0, [])
+    assert missing >= 6
+    code, said = await run()
+    assert (code, said["published"]) == (0, missing)
+    await relay(database, kafka)
+    assert await run("--check") == (0, {"published": 0, "differences": [], "ahead": []})
