@@ -184,7 +184,10 @@ async def test_tiers_are_versioned(api, platform):
     stale = await api.http.put(path, json=body, headers={"If-Match": '"1"'})
     assert stale.status_code == 412
     versions = (await api.http.get(f"{path}/versions")).json()["items"]
-    assert [(tier["version"], tier["limits"]) for tier in versions] == [(2, {"concurrency": 4}), (1, {"concurrency": 3})]
+    assert [(tier["version"], tier["limits"]) for tier in versions] == [
+        (2, {"concurrency": 4}),
+        (1, {"concurrency": 3}),
+    ]
     published = await platform.outbox("platform.state.v1", "tier/silver")
     assert [row["payload"]["version"] for row in published] == [1, 2]
     assert [row["type"] for row in await platform.outbox("platform.state.v1", "tier/standard")]

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from obstore.store import LocalStore
+from tests.integration.tenant.conftest import START, ack
 
 from tenant_service.audit import PLATFORM_CHAIN
 from tenant_service.audit.service import verify
@@ -18,7 +19,6 @@ from tenant_service.runs.work import WORK
 from tenantry import ManualClock
 from tenantry.events import LATER, Request
 from tenantry.offboarding import OffboardingWorker, offboarding_handlers
-from tests.integration.tenant.conftest import START, ack
 
 GRACE = timedelta(days=30)
 

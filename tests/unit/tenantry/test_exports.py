@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-PUBLIC = ["tenantry", "tenantry.identity", "tenantry.http", "tenantry.cli", "tenantry.config", "tenantry.features", "tenantry.database", "tenantry.events"]
+PUBLIC = [
+    "tenantry",
+    "tenantry.identity",
+    "tenantry.http",
+    "tenantry.cli",
+    "tenantry.config",
+    "tenantry.features",
+    "tenantry.database",
+    "tenantry.events",
+]
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, "tenantry.metering", "tenantry.doctor"])

@@ -18,9 +18,7 @@ Result = TypeVar("Result")
 _running: Final[set[asyncio.Task[Any]]] = set()
 
 
-def spawn(
-    tenant: Tenant | None, work: Coroutine[Any, Any, Result], *, name: str | None = None
-) -> asyncio.Task[Result]:
+def spawn(tenant: Tenant | None, work: Coroutine[Any, Any, Result], *, name: str | None = None) -> asyncio.Task[Result]:
     """A task that runs `work` for `tenant`, or for none, whatever the caller works for.
 
     `asyncio.create_task` copies the caller's context: a loop that a request starts would go on as that request's
