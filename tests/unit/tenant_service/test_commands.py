@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -23,7 +24,7 @@ from tenant_service.domain.roles import Role
 from tenant_service.domain.suspension import REASONS_BY_HAND
 from tenantry import Isolation
 
-TENANT = {
+TENANT: dict[str, Any] = {
     "id": str(UUID(int=7)),
     "external_id": None,
     "slug": "acme",
@@ -73,7 +74,7 @@ def run(monkeypatch):
                 return httpx.Response(200, json={"access_token": "t", "expires_in": 300})
             return answer(request)
 
-        def made(**options: object) -> httpx.Client:
+        def made(**options: Any) -> httpx.Client:
             return client(transport=httpx.MockTransport(respond), **options)
 
         monkeypatch.setattr(httpx, "Client", made)

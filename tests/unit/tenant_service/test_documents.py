@@ -1,6 +1,7 @@
 """Configuration documents as they come in."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,7 +79,7 @@ def test_what_is_no_document(raw, pointer):
 
 
 def nested(levels):
-    document = {}
+    document: dict[str, Any] = {}
     for _ in range(levels - 1):
         document = {"a": document}
     return document

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,7 +76,7 @@ def run(beginning: Lifecycle, walk: list[Order]) -> list[Lifecycle]:
     return states
 
 
-def live(*reasons: SuspensionReason, **more: object) -> Lifecycle:
+def live(*reasons: SuspensionReason, **more: Any) -> Lifecycle:
     status = TenantStatus.SUSPENDED if reasons else TenantStatus.ACTIVE
     return Lifecycle(status, frozenset(reasons), **more)
 
@@ -200,7 +201,7 @@ def test_lifting_one_reason_leaves_the_others(reasons, lifted):
 
 def test_a_trial_that_is_changed_or_converted_suspends_no_longer():
     expired = apply(live(trial_ends_at=START), Order(Command.EXPIRE_TRIAL, now=START))
-    assert (expired.status, expired.reasons) == (TenantStatus.SUSPENDED, {SuspensionReason.TRIAL})
+    assert (expired.status, expired.reasons) == (TenantStatus.SUSPENDED, frozenset({SuspensionReason.TRIAL}))
     changed = apply(expired, Order(Command.SET_TRIAL, until=START + timedelta(days=14)))
     assert (changed.status, changed.trial_end_announced) == (TenantStatus.ACTIVE, False)
     assert apply(expired, Order(Command.CONVERT_TRIAL)) == live()

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import pytest
 
 from tenant_service.transactions import EVERYTHING, KEYS_AT_ONCE, MAX_KEYS, notifications
-from tenantry import Tenant, TenantStatus, uuid7
+from tenantry import Tenant, TenantId, TenantStatus, uuid7
 
 
 def tenants(count: int) -> list[Tenant]:
     return [
         Tenant(
-            id=uuid7(),
+            id=TenantId(uuid7()),
             slug=f"t-{number}",
             name="T",
             status=TenantStatus.ACTIVE,

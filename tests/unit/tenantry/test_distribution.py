@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import requires
 from pathlib import Path
+from typing import cast
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,7 +23,8 @@ for name in ("aiokafka", "alembic", "anyio", "cryptography", "fastapi", "httpx",
 
 def closure(name, extras=frozenset()):
     """The distributions that a fresh installation gets, by the metadata of those that are installed here."""
-    found, waiting = {}, [(name, frozenset(extras))]
+    found: dict[str, frozenset[str]] = {}
+    waiting = [(name, frozenset(extras))]
     while waiting:
         name, extras = waiting.pop()
         for text in requires(name) or ():
@@ -99,10 +101,11 @@ def test_a_plain_import_brings_in_nothing_else():
 )
 def test_what_is_imported_late_is_what_type_checkers_see(name):
     module = import_module(name)
+    assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    seen = {(node.module, alias.name) for node in block.body for alias in node.names}
-    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.func.id == "lazy_exports")
+    seen = {(node.module, alias.name) for node in cast("list[ast.ImportFrom]", block.body) for alias in node.names}
+    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call) and cast("ast.Name", n.func).id == "lazy_exports")
     late = {(f"{name}.{found}", export) for found, names in ast.literal_eval(call.args[1]).items() for export in names}
     assert late == seen
     assert {export for _, export in late} <= set(module.__all__)

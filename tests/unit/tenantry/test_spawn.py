@@ -70,6 +70,7 @@ def test_a_context_needs_a_tenant(a):
     binding = Binding("req-1", "00-1")
     binding.bind(Principal(subject="u", kind=PrincipalKind.USER, credential_id="t"), a)
     context = current_context()
+    assert context.principal is not None
     assert (context.tenant, context.principal.subject, context.request_id, context.traceparent) == (
         a,
         "u",

@@ -65,7 +65,7 @@ def test_counts_are_never_too_high_and_low_by_no_more_than_promised(stream, capa
 def test_labels_stay_bounded_and_every_request_counts_under_one(top, windows):
     time, service = Time(), f"bounded-{next(NUMBERS)}"
     metrics = TenantMetrics(service, top, monotonic=time)
-    ever = Counter()
+    ever: Counter[str] = Counter()
     for window in windows:
         for number in window:
             metrics.observe(tenant(number), 200, 0.01)

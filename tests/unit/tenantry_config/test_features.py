@@ -1,6 +1,7 @@
 """What a flag is for a tenant."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -31,7 +32,8 @@ FORCED = Source("constraint", "gold", 1)
 
 
 def flag(**changes):
-    return Flag(**({"name": "f", "version": 1, "variants": BOOLEAN, "default": "off"} | changes))
+    values: dict[str, Any] = {"name": "f", "version": 1, "variants": BOOLEAN, "default": "off"}
+    return Flag(**(values | changes))
 
 
 def rollout(percentage, **changes):
@@ -39,7 +41,7 @@ def rollout(percentage, **changes):
 
 
 def tenant(**changes):
-    values = {
+    values: dict[str, Any] = {
         "id": uuid7(),
         "slug": "a",
         "name": "A",
@@ -120,7 +122,7 @@ def test_settings_end():
     noon = NOW + timedelta(hours=12)
     assert active_choices(document, NOW) == ({"a": True, "b": False, "c": "x"}, noon)
     assert active_choices(document, noon) == ({"b": False, "c": "x"}, None)
-    for raw in (
+    malformed: tuple[object, ...] = (
         5,
         None,
         [],
@@ -128,7 +130,8 @@ def test_settings_end():
         {"value": 1},
         {"value": True, "x": 1},
         {"value": True, "expires_at": "2026-01-01T00:00:00"},
-    ):
+    )
+    for raw in malformed:
         with pytest.raises(ValueError):  # noqa: PT011 - the reasons are msgspec's
             parse_setting(raw)
 
@@ -148,16 +151,18 @@ def one():
 
 
 @pytest.fixture
-def features(one, clock):
-    config = ConfigStore()
+def config():
+    return ConfigStore()
+
+
+@pytest.fixture
+def features(one, clock, config):
     flags = FlagStore(config)
     flags.upsert(flag())
-    flags.config = config
     return Features(flags, LocalDirectory.of([one], [Tier(name="gold", version=1)]), clock)
 
 
-def test_an_override_gives_way_when_it_ends(features, one, clock):
-    config = features.flags.config
+def test_an_override_gives_way_when_it_ends(features, config, one, clock):
     config.upsert(layer(Layer.TIER, "gold", 1, f=False))
     config.upsert(layer(Layer.TENANT, str(one.id), 1, f={"value": True, "expires_at": "2026-06-01T01:00:00Z"}))
     with tenant_scope(one):
@@ -169,8 +174,7 @@ def test_an_override_gives_way_when_it_ends(features, one, clock):
         assert features.evaluate("f").source.layer == "tier"
 
 
-def test_an_override_ends_by_the_tenants_own_clock(features, one, clock):
-    config = features.flags.config
+def test_an_override_ends_by_the_tenants_own_clock(features, config, one, clock):
     config.upsert(layer(Layer.TENANT, str(one.id), 1, f={"value": True, "expires_at": "2026-06-01T01:00:00Z"}))
     late = tenant(id=one.id, clock=TenantClock(id=uuid7(), now=NOW + timedelta(days=1)))
     early = tenant(id=one.id, clock=TenantClock(id=uuid7(), now=NOW - timedelta(days=1)))
@@ -178,8 +182,7 @@ def test_an_override_ends_by_the_tenants_own_clock(features, one, clock):
     assert [features.evaluate("f", tenant=each).value for each in (one, late, early, one)] == [True, False, True, True]
 
 
-def test_changes_are_seen_at_once(features, one):
-    config = features.flags.config
+def test_changes_are_seen_at_once(features, config, one):
     with tenant_scope(one):
         assert not features.is_on("f")
         config.upsert(layer(Layer.TENANT, str(one.id), 1, f=True))

@@ -1,6 +1,7 @@
 """Flags through OpenFeature."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from openfeature import api
@@ -8,12 +9,12 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import Reason
 
-from tenantry import LocalDirectory, SystemClock, Tenant, TenantStatus, tenant_scope, uuid7
+from tenantry import LocalDirectory, SystemClock, Tenant, TenantId, TenantStatus, tenant_scope, uuid7
 from tenantry.config import ConfigStore, Layer, LayerDocument
 from tenantry.features import FEATURES, Features, Flag, FlagStore, Rollout
 from tenantry.features.openfeature import TenantryProvider
 
-FLAGS = {
+FLAGS: dict[str, dict[str, Any]] = {
     "on": {"on": True, "off": False},
     "colour": {"on": "blue"},
     "number": {"on": 3},
@@ -24,7 +25,7 @@ FLAGS = {
 
 def tenant(slug):
     return Tenant(
-        id=uuid7(),
+        id=TenantId(uuid7()),
         slug=slug,
         name=slug,
         status=TenantStatus.ACTIVE,

@@ -1,6 +1,7 @@
 """Configuration in local memory."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tenantry.config import (
 
 
 def tenant(**changes):
-    values = {
+    values: dict[str, Any] = {
         "id": uuid7(),
         "slug": "a",
         "name": "A",
@@ -116,7 +117,9 @@ def test_schemas_are_kept_by_version():
     store = ConfigStore()
     assert store.upsert_schema(NamespaceSchema(namespace="n", version=2, schema={}))
     assert not store.upsert_schema(NamespaceSchema(namespace="n", version=1, schema={"type": "object"}))
-    assert store.schema("n").version == 2
+    kept = store.schema("n")
+    assert kept is not None
+    assert kept.version == 2
 
 
 def test_keys_name_their_layers():

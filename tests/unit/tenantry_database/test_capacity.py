@@ -1,5 +1,7 @@
 """The book-keeping of tenants' engines under any order of events: its caps, and that everybody is served."""
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ class Run:
         assert self.capacity.connections <= connections
         assert all(entry.leases == 0 for entry in self.closing), "an engine in use is never closed"
         assert all(entry.connections <= pool_size for entry in self.capacity._entries.values())
-        held = {}
+        held: dict[Any, list[Any]] = {}
         for claim in self.leased:
             held.setdefault(claim.entry, []).append(claim)
         assert all(entry.leases == len(claims) for entry, claims in held.items())

@@ -18,8 +18,14 @@ def test_every_threat_has_a_mutant():
     assert {mutant.threat for mutant in MUTANTS} == THREATS
 
 
+def problem_of(root: Path, mutant: Mutant) -> str:
+    problem = mutant.problem(root)
+    assert problem is not None
+    return problem
+
+
 def test_a_mutation_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\nx = 1\n")
-    assert "2 times" in Mutant("T1", "a.py", "x = 1", "x = 2", "a.py").problem(tmp_path)
-    assert "0 times" in Mutant("T1", "b.py", "x = 1", "x = 2", "a.py").problem(tmp_path)
-    assert "no b.py" in Mutant("T1", "a.py", "x = 1\nx", "x", "b.py").problem(tmp_path)
+    assert "2 times" in problem_of(tmp_path, Mutant("T1", "a.py", "x = 1", "x = 2", "a.py"))
+    assert "0 times" in problem_of(tmp_path, Mutant("T1", "b.py", "x = 1", "x = 2", "a.py"))
+    assert "no b.py" in problem_of(tmp_path, Mutant("T1", "a.py", "x = 1\nx", "x", "b.py"))

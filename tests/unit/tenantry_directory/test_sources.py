@@ -26,7 +26,7 @@ class Given:
 
     def __init__(self, *answers):
         self.answers = list(answers)
-        self.asked = asyncio.Queue()
+        self.asked: asyncio.Queue[Listing | Exception] = asyncio.Queue()
         self.closed = 0
 
     async def read(self):
@@ -55,6 +55,8 @@ async def test_an_error_leaves_the_directory_and_its_age_as_they_are():
     assert (source.directory.ready, len(source.directory), source._current_at) == (True, 1, before)
     await source.refresh()
     assert len(source.directory) == 2
+    assert before is not None
+    assert source._current_at is not None
     assert source._current_at > before
 
 
@@ -63,7 +65,8 @@ async def test_it_is_not_ready_before_it_could_read_and_tries_again():
     source = PolledDirectory(listing)
     starting = asyncio.create_task(source.start())
     assert isinstance(await listing.asked.get(), OSError)
-    assert not source.directory.ready
+    ready_at_first = source.directory.ready
+    assert not ready_at_first
     async with asyncio.timeout(5):
         await starting
     assert source.directory.ready
@@ -83,7 +86,9 @@ async def test_a_file_is_read_again_when_it_has_changed(tmp_path, suffix):
     write(1, 22)
     source = PolledDirectory(TenantFile(path))
     await source.refresh()
-    assert (len(source.directory), source.directory.tier("standard").version) == (2, 1)
+    standard = source.directory.tier("standard")
+    assert standard is not None
+    assert (len(source.directory), standard.version) == (2, 1)
     await source.refresh()
     write(1, 22, 333)
     await source.refresh()

@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 
-from tenantry import InvalidRequest, Tenant, TenantStatus, uuid7
+from tenantry import InvalidRequest, Tenant, TenantId, TenantStatus, uuid7
 from tenantry.events import STATE_APPLIED, KafkaDirectory, KafkaSettings, NotYet, Request, state_applied
 
-ID = uuid7()
+ID = TenantId(uuid7())
 
 
 def tenant(version: int) -> Tenant:
@@ -23,7 +24,7 @@ def tenant(version: int) -> Tenant:
     )
 
 
-def request(version: object, tenant_id: object = ID) -> Request:
+def request(version: object, tenant_id: UUID | None = ID) -> Request:
     return Request(
         request_id=uuid7(), kind=STATE_APPLIED, services=("app",), tenant_id=tenant_id, data={"version": version}
     )

@@ -20,12 +20,12 @@ def queue_of(capacity, *, max_waiting=1_000, reserve=0):
 
 
 def test_one_tenant_gets_everything_but_the_reserve_while_nobody_else_asks():
-    queue = FairQueue(16, max_waiting=10)
+    queue: FairQueue[object] = FairQueue(16, max_waiting=10)
     assert [queue.take(LOUD, ONE) for _ in range(16)] == [True] * 14 + [False] * 2
 
 
 def test_a_tenant_that_holds_none_is_served_at_once_from_the_reserve():
-    queue = FairQueue(16, max_waiting=10)
+    queue: FairQueue[object] = FairQueue(16, max_waiting=10)
     while queue.take(LOUD, ONE):
         pass
     assert queue.take(QUIET, ONE)
@@ -182,7 +182,7 @@ def test_tenants_that_have_left_are_forgotten():
 def test_a_quiet_tenant_is_next_but_for_tenants_whose_turn_came_before(capacity, loud_jobs, service, tenants):
     """Loud tenants have jobs of any length queued. A quiet one waits for a job or two of each, not for all."""
     queue = queue_of(capacity, max_waiting=100_000)
-    running = []
+    running: list[tuple[int, int, UUID]] = []
     for n, length in enumerate(loud_jobs):
         tenant = UUID(int=10 + n % tenants)
         if queue.take(tenant, ONE):

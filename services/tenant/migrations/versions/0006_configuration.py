@@ -1,6 +1,7 @@
 """Layered configuration: schemas, versions, secrets; logos; flags."""
 
 import json
+from typing import Any
 
 from alembic import op
 
@@ -166,7 +167,7 @@ FEATURES = {
 }
 
 
-def built_in(namespace: str, schema: dict, writable_by: str) -> tuple[str, str]:
+def built_in(namespace: str, schema: dict[str, Any], writable_by: str) -> tuple[str, str]:
     """The statements for a namespace that is always there; it is published when the tenant service starts."""
     document = json.dumps(schema).replace("'", "''").replace(":", "\\:")
     return (
