@@ -78,9 +78,15 @@ class AppStack(UsageStack):
     async def add_tenant(self, slug: str) -> str:
         """A tenant of its own tier; returns an API key of it."""
         tenant = Tenant(
-            id=TenantId(uuid7()), slug=slug, name=slug, status=TenantStatus.ACTIVE, tier=slug, version=1, created_at=_BORN,
+            id=TenantId(uuid7()),
+            slug=slug,
+            name=slug,
+            status=TenantStatus.ACTIVE,
+            tier=slug,
+            version=1,
+            created_at=_BORN,
             placement=Placement("primary", Isolation.POOL),
-        )  # fmt: skip
+        )
         secret = new_api_key()
         credential = Credential(
             id=slug, kind="api_key", hash=secret_hash(secret), tenant_id=tenant.id, subject=slug,

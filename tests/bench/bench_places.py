@@ -7,10 +7,10 @@ connection; the rest is a connection, a lock, the ledger and a commit.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from statistics import median
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 from report import Row, Servers, percentiles, row
@@ -32,12 +32,12 @@ async def run(servers: Servers) -> list[Row]:
     async with _database(servers) as database:
         for isolation, count in COUNTS.items():
             cold = Places(SERVICE, database.settings(warm_schemas=0, warm_databases=0))
-            made = await _each(database, count, lambda tenant_id, i=isolation, p=cold: p.provide(tenant_id, _in(i)))
+            made = await _each(database, count, cold, isolation)
             warm = Places(SERVICE, database.settings(**{f"warm_{isolation}s": count, _other(isolation): 0}))
             began = time.perf_counter()
             await warm.refill()
             refill = (time.perf_counter() - began) / count
-            handed = await _each(database, count, lambda tenant_id, i=isolation, p=warm: p.provide(tenant_id, _in(i)))
+            handed = await _each(database, count, warm, isolation)
             renamed = await _renames(database, isolation)
             rows += [
                 row(f"place_{isolation}_on_the_spot", median(made) * 1e3, "ms", **_milliseconds(made)),
@@ -62,14 +62,14 @@ def _other(isolation: Isolation) -> str:
     return "warm_databases" if isolation is Isolation.SCHEMA else "warm_schemas"
 
 
-async def _each(database: ServiceDatabase, count: int, provide: Callable[[UUID], Awaitable[None]]) -> list[float]:
+async def _each(database: ServiceDatabase, count: int, places: Places, isolation: Isolation) -> list[float]:
     """Seconds for each of `count` new tenants."""
     took = []
     for _ in range(count):
         tenant_id = uuid7()
         database.owns_database_of(tenant_id)
         began = time.perf_counter()
-        await provide(tenant_id)
+        await places.provide(tenant_id, _in(isolation))
         took.append(time.perf_counter() - began)
     return took
 

@@ -45,7 +45,7 @@ async def run(servers: Servers) -> list[Row]:
         accepted = await crowd
         began, ended = await _all_active(operator.tenant, "crowd")
         second = asyncio.create_task(_queue(operator.tenant, "second"))
-        singles = []
+        singles: list[float] = []
         while not second.done() and len(singles) < SINGLES:
             singles.append(await _provision(operator.tenant, f"single-{len(singles):04}"))
         await second

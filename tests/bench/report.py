@@ -7,6 +7,7 @@ fails on time: it prints figures, with the limit that was measured beside them i
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -45,7 +46,7 @@ def row(name: str, value: float | None, unit: str, *, limit: float | None = None
     )
 
 
-def percentiles(samples: list[float]) -> dict[str, float]:
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
     """p50 and p99 of samples, in their own unit; for `detail`."""
     if len(samples) < 2:
         return {}

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
@@ -170,7 +171,8 @@ async def test_only_a_service_with_a_named_key_sends_a_context(usage, deputy):
     for token in tokens:
         response = await usage.get("/v1/usage", headers=deputy.headers(token=token, context=deputy.context()))
         assert (response.status_code, response.json()["type"]) == (401, "invalid-context")
-    for cnf in ("x", {"jkt": 1}, {"jwk": {}}, {"jkt": "a", "x5t#S256": "b"}):
+    wrong: tuple[Any, ...] = ("x", {"jkt": 1}, {"jwk": {}}, {"jkt": "a", "x5t#S256": "b"})
+    for cnf in wrong:
         response = await usage.get("/v1/usage", headers=deputy.headers(token=deputy.token(cnf=cnf)))
         assert (response.status_code, response.json()["type"]) == (401, "unauthenticated")
 

@@ -4,6 +4,7 @@ Only what equals the credential's tenant passes; "absent" passes because the cre
 """
 
 import itertools
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -118,7 +119,7 @@ SOURCES = {
 @pytest.fixture
 def state():
     issuer = Issuer()
-    state = GivenState(
+    state: Any = GivenState(
         [make_tenant(A, domains=("app.a.example",)), make_tenant(B, domains=("app.b.example",))], issuer.jwks
     )
     state.issuer = issuer
@@ -304,7 +305,7 @@ def test_with_names_of_its_own_a_service_answers_to_no_other(identifier_of, cred
         assert ask(identifier, scope, credentials["token"]).tenant.id == A
         identifier.check_host(scope)
     else:
-        for credential in (credentials["token"], []):  # before anything is said about credentials
+        for credential in (credentials["token"], ()):  # before anything is said about credentials
             with pytest.raises(UnknownHost):
                 ask(identifier, scope, credential)
         with pytest.raises(UnknownHost):

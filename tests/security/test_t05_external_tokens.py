@@ -8,6 +8,7 @@ import json
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -33,7 +34,7 @@ SCOPES = {"claim": "permissions", "map": {"docs:write": "tenant:write", "admin":
 
 def tenant(tenant_id, **changes):
     letter = str(tenant_id)[-1]
-    values = {
+    values: dict[str, Any] = {
         "id": TenantId(tenant_id), "external_id": f"org-{letter}", "slug": f"tenant-{letter}", "name": "T",
         "status": TenantStatus.ACTIVE, "tier": "standard", "version": 1, "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }  # fmt: skip
@@ -41,7 +42,7 @@ def tenant(tenant_id, **changes):
 
 
 def trust(provider, **changes):
-    values = {
+    values: dict[str, Any] = {
         "name": "idp",
         "issuer": provider.url,
         "audiences": ["my-api"],
@@ -62,6 +63,10 @@ def directory():
     return LocalDirectory.of([tenant(A), tenant(B)])
 
 
+async def ready(keys, issuer):
+    await eventually(lambda: keys.of(issuer).ready)
+
+
 @pytest.fixture
 async def verifier_of(directory):
     """A verifier that trusts these issuers; with the keys read once, unless told otherwise."""
@@ -71,7 +76,7 @@ async def verifier_of(directory):
             keys = IssuerKeyring(StaticIssuers(issuers), **({"cooldown_seconds": 0.0} | options))
             await stack.enter_async_context(keys.run())
             for issuer in issuers if read else ():
-                await eventually(lambda issuer=issuer: keys.of(issuer).ready)
+                await ready(keys, issuer)
             verifier = ExternalVerifier(StaticIssuers(issuers), keys, directory)
             return verifier, keys
 
@@ -387,13 +392,13 @@ async def test_a_remembered_token_follows_the_directory_and_is_not_checked_again
     ],
 )
 def test_an_issuer_is_not_configured_unsafely(changes):
-    values = {
+    values: dict[str, Any] = {
         "name": "idp",
         "issuer": "https://idp.example.com",
         "audiences": ["my-api"],
         "tenant": {"claim": "org_id"},
     }
-    assert TrustedIssuer(**values)
+    assert TrustedIssuer(**values).name == "idp"
     with pytest.raises(ValueError, match=next(iter(changes)) if "tenant" not in changes else "tenant"):
         TrustedIssuer(**(values | changes))
 

@@ -8,6 +8,7 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -58,7 +59,9 @@ async def databases(service_database):
 
 
 async def test_async_transactions(databases, tenants):
-    dice, wrong, ended = random.Random(8), [], Counter()  # noqa: S311 - a repeatable order, not a secret
+    wrong: list[Any] = []
+    ended: Counter[str] = Counter()
+    dice = random.Random(8)  # noqa: S311 - a repeatable order, not a secret
 
     async def bound(tenant, fate):
         with tenant_scope(tenant):
@@ -98,7 +101,9 @@ async def test_async_transactions(databases, tenants):
 
 
 async def test_transactions_in_threads(databases, tenants):
-    dice, wrong, ended = random.Random(9), [], Counter()  # noqa: S311 - a repeatable order, not a secret
+    wrong: list[Any] = []
+    ended: Counter[str] = Counter()
+    dice = random.Random(9)  # noqa: S311 - a repeatable order, not a secret
     sync, lock = databases.sync, threading.Lock()
 
     def bound(tenant, fate):

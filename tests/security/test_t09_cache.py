@@ -61,7 +61,7 @@ class World:
         plain = cache.namespace("plain", Answer, ttl=minute)
         rights = cache.namespace("rights", Answer, ttl=minute, versioned=True)
 
-        @cache.cached("decorated", minute)
+        @cache.cached("decorated", minute)  # type: ignore[arg-type]  # without a key mypy infers no parameters
         async def decorated(key: str, tenant: str) -> Answer:
             loads.append("decorated")
             return Answer(tenant, key)

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import structlog
@@ -32,8 +33,9 @@ def logged(capfd):
         yield
         structlog.get_logger().info("the end")
 
-    configured.read = lambda: "".join(capfd.readouterr())
-    yield configured
+    logged: Any = configured
+    logged.read = lambda: "".join(capfd.readouterr())
+    yield logged
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -81,6 +83,7 @@ def add_failing_routes(app):
     @app.post("/v1/documents/{document_id}/argument")
     async def wrong_argument(document_id: str, session: TenantSession) -> None:
         document = (await session.execute(text("SELECT title FROM document"))).first()
+        assert document is not None
         await session.execute(Document.__table__.select().where(Document.id == document.title))
 
     @app.post("/v1/documents/{document_id}/local")

@@ -135,7 +135,7 @@ async def test_foreign_ids_below_a_tenant_are_ids_of_nothing(people):
 
 async def test_the_time_of_an_invitation_tells_nothing_of_the_address(people, known):
     """The same statements are sent for both; the medians are of interleaved requests."""
-    times = {known: [], "unknown": []}
+    times: dict[str, list[float]] = {known: [], "unknown": []}
     for number in range(15):
         tenant = await people.tenant(active=False)
         for kind, taken in times.items():

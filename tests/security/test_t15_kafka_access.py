@@ -157,7 +157,8 @@ async def test_rights_that_are_not_in_the_file_are_taken_away(cluster):
     finally:
         await admin.close()
 
-    added, removed = [], []
+    added: list[Acl] = []
+    removed: list[Acl] = []
     async with asyncio.timeout(30):
         while not removed:  # the broker takes a new right in after it has answered
             added, removed = await grant_rights(cluster.administrator, ["usage"])

@@ -4,6 +4,8 @@ What is left, and documented: whoever can run arbitrary SQL can call a function 
 security stops mistakes, not an attacker who writes the statements.
 """
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -72,7 +74,7 @@ async def run(request, database, tenant_a):
                     result = session.execute(text(statement), *parameters)
                 return result.all() if result.returns_rows else None
 
-        run = run_async if request.param == "async" else run_sync
+        run: Any = run_async if request.param == "async" else run_sync
         run.databases = databases
         run.kind = request.param
         yield run

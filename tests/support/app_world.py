@@ -123,6 +123,7 @@ class World:
         for tenant in (self.a, self.b):
             if self.isolation is Isolation.DATABASE:
                 self.database.owns_database_of(tenant.id)
+            assert tenant.placement is not None
             await places.provide(tenant.id, tenant.placement)
             await self._plant(tenant)
 

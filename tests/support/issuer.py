@@ -10,7 +10,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from joserfc import jwt
-from joserfc.jwk import ECKey, RSAKey
+from joserfc.jwk import ECKey, KeyParameters, RSAKey
 from secret_watch import watched
 
 ISSUER = "https://tenant.test"
@@ -82,7 +82,7 @@ class IdentityProvider:
     def rotate(self, *, keep: bool = True) -> None:
         """A new key signs; the others stay published where they are kept."""
         self._number += 1
-        parameters = {"kid": f"key/{self._number}=", "use": "sig"}
+        parameters: KeyParameters = {"kid": f"key/{self._number}=", "use": "sig"}
         new = (
             RSAKey.generate_key(2048, parameters)
             if self.algorithm.startswith(("RS", "PS"))

@@ -194,7 +194,7 @@ async def run_people(database: ServiceDatabase, directory: Path, **changes: Any)
         for name, scopes in CLIENTS.items()
     ]
     path.write_text(json.dumps(clients))
-    values = {
+    values: dict[str, Any] = {
         "base_url": BASE_URL,
         "base_domains": ("apps.example.net",),
         "master_key": base64.b64encode(bytes(range(32))).decode(),

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,15 +14,16 @@ MINUTE = timedelta(minutes=1)
 
 def counted(value, gate=None):
     async def load():
-        load.calls += 1
-        load.begun.set()
+        counting.calls += 1
+        counting.begun.set()
         if gate is not None:
             await gate.wait()
         return value
 
-    load.calls = 0
-    load.begun = asyncio.Event()
-    return load
+    counting: Any = load
+    counting.calls = 0
+    counting.begun = asyncio.Event()
+    return counting
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,12 @@ async def until(condition):
 
 def loading(value):
     async def load():
-        load.calls += 1
+        counting.calls += 1
         return value
 
-    load.calls = 0
-    return load
+    counting: Any = load
+    counting.calls = 0
+    return counting
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ async def test_without_the_server_values_are_loaded(profiles, redis_process, pro
 
 async def test_while_it_is_away_those_who_ask_at_once_still_load_once(profiles, redis_process, profile_type, tenant_a):
     redis_process.kill()
-    asked, all_have_asked = 0, asyncio.Event()
+    asked, calls, all_have_asked = 0, 0, asyncio.Event()
     find = profiles._store.find
 
     async def counted(*arguments, **options):
@@ -64,7 +66,6 @@ async def test_while_it_is_away_those_who_ask_at_once_still_load_once(profiles, 
         await all_have_asked.wait()
         return profile_type("x")
 
-    calls = 0
     profiles._store.find = counted
     await asyncio.gather(*(profiles.get_or_load("1", load, tenant=tenant_a) for _ in range(50)))
     assert calls == 1

@@ -92,7 +92,7 @@ async def test_rows_of_another_tenant_are_refused_without_async(databases, shelf
 
 
 async def test_rows_that_come_one_by_one_are_reported(databases, tenant_a):
-    reports = []
+    reports: list[int] = []
 
     async def arriving():
         for row in books(tenant_a, 25_000):

@@ -1,13 +1,17 @@
 """A product with `org_id bigint` keeps its organisations apart, in async and sync routes, in the ORM and below it."""
 
+from typing import cast
+
 import pytest
 from orgs_product import TABLES, Project, Task
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import Table, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import aliased, selectinload
 
 from tenantry import NoTenant
 from tenantry.database import ForeignRow, UnusableTenantKey
+
+TASK = cast("Table", Task.__table__)
 
 
 async def test_routes_of_both_kinds_serve_their_own(product, org_a, org_b):
@@ -69,7 +73,7 @@ async def test_a_child_of_a_foreign_parent_is_refused_as_of_an_unknown_one(datab
         with pytest.raises(IntegrityError) as refused:
             async with databases.tenant_session(org_a) as session:
                 await session.execute(insert(Task).values(org_id=41, project_id=project, title="x"))
-        assert refused.value.orig.sqlstate == "23503"
+        assert getattr(refused.value.orig, "sqlstate", None) == "23503"
         said.append(str(refused.value.orig).replace(str(project), "N"))
     assert said[0] == said[1]
 
@@ -144,7 +148,7 @@ async def test_updates_deletes_and_later_loads_say_it_too(databases, org_a, sent
         assert fresh.org_id == 41
         assert fresh.tasks == []
         session.execute(update(Task).values(title="all of mine"))
-        session.execute(Task.__table__.delete())  # Core: the policies alone
+        session.execute(TASK.delete())  # Core: the policies alone
     orm = [sql for sql, _ in sent[1:] if not sql.startswith(("INSERT", "DELETE"))]
     assert len(orm) == 4, orm
     assert all(sql.count("org_id = %(") == 1 for sql in orm), orm
@@ -187,7 +191,7 @@ async def test_the_predicate_finds_the_index(databases, database, org_a, sent):
         lambda session: session.execute(
             insert(Task).values([{"org_id": org, "project_id": 1, "title": "x"} for org in (41, 42)])
         ),
-        lambda session: session.execute(insert(Task.__table__).values(org_id=42, project_id=420, title="x")),
+        lambda session: session.execute(insert(TASK).values(org_id=42, project_id=420, title="x")),
         lambda session: session.merge(Task(id=421, org_id=42, project_id=420, title="x")),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -134,7 +135,13 @@ async def test_when_a_key_was_last_used(people):
     past = {key["id"]: datetime(2020, 1, 1, tzinfo=UTC).isoformat()}
     await service.post("/v1/api-keys/used", json={"last_used_at": past})
     assert await last_used() == people.clock.now()
-    for body in ({}, {"last_used_at": {}}, {"last_used_at": {"x": "y"}}, {"last_used_at": {key["id"]: 7}}):
+    wrong: tuple[dict[str, Any], ...] = (
+        {},
+        {"last_used_at": {}},
+        {"last_used_at": {"x": "y"}},
+        {"last_used_at": {key["id"]: 7}},
+    )
+    for body in wrong:
         check_problem(await service.post("/v1/api-keys/used", json=body), 422, "invalid-request")
     check_problem(await people.http.post("/v1/api-keys/used", json={"last_used_at": used}), 403, "forbidden")
 

@@ -53,16 +53,17 @@ async def test_layers_flags_and_branding_follow_within_a_second(api, product, ca
         with tenant_scope(product.directory.resolve(tenant["id"])):
             return question()
 
+    async def shown(number):
+        await eventually(
+            lambda: here(lambda: product.config(namespace).get("number")) == number, within=20, interval=0.005
+        )
+
     seconds = []
     for number in range(WRITES):
         answer = await api.http.put(f"{path}/{namespace}", json={"number": number, "password": "password"})
         assert answer.status_code in {200, 201}, answer.text
         began = perf_counter()
-        await eventually(
-            lambda expected=number: here(lambda: product.config(namespace).get("number")) == expected,
-            within=20,
-            interval=0.005,
-        )
+        await shown(number)
         seconds.append(perf_counter() - began)
     view = here(lambda: product.config(namespace))
     assert view.get("password").keys() == {"$secret"}
@@ -98,9 +99,13 @@ async def test_a_service_that_starts_late_knows_everything(api, product, kafka_b
     late = KafkaDirectory(KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix))
     try:
         await asyncio.wait_for(late.start(), 60)
-        document = late.directory.resolve(tenant["id"])
+        document, schema = late.directory.resolve(tenant["id"]), late.config.schema("branding")
+        defined = late.flags.get(flag)
+        assert document is not None
+        assert schema is not None
+        assert defined is not None
         assert late.config.view(document, None, "branding").get("name") == "Acme"
-        assert late.config.schema("branding").version == 1
-        assert late.flags.get(flag).default == "on"
+        assert schema.version == 1
+        assert defined.default == "on"
     finally:
         await late.stop()

@@ -1,6 +1,7 @@
 """Flags over HTTP, and what a tier forbids."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -72,7 +73,7 @@ async def test_a_flag_is_defined_and_changed(api, platform, flag):
     assert [(row["version"], row["payload"]["default"]) for row in records] == [(1, "off"), (2, "on")]
 
 
-BODIES = (
+BODIES: tuple[dict[str, Any], ...] = (
     {"default": "blue"},
     {"default": 1},
     {"variants": {}},

@@ -1,6 +1,7 @@
 """Every transition is a document, a line of the story and an entry of the trail in one transaction, or nothing."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ DAYS = timedelta(days=30)
 C = Command
 
 # A life that takes every command of a live tenant; the story is what each one adds to it.
-LIFE = [
+LIFE: list[tuple[Command, dict[str, Any], list[str]]] = [
     (C.SET_READ_ONLY, {}, ["read_only_entered"]),
     (C.CLEAR_READ_ONLY, {}, ["read_only_left"]),
     (C.BEGIN_MOVE, {}, ["move_started"]),
