@@ -3,7 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar, overload
 
 from tenantry._tenant import Tenant
 from tenantry.cache._core import Core, choose
@@ -18,6 +18,12 @@ P = ParamSpec("P")
 
 MAX_TTL: Final = timedelta(days=1)
 _NEGATIVE_TTL: Final = timedelta(seconds=5)
+
+
+class Cached(Protocol):
+    """What makes a cached function of any async one."""
+
+    def __call__(self, function: Callable[P, Awaitable[T]], /) -> CachedFunction[P, T]: ...
 
 
 class TenantCache:
@@ -52,6 +58,26 @@ class TenantCache:
             raise ValueError("a value is kept for some time, and for a day at most")
         return Namespace(self._core, check_namespace(name), Codec(value_type), ttl, min(negative_ttl, ttl), versioned)
 
+    @overload
+    def cached(
+        self,
+        name: str,
+        ttl: timedelta,
+        *,
+        key: None = None,
+        negative_ttl: timedelta = _NEGATIVE_TTL,
+        versioned: bool = False,
+    ) -> Cached: ...
+    @overload
+    def cached(
+        self,
+        name: str,
+        ttl: timedelta,
+        *,
+        key: Callable[P, str],
+        negative_ttl: timedelta = _NEGATIVE_TTL,
+        versioned: bool = False,
+    ) -> Callable[[Callable[P, Awaitable[T]]], CachedFunction[P, T]]: ...
     def cached(
         self,
         name: str,
