@@ -29,6 +29,7 @@ def logged(capfd):
     @contextmanager
     def configured(*, json):
         configure_logging("app", level="DEBUG", json=json)
+        structlog.configure(cache_logger_on_first_use=False)  # or loggers would keep this beyond the test
         capfd.readouterr()
         yield
         structlog.get_logger().info("the end")
