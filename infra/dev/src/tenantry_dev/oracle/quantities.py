@@ -78,6 +78,8 @@ def _whole(text: str) -> int:
 
 def _six_digits(stamp: str) -> str:
     """Python reads at most microseconds, and forms of a date that these files do not have."""
+    if not stamp[17:19].isdigit():
+        raise ValueError("no seconds")  # fromisoformat takes "23:59:Z" for a time
     marks = "".join(stamp[n] for n in (4, 7, 10, 13, 16)) + stamp[19:20]
     if marks[:2] != "--" or marks[2] not in " T" or marks[3:5] != "::" or marks[5:] not in {"", ".", "Z", "+", "-"}:
         raise ValueError(stamp)
