@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,13 +57,22 @@ class EmbeddedPostgres:
     The data stays: a second start on the same directory finds it, whatever ended the first. `url` is the superuser's,
     with a password generated once and kept beside the data (0600). As root the server runs as an account of its own;
     where that account cannot reach `directory` (a clone below /root), data and binaries lie in /var/lib instead.
-    Raises StackError with a text for people. Enter it from a thread that outlives the server.
+    `settings` are the server's, over ours. Raises StackError with a text for people. Enter it from a thread that
+    outlives the server.
     """
 
-    def __init__(self, directory: Path | str, *, port: int | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        port: int | None = None,
+        log: Path | None = None,
+        settings: Mapping[str, str] = SETTINGS,
+    ) -> None:
         self._directory = Path(directory).absolute()
         self._log = log or self._directory / "postgres.log"
         self._port = port
+        self._settings = {**SETTINGS, **settings}
         self._account = server_account()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,7 +100,7 @@ class EmbeddedPostgres:
     @property
     def command(self) -> list[str]:
         """What runs the server in the foreground, after prepare(). SIGINT stops it at once and cleanly."""
-        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
         return [str(self._binary("postgres")), "-D", str(self.data), "-p", str(self.port), *settings]
 
     @property

@@ -1,0 +1,117 @@
+"""A mutant, tried in a copy of the tree."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NamedTuple
+
+from tenantry_dev.mutants._mutant import Mutant
+from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres
+
+_SERVICES: Final = ("tenant", "usage", "billing", "app")
+_SOURCES: Final = ("libs/tenancy/src", "infra/dev/src", *(f"services/{each}/src" for each in _SERVICES))
+_FILES: Final = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+_FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", re.MULTILINE)
+# A mutant may make a test wait for what never comes; the tests' own limit of 300 s is for machines that are busy.
+_TEST_SECONDS: Final = 120
+_RUN_SECONDS: Final = 900
+_TESTS_FAILED: Final = 1
+
+
+class Outcome(NamedTuple):
+    """What became of a mutant. `said` names the test that noticed, or tells why none did."""
+
+    noticed: bool
+    said: str
+
+
+@contextmanager
+def directory(prefix: str) -> Iterator[Path]:
+    # Below /var/tmp: the servers of the tests may run as an account that cannot look into a home.
+    with TemporaryDirectory(prefix=prefix, dir="/var/tmp", ignore_cleanup_errors=True) as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@contextmanager
+def servers() -> Iterator[Mapping[str, str]]:
+    """The environment in which tests find servers that run: to start some for every mutant takes longer than the tests.
+
+    Servers that the environment names already are taken, and none are started where it says which kind to start.
+    """
+    with ExitStack() as stack:
+        if "TEST_SERVICES" in os.environ or {"TENANTRY_POSTGRES_URL", "TENANTRY_KAFKA_BOOTSTRAP"} <= os.environ.keys():
+            yield {}
+            return
+        home = stack.enter_context(directory("tenantry-tests-"))
+        postgres = stack.enter_context(EmbeddedPostgres(home))
+        kafka = stack.enter_context(EmbeddedKafka(home))
+        yield {"TENANTRY_POSTGRES_URL": postgres.url, "TENANTRY_KAFKA_BOOTSTRAP": kafka.bootstrap}
+
+
+@contextmanager
+def copied(root: Path) -> Iterator[Path]:
+    """A copy of the tree as it is now, but for what Git ignores."""
+    listed = subprocess.run(  # noqa: S603 - of the words above
+        _FILES, cwd=root, capture_output=True, check=True, text=True
+    )
+    with directory("tenantry-mutants-") as copy:
+        for name in filter(None, listed.stdout.split("\0")):
+            if (root / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, copy / name)
+        yield copy
+
+
+def attempt(mutant: Mutant, copy: Path, environment: Mapping[str, str]) -> Outcome:
+    """Break the copy, test it, and leave it as it was.
+
+    Only a test that fails with the mutant and passes without it has noticed.
+    """
+    if problem := mutant.problem(copy):
+        return Outcome(False, f"not tried: {problem}")
+    whole = {change.file: (copy / change.file).read_text(encoding="utf-8") for change in mutant.changes}
+    mutant.apply(copy)
+    try:
+        status, output = _tested(copy, mutant.tests.split(), environment)
+    finally:
+        for file, text in whole.items():
+            (copy / file).write_text(text, encoding="utf-8")
+    if status == 0:
+        return Outcome(False, "survived")
+    failed = _FAILED_TEST.search(output)
+    if status != _TESTS_FAILED or failed is None:
+        return Outcome(False, f"not tried: {output.rpartition(chr(10))[2]}")
+    status, _ = _tested(copy, [failed[1]], environment)
+    name = failed[1].rpartition("/")[2]
+    return Outcome(True, name) if status == 0 else Outcome(False, f"not tried: {name} fails anyway")
+
+
+def _tested(copy: Path, tests: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Pytest's exit status and what it printed."""
+    sources = os.pathsep.join(str(copy / each) for each in _SOURCES)  # goes before what is installed
+    with subprocess.Popen(  # noqa: S603 - of the table
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={_TEST_SECONDS}", *tests],
+        cwd=copy,
+        env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": sources},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_RUN_SECONDS)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # what the tests have started with them
+            if isinstance(error, subprocess.TimeoutExpired):
+                return -1, f"the tests have not ended after {_RUN_SECONDS} s"
+            raise
+    return process.returncode, output.strip()
