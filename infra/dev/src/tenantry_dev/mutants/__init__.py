@@ -1,6 +1,6 @@
 """Breaks the product on purpose, in a copy of the tree, and says which test notices.
 
-    python -m tenantry_dev.mutants [T1 T5 ...]
+    python -m tenantry_dev.mutants [--committed] [T1 T5 ...]
 
 A mutant that survives is a way to break the product that no test guards against. The tree that it is called in is not
 touched, so it may be edited meanwhile.

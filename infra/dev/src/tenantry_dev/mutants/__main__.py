@@ -3,8 +3,10 @@
 # ruff: noqa: T201 - a check on the command line
 
 import os
+import signal
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -12,20 +14,25 @@ from typing import Final
 from tenantry_dev.mutants import MUTANTS
 from tenantry_dev.mutants._trial import attempt, copied, servers
 
-_NICE: Final = 10  # it takes minutes and nobody waits for it
+_NICE: Final = 5  # it takes minutes and nobody waits for it
 _ROW: Final = "{:6} {:44.44} {:9} {:>5}  {}"
 
 
-def main(wanted: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Prints the table; 0 where every mutant was noticed."""
-    if unknown := set(wanted) - {mutant.threat for mutant in MUTANTS}:
-        print(f"There is no mutant for {', '.join(sorted(unknown))}.", file=sys.stderr)
-        return 2
-    chosen = [mutant for mutant in MUTANTS if not wanted or mutant.threat in wanted]
+    parser = ArgumentParser(prog="make mutants", description="Breaks the product on purpose: the tests must notice.")
+    known = list(dict.fromkeys(mutant.threat for mutant in MUTANTS))
+    parser.add_argument("threats", nargs="*", metavar="T1", help="only the mutants of these threats")
+    parser.add_argument("--committed", action="store_true", help="of the last commit, whatever is edited meanwhile")
+    asked = parser.parse_args(arguments)
+    if unknown := [threat for threat in asked.threats if threat not in known]:
+        parser.error(f"there is no mutant for {', '.join(unknown)}")
+    chosen = [mutant for mutant in MUTANTS if not asked.threats or mutant.threat in asked.threats]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the copy would stay
     os.nice(_NICE)
     began, unnoticed = time.monotonic(), []
     print(_ROW.format("threat", "mutant", "", "s", "test"), flush=True)
-    with copied(Path.cwd()) as copy, servers() as environment:
+    with copied(Path.cwd(), committed=asked.committed) as copy, servers() as environment:
         for mutant in chosen:
             started = time.monotonic()
             outcome = attempt(mutant, copy, environment)

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
@@ -18,6 +20,7 @@ from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres
 _SERVICES: Final = ("tenant", "usage", "billing", "app")
 _SOURCES: Final = ("libs/tenancy/src", "infra/dev/src", *(f"services/{each}/src" for each in _SERVICES))
 _FILES: Final = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+_COMMITTED: Final = ("git", "archive", "--format=tar", "HEAD")
 _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", re.MULTILINE)
 # A mutant may make a test wait for what never comes; the tests' own limit of 300 s is for machines that are busy.
 _TEST_SECONDS: Final = 120
@@ -58,13 +61,16 @@ def servers() -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def copied(root: Path) -> Iterator[Path]:
-    """A copy of the tree as it is now, but for what Git ignores."""
+def copied(root: Path, *, committed: bool) -> Iterator[Path]:
+    """A copy of the tree: as it is now, but for what Git ignores, or as it was committed last."""
     listed = subprocess.run(  # noqa: S603 - of the words above
-        _FILES, cwd=root, capture_output=True, check=True, text=True
-    )
+        _COMMITTED if committed else _FILES, cwd=root, capture_output=True, check=True
+    ).stdout
     with directory("tenantry-mutants-") as copy:
-        for name in filter(None, listed.stdout.split("\0")):
+        if committed:
+            with tarfile.open(fileobj=BytesIO(listed)) as archive:
+                archive.extractall(copy, filter="data")
+        for name in () if committed else filter(None, listed.decode().split("\0")):
             if (root / name).is_file():
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, copy / name)
