@@ -16,6 +16,8 @@ LLM ?=
 TRACES := $(if $(LOG),--log '$(LOG)') $(if $(LLM),--llm '$(LLM)')
 # Further arguments: make test ARGS='-k outbox'
 ARGS ?=
+# Processes that run the tests; they wait for servers half of the time. 0 runs them in pytest's own (for --pdb).
+WORKERS ?= 3
 
 .PHONY: help up demo down clean test check mutants fmt bench chaos e2e lock lock-jars setup
 
@@ -34,8 +36,8 @@ down: $(READY) ## Stop what `make up` started, from another terminal
 clean: $(READY) ## Stop, and remove all data of the embedded stack
 	@exec $(BIN)/tenantry clean $(ARGS)
 
-test: $(READY) ## All tests
-	@$(BIN)/pytest $(ARGS)
+test: $(READY) ## All tests (WORKERS=…)
+	@$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)
 
 e2e: $(READY) ## The tests that drive the four services as processes
 	@$(BIN)/pytest tests/e2e $(ARGS)
