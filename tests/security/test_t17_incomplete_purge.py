@@ -15,12 +15,20 @@ from obstore.store import LocalStore
 from sqlalchemy import text
 
 from app_service.models import CATALOGUE
-from tenantry import Isolation, SystemClock, uuid7
+from tenantry import Isolation, ManualClock, SystemClock, uuid7
 from tenantry.database import DataCatalogue, Retention, TenantTable
 from tenantry.events import LATER, Request
-from tenantry.offboarding import EXPORT, PURGE, OffboardingWorker, catalogue_digest, offboarding_handlers
-from tenantry.offboarding._handlers import ExportNotConfigured
+from tenantry.offboarding import (
+    EXPORT,
+    PURGE,
+    ExportNotConfigured,
+    OffboardingWorker,
+    catalogue_digest,
+    offboarding_handlers,
+)
+from tenantry.offboarding._places import Place
 from tenantry.offboarding._plan import UnpurgeableTable, plan_place
+from tenantry.offboarding._worker import RETRY_AFTER
 
 CLOCK = SystemClock()
 TABLES = set(CATALOGUE.tenant_tables)
@@ -39,15 +47,15 @@ def request_of(tenant, kind=PURGE, key=None):
 
 
 @asynccontextmanager
-async def service(world, *, batch_rows=2, store=None, provisioner=True, catalogue=CATALOGUE):
+async def service(world, *, batch_rows=2, store=None, provisioner=True, catalogue=CATALOGUE, clock=CLOCK):
     async with world.databases() as databases:
         yield SimpleNamespace(
             databases=databases,
-            handlers=offboarding_handlers(databases, catalogue, CLOCK, exports=store is not None),
+            handlers=offboarding_handlers(databases, catalogue, clock, exports=store is not None),
             worker=OffboardingWorker(
                 databases,
                 catalogue,
-                CLOCK,
+                clock,
                 store=store,
                 settings=world.database.settings() if provisioner else None,
                 batch_rows=batch_rows,
@@ -234,8 +242,42 @@ async def test_t17_a_place_that_cannot_be_dropped_is_not_called_purged(world):
                 "SELECT state, error FROM system.offboarding_task WHERE tenant_id = $1", world.a.id
             )
 
-    assert (state, "provisioner" in error) == ("running", True)
-    assert await acks(world, world.a) == []
+    assert (state, error.partition(":")[0]) == ("running", "no-provisioner")
+    (answer,) = await acks(world, world.a)
+    assert (answer["outcome"], answer["error_code"], answer["retryable"]) == ("failed", "no-provisioner", False)
+
+
+@pytest.mark.parametrize("world", [Isolation.POOL], indirect=True, ids=str)
+async def test_t17_a_purge_that_fails_unexpectedly_is_told_and_holds_up_no_other(world):
+    async with world.database.connect() as connection:
+        await connection.execute(
+            f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'no: %', old.title; END $$;
+            CREATE TRIGGER refuse BEFORE DELETE ON pool.document
+                FOR EACH ROW WHEN (old.tenant_id = '{world.a.id}') EXECUTE FUNCTION refuse();
+            """
+        )
+    clock, key = ManualClock(CLOCK.now()), uuid7()
+    async with service(world, clock=clock) as app:
+        await app.handlers[PURGE](request_of(world.a, key=key))
+        await app.handlers[PURGE](request_of(world.b))
+        await until_done(app.worker)
+
+        (failed,) = await acks(world, world.a)
+        assert (failed["outcome"], failed["error_code"], failed["retryable"]) == ("failed", "internal-error", True)
+        assert world.canary(world.a) not in json.dumps(failed)
+        assert [answer["outcome"] for answer in await acks(world, world.b)] == ["done"]
+        assert await rows_left(world, world.b) == {}
+
+        async with world.database.connect() as connection:
+            await connection.execute("DROP TRIGGER refuse ON pool.document")
+        assert await app.handlers[PURGE](request_of(world.a, key=key)) is LATER
+        clock.advance(RETRY_AFTER)
+        await until_done(app.worker)
+
+    assert [answer["outcome"] for answer in await acks(world, world.a)] == ["failed", "done"]
+    assert await rows_left(world, world.a) == {}
 
 
 async def test_t17_a_request_about_another_tenant_than_its_document_is_refused(world):
@@ -281,15 +323,16 @@ async def test_t17_a_promise_that_cannot_be_kept_is_found_before_a_row_is_gone(s
     async with service(world, catalogue=DataCatalogue("app", [table])) as app:
         async with app.databases.system.connect() as connection:
             with pytest.raises(UnpurgeableTable):
-                await plan_place(connection, DataCatalogue("app", [table]), world.a)
+                await plan_place(connection, DataCatalogue("app", [table]), world.a, Place("pool", None, "pool"))
         await app.handlers[PURGE](request_of(world.a))
         for _ in range(5):
             await app.worker.turn()
     assert await world.fingerprint(world.a) == before
-    assert await acks(world, world.a) == []
+    assert [answer["error_code"] for answer in await acks(world, world.a)] == ["unpurgeable-table"]
 
 
 async def test_an_export_holds_every_row_and_says_so(world, tmp_path):
+    await plant_key(world, world.a)
     async with service(world, store=LocalStore(tmp_path)) as app:
         key = uuid7()
         await app.handlers[EXPORT](request_of(world.a, EXPORT, key))
@@ -309,7 +352,7 @@ async def test_an_export_holds_every_row_and_says_so(world, tmp_path):
         assert len(lines) == table["rows"]
         assert {line["tenant_id"] for line in lines} == {str(world.a.id)}
         found[name] = lines
-    assert set(found) == TABLES | {"offboarding_task"}
+    assert set(found) == TABLES  # and no idempotency key, which is the service's own
     assert world.canary(world.a) in found["document"][0]["title"]
     assert bytes.fromhex(found["file_chunk"][0]["data"][2:]).decode() == world.canary(world.a)
     everything = b"".join(gzip.decompress(path.read_bytes()) for path in tmp_path.rglob("*.gz"))
@@ -330,7 +373,7 @@ async def test_an_export_that_was_killed_is_the_same_in_the_end(world, tmp_path)
         await until_done(app.worker)
 
     (answer,) = await acks(world, world.a)
-    assert sum(each["rows"] for each in answer["result"]["tables"]) == 2 + 4 + 4 + 1 + 1
+    assert sum(each["rows"] for each in answer["result"]["tables"]) == 2 + 4 + 4 + 1
 
 
 async def test_an_export_without_a_store_is_refused_with_the_reason(world):

@@ -1,24 +1,30 @@
 """The end of a tenant: export, grace, purge and its certificate. Product services are played by the test."""
 
 import gzip
+import hashlib
 import json
+import re
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from obstore.store import LocalStore
+from secret_watch import watched
 from tests.integration.tenant.conftest import START, ack
 
 from tenant_service.audit import PLATFORM_CHAIN
 from tenant_service.audit.service import verify
 from tenant_service.catalogue import CATALOGUE
 from tenant_service.domain.certificates import certificate_digest
-from tenant_service.domain.saga import RunKind, RunState, StepName
+from tenant_service.domain.saga import AckOutcome, RunKind, RunState, StepName
 from tenant_service.runs.engine import take_turns
+from tenant_service.runs.repository import Ack
 from tenant_service.runs.work import WORK
 from tenantry import ManualClock
 from tenantry.events import LATER, Request
+from tenantry.identity import SESSION_COOKIE
 from tenantry.offboarding import OffboardingWorker, offboarding_handlers
+from tenantry.offboarding._worker import RETRY_AFTER
 
 GRACE = timedelta(days=30)
 
@@ -47,17 +53,21 @@ class End:
 
     async def answer_app(self, tenant_id, kind, **result):
         for request in await self.requests(tenant_id, kind):
-            if request["request_id"] not in self._answered:
-                self._answered.add(request["request_id"])
+            if (request["request_id"], "app") not in self._answered:
+                self._answered.add((request["request_id"], "app"))
                 given = ack(request, "app")
                 await self.platform.answer(type(given)(**{**vars_of(given), "result": result}))
 
     async def answer_self(self, tenant_id, kind):
-        """The tenant service answers itself, by its own handlers and worker."""
+        """The tenant service answers itself, by its own handlers and worker; returns what it said."""
+        said = []
         async with self.platform.database.databases() as databases:
             handlers = offboarding_handlers(databases, CATALOGUE, self.clock, exports=self.store is not None)
             worker = OffboardingWorker(databases, CATALOGUE, self.clock, store=self.store, batch_rows=2)
             for request in await self.requests(tenant_id, kind):
+                if (request["request_id"], "tenant") in self._answered:
+                    continue
+                self._answered.add((request["request_id"], "tenant"))
                 wanted = Request(
                     request_id=UUID(request["request_id"]),
                     kind=kind,
@@ -66,11 +76,20 @@ class End:
                     data=request["data"],
                 )
                 result = await handlers[kind](wanted)
-                while result is LATER:
+                told = [] if result is LATER else [{"outcome": "done", "retryable": False, "result": result}]
+                while not told:
                     assert await worker.turn()
-                    result = await handlers[kind](wanted)
-                given = ack(request, "tenant")
-                await self.platform.answer(type(given)(**{**vars_of(given), "result": result}))
+                    told = await self.told(tenant_id, request)
+                said += told
+                fields = {name: told[0].get(name) for name in ("error_code", "detail", "retryable", "result")}
+                outcome = AckOutcome(told[0]["outcome"])
+                await self.platform.answer(Ack(wanted.request_id, "tenant", outcome, **fields))
+        return said
+
+    async def told(self, tenant_id, request):
+        """The answers to a request that are in the outbox."""
+        acks = [row["payload"] for row in await self.platform.outbox("tenant.acks.v1", tenant_id)]
+        return [each for each in acks if each["request_id"] == request["request_id"]]
 
     async def run(self, tenant_id):
         items = (await self.api.http.get(f"/v1/tenants/{tenant_id}/runs")).json()["items"]
@@ -294,19 +313,77 @@ async def test_a_tenant_exports_its_data_and_reads_it_and_no_other(end):
     listed = (await end.api.http.get(f"{path}/exports", headers=as_admin)).json()
     assert shown["state"] == "succeeded"
     assert listed["items"] == [shown]
-    keys = next(file for file in shown["files"] if file["table"] == "system.api_key")
-    where = f"exports/{shown['id']}/files/{keys['service']}/{keys['file']}"
+    trail = next(file for file in shown["files"] if file["table"] == "system.audit_entry")
+    where = f"exports/{shown['id']}/files/{trail['service']}/{trail['file']}"
     answer = await end.api.http.get(f"{path}/{where}", headers=as_admin)
     assert answer.status_code == 200
     rows = [json.loads(line) for line in gzip.decompress(answer.content).splitlines()]
-    assert [row["tenant_id"] for row in rows] == [mine["id"]]
+    assert len(rows) == trail["rows"]
+    assert {row["chain_id"] for row in rows} == {mine["id"]}
     for id_ in (other["id"], str(uuid4())):
         foreign = await end.api.http.get(f"/v1/tenants/{id_}/{where}", headers=as_admin)
         assert foreign.status_code == 404
-    for file in ("nothing.gz", "..", "%2e%2e%2fpasswd", keys["file"] + "x"):
+    for file in ("nothing.gz", "..", "%2e%2e%2fpasswd", trail["file"] + "x"):
         bad = await end.api.http.get(f"{path}/exports/{shown['id']}/files/tenant/{file}", headers=as_admin)
         assert bad.status_code in {404, 422}
     assert (await end.api.http.get(f"/v1/tenants/{other['id']}/{where}")).status_code == 404
+
+
+async def test_no_secret_is_in_an_export_and_no_hash_of_one(end, tmp_path):
+    tenant = await active(end)
+    id_ = tenant["id"]
+    key = watched((await end.post(id_, "api-keys", {"name": "a", "scopes": ["tenant:read"]})).json()["key"])
+    body = {"email": "p@example.org", "roles": ["owner"]}
+    codes = [watched((await end.post(id_, "invitations", body | {"email": f"{n}@e.org"})).json()["code"]) for n in "ab"]
+    signed_in = await end.api.http.post("/v1/sessions", json={"code": codes[0]})
+    assert signed_in.status_code == 201
+    secrets = [key, *codes, watched(signed_in.cookies[SESSION_COOKIE]), signed_in.json()["csrf_token"]]
+    await end.post(id_, "export")
+    await end.turn()
+    await end.answer_self(id_, "tenant.export")
+
+    files = [gzip.decompress(path.read_bytes()) for path in tmp_path.rglob("*.ndjson.gz")]
+    everything = b"".join(files).decode()
+    assert signed_in.json()["subject"] in everything  # who is a member, but not by what they sign in
+    for secret in secrets:
+        assert secret not in everything
+        assert hashlib.sha256(secret.encode()).hexdigest() not in everything
+    columns = {name for file in files for line in file.splitlines() for name in json.loads(line)}
+    suspect = {name for name in columns if re.search("secret|hash|token|code|password|wrapped|private|sha256", name)}
+    assert suspect == {"content_hash", "hash"}  # of the audit trail's entries
+
+
+async def test_a_purge_that_breaks_in_a_service_is_seen_in_the_run(end):
+    tenant, other = await active(end), await active(end)
+    async with end.platform.database.connect() as connection:
+        await connection.execute(
+            f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'no: %', old; END $$;
+            CREATE TRIGGER refuse BEFORE DELETE ON system.api_key
+                FOR EACH ROW WHEN (old.tenant_id = '{tenant["id"]}') EXECUTE FUNCTION refuse();
+            """
+        )
+    await end.post(tenant["id"], "api-keys", {"name": "a", "scopes": ["tenant:read"]})
+    for each in (tenant, other):
+        await end.post(each["id"], "offboard", {"grace_days": 0, "export": False})
+    await end.turn()
+    end.clock.advance(timedelta(seconds=6))
+    await end.turn()
+    (failed,) = await end.answer_self(tenant["id"], "tenant.purge")
+    assert (failed["outcome"], failed["retryable"]) == ("failed", True)
+    await end.purge(other["id"])
+    assert (await end.get(other["id"]))["status"] == "purged"
+
+    await end.turn()
+    step = next(step for step in (await end.run(tenant["id"]))["steps"] if step["name"] == "purge_services")
+    assert (step["error"]["code"], step["error"]["detail"]) == ("internal-error", "tenant: DBAPIError")
+
+    async with end.platform.database.connect() as connection:
+        await connection.execute("DROP TRIGGER refuse ON system.api_key; DROP FUNCTION refuse()")
+    end.clock.advance(RETRY_AFTER)
+    await end.purge(tenant["id"])
+    assert (await end.get(tenant["id"]))["status"] == "purged"
 
 
 async def test_without_a_store_there_are_no_exports(start_api):

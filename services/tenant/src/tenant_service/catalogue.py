@@ -6,9 +6,10 @@ from tenantry.offboarding import OFFBOARDING_TABLES
 CATALOGUE = DataCatalogue(
     "tenant",
     [
-        SystemTable("api_key", tenant_column="tenant_id"),
+        # Credentials, by their hashes, are in no export.
+        SystemTable("api_key", tenant_column="tenant_id", exported=False),
         # The trail proves what was done, the purge included.
-        SystemTable("audit_chain", tenant_column="chain_id", retention=Retention.STATUTE),
+        SystemTable("audit_chain", tenant_column="chain_id", retention=Retention.STATUTE, exported=False),
         SystemTable("audit_entry", tenant_column="chain_id", retention=Retention.STATUTE),
         SystemTable("branding_logo", tenant_column="tenant_id"),
         SystemTable("client"),
@@ -20,7 +21,7 @@ CATALOGUE = DataCatalogue(
         SystemTable("flag"),
         SystemTable("flag_version"),
         SystemTable("domain_claim", tenant_column="tenant_id"),
-        SystemTable("invitation", tenant_column="tenant_id"),
+        SystemTable("invitation", tenant_column="tenant_id", exported=False),
         SystemTable("key_set"),
         SystemTable("member", tenant_column="tenant_id"),
         SystemTable("person"),
@@ -28,10 +29,10 @@ CATALOGUE = DataCatalogue(
         # Names that nobody else may have yet; the row goes when the quarantine ends.
         SystemTable("quarantined_name", tenant_column="tenant_id", retention=Retention.STATUTE),
         SystemTable("saga_request"),
-        SystemTable("saga_run", tenant_column="tenant_id", retention=Retention.STATUTE),
+        SystemTable("saga_run", tenant_column="tenant_id", retention=Retention.STATUTE, exported=False),
         SystemTable("saga_step"),
-        SystemTable("session", tenant_column="tenant_id"),
-        SystemTable("sign_in_code", tenant_column="tenant_id"),
+        SystemTable("session", tenant_column="tenant_id", exported=False),
+        SystemTable("sign_in_code", tenant_column="tenant_id", exported=False),
         SystemTable("signing_key"),
         SystemTable("store"),
         SystemTable("support_grant", tenant_column="tenant_id", retention=Retention.STATUTE),

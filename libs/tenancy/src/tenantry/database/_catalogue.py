@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 _BACKBONE = (
     SystemTable("outbox"),
     SystemTable("consumer_offset"),
-    TenantTable("idempotency_key", schema=SYSTEM_SCHEMA),
+    TenantTable("idempotency_key", schema=SYSTEM_SCHEMA, exported=False),
 )
 
 

@@ -20,6 +20,7 @@ class TenantTable:
     """Rows of tenants. Without ``schema`` the table is in ``pool`` and in the schema of each tenant, else in that one.
 
     ``immutable`` says that rows are written once: no role may then have the right to change or delete them.
+    ``exported`` says whether they are in an export of the tenant's data: credentials, for one, are not.
     """
 
     name: str
@@ -27,18 +28,21 @@ class TenantTable:
     immutable: bool = False
     column: TenantColumn = TENANT_ID
     schema: str | None = None
+    exported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class SystemTable:
     """Rows of the service itself, named ``schema.table``; a name without schema is in ``system``.
 
-    ``tenant_column`` (a uuid) says that some are about tenants, and ``retention`` what becomes of those.
+    ``tenant_column`` (a uuid) says that some are about tenants, ``retention`` what becomes of those, and ``exported``
+    whether they are in an export.
     """
 
     name: str
     tenant_column: str | None = None
     retention: Retention = Retention.ERASE
+    exported: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry._tenant import Tenant
-from tenantry.database import Databases, DataCatalogue, Retention
+from tenantry.database import Databases, DataCatalogue
 from tenantry.database._names import quote
 from tenantry.offboarding import _tasks as tasks
-from tenantry.offboarding._places import Place, find_places, transaction
-from tenantry.offboarding._plan import PlannedTable, plan_fixed, plan_place
+from tenantry.offboarding._places import find_places, place_named, transaction
+from tenantry.offboarding._plan import PlannedTable, plan_place
 from tenantry.offboarding._tasks import TableProgress, Task
 
 if TYPE_CHECKING:
@@ -58,34 +58,30 @@ class Export:
         found: list[TableProgress] = []
         for place in await find_places(self._databases, self._catalogue, tenant.id):
             async with transaction(self._databases, place) as connection:
-                planned = await self._planned(connection, place, tenant)
+                planned = await plan_place(connection, self._catalogue, tenant, place)
             for table in planned:
-                if table.retention is not Retention.TRANSIENT:
+                if table.exported:
                     detail = {"place": place.label, "table": table.label}
                     label = place.label_of(table.label)
                     found.append(TableProgress(len(found), label, table.retention, 0, None, detail))
         return found
 
-    async def _planned(self, connection: AsyncConnection, place: Place, tenant: Tenant) -> list[PlannedTable]:
-        if place.kind == "fixed":
-            return await plan_fixed(connection, self._catalogue, tenant)
-        return await plan_place(connection, self._catalogue, tenant, place.schema)
-
     async def _write_table(self, task: Task, tenant: Tenant, progress: TableProgress) -> tuple[int, Mapping[str, Any]]:
         import obstore  # noqa: PLC0415 - the extra
 
         places = await find_places(self._databases, self._catalogue, tenant.id)
-        place = next((each for each in places if each.label == progress.detail["place"]), None)
+        place = place_named(places, progress.detail["place"])
         if place is None:
             return 0, {"file": None}
         name = self._name(task, f"{progress.position:03}-{progress.detail['table']}.ndjson.gz")
         with tempfile.TemporaryDirectory(prefix="tenantry-export-") as directory:
             file = Path(directory) / "rows"
             async with transaction(self._databases, place) as connection:
-                planned = await self._planned(connection, place, tenant)
+                planned = await plan_place(connection, self._catalogue, tenant, place)
                 table = next(each for each in planned if each.label == progress.detail["table"])
                 rows = await _write_rows(connection, table, file)
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            with file.open("rb") as written:
+                digest = hashlib.file_digest(written, "sha256").hexdigest()
             await obstore.put_async(self._store, name, file)
             return rows, {"file": name, "sha256": digest, "bytes": file.stat().st_size}
 

@@ -7,11 +7,12 @@ from uuid import UUID
 import msgspec
 
 from tenantry._clock import Clock
-from tenantry._errors import Conflict, InvalidRequest
+from tenantry._errors import InvalidRequest
 from tenantry._tenant import Tenant
 from tenantry.database import Databases, DataCatalogue
 from tenantry.events import LATER, Handler, Later, Request
 from tenantry.offboarding._plan import catalogue_digest
+from tenantry.offboarding._settings import ExportNotConfigured
 from tenantry.offboarding._tasks import Kind, ask
 
 EXPORT: Final = "tenant.export"
@@ -21,13 +22,6 @@ PURGE: Final = "tenant.purge"
 class _Wanted(msgspec.Struct, frozen=True):
     idempotency_key: UUID
     tenant: Tenant
-
-
-class ExportNotConfigured(Conflict):
-    """The service was given no store to export into."""
-
-    type = "export-not-configured"
-    title = "The service has no store for exports"
 
 
 def offboarding_handlers(

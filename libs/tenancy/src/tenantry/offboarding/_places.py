@@ -1,6 +1,6 @@
 """Every place where rows of a tenant may lie in a service's servers, found by name, whatever the placement says now."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -59,6 +59,11 @@ async def find_places(databases: Databases, catalogue: DataCatalogue, tenant_id:
             places.append(Place("pool", store, POOL_SCHEMA))
         places.append(Place("fixed", store, ""))
     return places
+
+
+def place_named(places: Iterable[Place], label: str) -> Place | None:
+    """The place that progress remembers under this label; None where it is gone."""
+    return next((place for place in places if place.label == label), None)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tenantry._errors import Conflict
 from tenantry._tenant import Tenant
 from tenantry.database import DataCatalogue, Retention, TenantTable
-from tenantry.database._names import POOL_SCHEMA, quote
+from tenantry.database._names import quote
 from tenantry.database._tables import SystemTable
 from tenantry.database._tenant_column import TenantKey
+from tenantry.offboarding._places import Place
 
 
 class UnpurgeableTable(Conflict):
@@ -32,6 +34,7 @@ class PlannedTable:
     column: str
     key: TenantKey
     retention: Retention
+    exported: bool
     primary_key: tuple[str, ...]
 
     @property
@@ -43,6 +46,15 @@ class PlannedTable:
     def label(self) -> str:
         """As people read it, and as progress remembers it."""
         return f"{self.schema}.{self.name}"
+
+
+class _Selected(NamedTuple):
+    """Which rows of a table are meant, and what becomes of them."""
+
+    column: str
+    key: TenantKey
+    retention: Retention
+    exported: bool
 
 
 _PRIMARY_KEYS = text(
@@ -87,39 +99,35 @@ def _lines(catalogue: DataCatalogue) -> Iterator[str]:
 
 
 async def plan_place(
-    connection: AsyncConnection, catalogue: DataCatalogue, tenant: Tenant, schema: str = POOL_SCHEMA
+    connection: AsyncConnection, catalogue: DataCatalogue, tenant: Tenant, place: Place
 ) -> list[PlannedTable]:
-    """The tables of one place of a tenant's rows (the pool, its own schema), children before parents.
-
-    Raises `UnpurgeableTable`.
-    """
-    wanted = {
-        name: (table.column.name, table.column.key_of(tenant), table.retention, table)
-        for name, table in catalogue.tenant_tables.items()
-    }
-    _check(catalogue.tenant_tables.values())
-    return [
-        PlannedTable(schema, name, *wanted[name][:3], primary_key=key)
-        for name, key in await _in_order(connection, schema, wanted.keys())
-    ]
-
-
-async def plan_fixed(connection: AsyncConnection, catalogue: DataCatalogue, tenant: Tenant) -> list[PlannedTable]:
-    """The tables of the service's own database that hold rows about tenants outside their places."""
-    _check(catalogue.fixed_tables.values())
-    by_schema: dict[str, dict[str, tuple[str, TenantKey, Retention]]] = {}
-    for label, table in catalogue.fixed_tables.items():
-        schema, _, name = label.partition(".")
-        by_schema.setdefault(schema, {})[name] = (table.column.name, table.column.key_of(tenant), table.retention)
-    for label, other in catalogue.other_tables.items():
-        if isinstance(other, SystemTable) and other.tenant_column is not None:
+    """The tables of one place that have rows of the tenant, children before parents. Raises `UnpurgeableTable`."""
+    by_schema: dict[str, dict[str, _Selected]] = {}
+    if place.kind == "fixed":
+        _check(catalogue.fixed_tables.values())
+        for label, table in catalogue.fixed_tables.items():
             schema, _, name = label.partition(".")
-            by_schema.setdefault(schema, {})[name] = (other.tenant_column, tenant.id, other.retention)
+            by_schema.setdefault(schema, {})[name] = _selected(table, tenant)
+        for label, other in catalogue.other_tables.items():
+            # What leaves by itself holds the messages of the purge as well.
+            if not isinstance(other, SystemTable) or other.retention is Retention.TRANSIENT:
+                continue
+            if other.tenant_column is not None:
+                schema, _, name = label.partition(".")
+                selected = _Selected(other.tenant_column, tenant.id, other.retention, other.exported)
+                by_schema.setdefault(schema, {})[name] = selected
+    else:
+        _check(catalogue.tenant_tables.values())
+        by_schema[place.schema] = {name: _selected(table, tenant) for name, table in catalogue.tenant_tables.items()}
     return [
         PlannedTable(schema, name, *tables[name], primary_key=key)
         for schema, tables in sorted(by_schema.items())
         for name, key in await _in_order(connection, schema, tables.keys())
     ]
+
+
+def _selected(table: TenantTable, tenant: Tenant) -> "_Selected":
+    return _Selected(table.column.name, table.column.key_of(tenant), table.retention, table.exported)
 
 
 async def _in_order(

@@ -11,18 +11,25 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from tenantry._errors import Unavailable
+from tenantry._errors import Conflict
 from tenantry._tenant import Tenant
 from tenantry.database import Databases, DatabaseSettings, DataCatalogue, Retention
 from tenantry.database._names import quote
 from tenantry.database._releasing import drop_database, drop_schema
 from tenantry.database._url import dsn
 from tenantry.offboarding import _tasks as tasks
-from tenantry.offboarding._places import Place, find_places, transaction
-from tenantry.offboarding._plan import PlannedTable, plan_fixed, plan_place
+from tenantry.offboarding._places import Place, find_places, place_named, transaction
+from tenantry.offboarding._plan import PlannedTable, plan_place
 from tenantry.offboarding._tasks import TableProgress, Task
 
 _ERASED = frozenset({Retention.ERASE.value})
+
+
+class NoProvisioner(Conflict):
+    """The service was not given the URL of the role that may drop schemas and databases."""
+
+    type = "no-provisioner"
+    title = "The service has no provisioner"
 
 
 class Purge:
@@ -40,7 +47,7 @@ class Purge:
         """Do a batch of the task, which `session` holds; the result once nothing is left, else None.
 
         What the batch deletes outside the session's own database is committed before the session is. Raises
-        `UnpurgeableTable` before anything is deleted, and `Unavailable`.
+        `UnpurgeableTable` before anything is deleted, and `NoProvisioner`.
         """
         known = await tasks.progress(session, task)
         if not known:
@@ -56,7 +63,7 @@ class Purge:
         found: list[TableProgress] = []
         for place in await find_places(self._databases, self._catalogue, tenant.id):
             async with transaction(self._databases, place) as connection:
-                planned = await self._planned(connection, place, tenant)
+                planned = await plan_place(connection, self._catalogue, tenant, place)
                 counted = [(table, await _count(connection, table)) for table in planned]
             dropped = place.own and all(table.retention is Retention.ERASE for table in planned)
             for table, rows in counted:
@@ -66,13 +73,9 @@ class Purge:
                 )
         return found
 
-    async def _planned(self, connection: AsyncConnection, place: Place, tenant: Tenant) -> list[PlannedTable]:
-        if place.kind == "fixed":
-            return await plan_fixed(connection, self._catalogue, tenant)
-        return await plan_place(connection, self._catalogue, tenant, place.schema)
-
     async def _advance_table(self, session: AsyncSession, task: Task, tenant: Tenant, table: TableProgress) -> None:
-        place = _place_of(table, await find_places(self._databases, self._catalogue, tenant.id))
+        places = await find_places(self._databases, self._catalogue, tenant.id)
+        place = place_named(places, table.detail["place"])
         if place is None:  # dropped, by this task or by an attempt that was killed
             await tasks.set_rows_after(session, task, table, 0)
             return
@@ -81,7 +84,10 @@ class Purge:
             await tasks.set_rows_after(session, task, table, 0)
             return
         async with transaction(self._databases, place) as connection:
-            planned = {place.label_of(each.label): each for each in await self._planned(connection, place, tenant)}
+            planned = {
+                place.label_of(each.label): each
+                for each in await plan_place(connection, self._catalogue, tenant, place)
+            }
             here = planned[table.label]
             if table.retention in _ERASED and await self._delete_batch(connection, here) == self._batch_rows:
                 return  # there may be more
@@ -102,7 +108,7 @@ class Purge:
     async def _drop(self, place: Place) -> None:
         urls = None if self._settings is None else self._settings.at(place.store)
         if urls is None or urls.provisioner_database_url is None:
-            raise Unavailable(f"there is no provisioner to drop the {place.label}")
+            raise NoProvisioner(f"Nobody may drop the {place.label}")
         connection = await asyncpg.connect(dsn(urls.provisioner_database_url))
         try:
             if place.database is None:
@@ -177,7 +183,3 @@ async def _count(connection: AsyncConnection, table: PlannedTable) -> int:
         f"SELECT count(*) FROM {table.qualified} WHERE {quote(table.column)} = :key"  # noqa: S608 - quoted names
     )
     return int(await connection.scalar(statement, {"key": table.key}) or 0)
-
-
-def _place_of(table: TableProgress, places: list[Place]) -> Place | None:
-    return next((place for place in places if place.label == table.detail["place"]), None)

@@ -6,10 +6,17 @@ from urllib.parse import urlsplit
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tenantry._errors import StartupRefused
+from tenantry._errors import Conflict, StartupRefused
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+
+class ExportNotConfigured(Conflict):
+    """There is no store that exports could go to."""
+
+    type = "export-not-configured"
+    title = "There is no store for exports"
 
 
 class ExportSettings(BaseSettings):

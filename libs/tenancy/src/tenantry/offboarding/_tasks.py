@@ -57,7 +57,7 @@ _TABLES = (
 
 
 OFFBOARDING_TABLES = (
-    SystemTable("offboarding_task", tenant_column="tenant_id", retention=Retention.STATUTE),
+    SystemTable("offboarding_task", tenant_column="tenant_id", retention=Retention.STATUTE, exported=False),
     SystemTable("offboarding_request"),
     SystemTable("offboarding_table"),
 )
@@ -239,10 +239,14 @@ async def set_rows_after(
     )
 
 
-async def finish(session: AsyncSession, task: Task, result: Mapping[str, Any], now: datetime) -> list[UUID]:
-    """The task is done; returns the requests that wait for an answer, which are taken as answered.
+async def finish(session: AsyncSession, task: Task, result: Mapping[str, Any], now: datetime) -> None:
+    """The task is done.
 
     The tenant's document goes: what is left of a purge says how many rows there were, and not whose name they had.
     """
     await session.execute(_FINISH, {"id": task.id, "result": json.dumps(result), "now": now})
-    return list((await session.scalars(_UNANSWERED, {"id": task.id})).all())
+
+
+async def answered(session: AsyncSession, task: Task) -> Sequence[UUID]:
+    """The requests that wait for the task; they are taken as answered from here on."""
+    return (await session.scalars(_UNANSWERED, {"id": task.id})).all()

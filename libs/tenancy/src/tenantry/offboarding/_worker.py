@@ -1,8 +1,10 @@
 """Works off the tasks, a batch at a time, in turns between tenants; any number of replicas may run."""
 
 import asyncio
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import msgspec
 import structlog
@@ -10,13 +12,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry._clock import Clock
-from tenantry._errors import TenantryError, Unavailable
+from tenantry._errors import TenantryError
 from tenantry._tenant import Tenant
 from tenantry.database import Databases, DatabaseSettings, DataCatalogue
 from tenantry.events import Ack, ack_event, append_outbox_many
+from tenantry.events._waiting import is_away
 from tenantry.offboarding import _tasks as tasks
 from tenantry.offboarding._export import Export
 from tenantry.offboarding._purge import Purge
+from tenantry.offboarding._settings import ExportNotConfigured
 from tenantry.offboarding._tasks import Task
 
 if TYPE_CHECKING:
@@ -68,12 +72,41 @@ class OffboardingWorker:
             try:
                 async with session.begin_nested():
                     await self._advance(session, task)
-            except TenantryError as error:
-                log.exception("offboarding_stuck", task=str(task.id), kind=task.kind)
-                await tasks.touch(session, task, now + RETRY_AFTER, error=f"{error.type}: {error}")
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a task is not the end of the others
+                # Where it is this database that is away, what follows fails as well, and `run` waits.
+                await self._stick(session, task, error, now)
             else:
                 await tasks.touch(session, task, now)
         return True
+
+    async def _stick(self, session: AsyncSession, task: Task, error: Exception, now: datetime) -> None:
+        """Try the task again later, and say to whoever waits for it why, unless time alone will help.
+
+        The saga's attempt fails, so the reason is seen in its run; whoever asks again waits for the same task.
+        """
+        reason = _reason(error)
+        if reason.waits:
+            log.warning("offboarding_waits", task=str(task.id), kind=task.kind, error=reason.detail)
+        else:
+            log.error("offboarding_stuck", task=str(task.id), kind=task.kind, exc_info=error)
+            waiting = await tasks.answered(session, task)
+            await self._answer(
+                session,
+                task,
+                [
+                    Ack(
+                        request_id=request_id,
+                        service=self._service,
+                        outcome="failed",
+                        error_code=reason.code,
+                        detail=reason.detail,
+                        retryable=reason.retryable,
+                    )
+                    for request_id in waiting
+                ],
+                now,
+            )
+        await tasks.touch(session, task, now + RETRY_AFTER, error=f"{reason.code}: {reason.detail}")
 
     async def _advance(self, session: AsyncSession, task: Task) -> None:
         now = self._clock.now()
@@ -81,20 +114,40 @@ class OffboardingWorker:
         if task.kind == "purge":
             result = await self._purge.advance(session, task, tenant)
         elif self._export is None:
-            raise Unavailable("exports have no store")
+            raise ExportNotConfigured
         else:
             result = await self._export.advance(session, task, tenant, now)
         if result is None:
             return
-        waiting = await tasks.finish(session, task, result, now)
+        await tasks.finish(session, task, result, now)
+        await self._answer(
+            session,
+            task,
+            [
+                Ack(request_id=request_id, service=self._service, outcome="done", result=result)
+                for request_id in await tasks.answered(session, task)
+            ],
+            now,
+        )
+
+    async def _answer(self, session: AsyncSession, task: Task, acks: Sequence[Ack], now: datetime) -> None:
         version = int(now.timestamp() * 1_000_000)
-        acks = [
-            ack_event(
-                str(task.tenant_id),
-                Ack(request_id=request_id, service=self._service, outcome="done", result=result),
-                task.tenant_id,
-                version=version,
-            )
-            for request_id in waiting
-        ]
-        await append_outbox_many(await session.connection(), acks)
+        key = str(task.tenant_id)
+        events = [ack_event(key, ack, task.tenant_id, version=version) for ack in acks]
+        await append_outbox_many(await session.connection(), events)
+
+
+class _Reason(NamedTuple):
+    code: str
+    detail: str
+    waits: bool = False
+    """Nothing is wrong with the task."""
+    retryable: bool = False
+    """Asking again later may help, without anybody's doing."""
+
+
+def _reason(error: Exception) -> _Reason:
+    if isinstance(error, TenantryError):
+        return _Reason(error.type, str(error), waits=error.status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+    # The message of any other error may hold values of rows.
+    return _Reason("internal-error", type(error).__name__, waits=is_away(error), retryable=True)

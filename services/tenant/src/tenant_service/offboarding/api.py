@@ -22,7 +22,6 @@ from tenant_service.dependencies import (
 )
 from tenant_service.offboarding import repository, service
 from tenant_service.offboarding.schemas import CertificateOut, ExportOut, Offboarding
-from tenant_service.offboarding.service import ExportsNotConfigured
 from tenant_service.runs.schemas import RunOut
 from tenant_service.tenants.repository import find_tenant
 from tenant_service.tenants.schemas import TenantOut
@@ -38,6 +37,7 @@ from tenantry.http import (
     require_scope,
 )
 from tenantry.identity import Scope
+from tenantry.offboarding import ExportNotConfigured
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["offboarding"], route_class=IdempotentRoute)
 
@@ -65,7 +65,7 @@ async def offboard_tenant(
     """Stop the tenant; its data is deleted when the grace has ended, unless it is taken back before."""
     can_export = runtime.exports is not None
     if body.export and not can_export:
-        raise ExportsNotConfigured
+        raise ExportNotConfigured
     tenant = await service.offboard_tenant(
         session,
         tenant_id,
@@ -114,7 +114,7 @@ async def export_tenant(
 ) -> RunOut:
     """Have every service write the tenant's data into files."""
     if runtime.exports is None:
-        raise ExportsNotConfigured
+        raise ExportNotConfigured
     owner = await _tenant_of(session, principal, tenant_id)
     run = await service.export_tenant(session, str(owner), actor=actor, now=now)
     response.headers["Location"] = f"/v1/tenants/{owner}/exports/{run.row.id}"
@@ -163,7 +163,7 @@ async def get_export_file(
 ) -> StreamingResponse:
     """A file of an export."""
     if runtime.exports is None:
-        raise ExportsNotConfigured
+        raise ExportNotConfigured
     async with runtime.transactions.begin() as session:
         owner = await _tenant_of(session, principal, tenant_id)
         _, results = await repository.find_export(session, owner, export_id)

@@ -31,13 +31,6 @@ class GraceRunning(Conflict):
     title = "The grace of the offboarding has not ended"
 
 
-class ExportsNotConfigured(Conflict):
-    """The deployment has no store that exports could go to."""
-
-    type = "export-not-configured"
-    title = "There is no store for exports"
-
-
 async def offboard_tenant(
     session: AsyncSession,
     reference: str,
