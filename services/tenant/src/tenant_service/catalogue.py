@@ -18,6 +18,8 @@ CATALOGUE = DataCatalogue(
         SystemTable("config_schema"),
         SystemTable("config_schema_version"),
         SystemTable("config_version", tenant_column="tenant_id"),
+        # What was found to differ says ids and codes of a tenant, and outlives it: a purge may be what is found wanting.
+        SystemTable("finding", tenant_column="tenant_id", retention=Retention.STATUTE, exported=False),
         SystemTable("flag"),
         SystemTable("flag_version"),
         SystemTable("domain_claim", tenant_column="tenant_id"),
@@ -28,6 +30,8 @@ CATALOGUE = DataCatalogue(
         SystemTable("purge_certificate", tenant_column="tenant_id", retention=Retention.STATUTE),
         # Names that nobody else may have yet; the row goes when the quarantine ends.
         SystemTable("quarantined_name", tenant_column="tenant_id", retention=Retention.STATUTE),
+        SystemTable("reconciliation", tenant_column="tenant_id", retention=Retention.STATUTE, exported=False),
+        SystemTable("reconciliation_page"),
         SystemTable("saga_request"),
         SystemTable("saga_run", tenant_column="tenant_id", retention=Retention.STATUTE, exported=False),
         SystemTable("saga_step"),

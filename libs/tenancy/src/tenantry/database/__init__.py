@@ -36,6 +36,7 @@ from tenantry.database._warm_table import warm_place_table
 
 if TYPE_CHECKING:
     from tenantry.database._environment import run_migrations_env
+    from tenantry.database._found_places import FoundPlace
     from tenantry.database._migrations import Migrator, migrate
     from tenantry.database._places import Places
     from tenantry.database._provisioning import ServiceUrls, create_service_database, create_tenant_database
@@ -49,6 +50,7 @@ __all__ = [
     "DatabaseSettings",
     "Databases",
     "ForeignRow",
+    "FoundPlace",
     "MigrationError",
     "Migrator",
     "MigratorSettings",
@@ -102,6 +104,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "_environment": ("run_migrations_env",),
+        "_found_places": ("FoundPlace",),
         "_migrations": (
             "Migrator",
             "migrate",

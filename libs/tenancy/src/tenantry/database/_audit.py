@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tenantry.database._names import RoleNames, quote
 from tenantry.database._policies import tenant_table
 from tenantry.database._tables import SharedTable, SystemTable, TenantTable
+from tenantry.database._tenant_column import TENANT_ID
 
 _TENANT_SCHEMA: Final = "(n.nspname = 'pool' OR n.nspname ~ '^[tw]_[0-9a-f]{32}$')"
 _OUR_SCHEMA: Final = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
@@ -35,14 +36,33 @@ _PREFIX: Final = f"""
 """
 
 # ruff: noqa: S608 - the queries are put together from constants of this module
-_CHECKS: Final = (
-    # The catalogue is complete, and so is the database.
+_CLASSIFICATION: Final = (
+    # The catalogue is complete: what it does not know no purge deletes and no export has.
     """
     SELECT name || ' is not in the data catalogue' FROM ours
      WHERE relkind IN ('r', 'p', 'f') AND NOT relispartition AND relname <> 'alembic_version'
        AND oid NOT IN (SELECT oid FROM tenant_tables)
        AND NOT nspname || '.' || relname = ANY (CAST(:others AS text[]))
     """,
+    """
+    SELECT format('%s: %I names tenants, and the data catalogue does not say so', name, a.attname)
+      FROM ours JOIN pg_attribute a ON a.attrelid = ours.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE nspname || '.' || relname = ANY (CAST(:undeclared AS text[]))
+       AND a.attname = ANY (CAST(:tenant_columns AS text[]))
+    """,
+    """
+    SELECT format('%s: %I references tenants, and the data catalogue does not say so', o.name, a.attname)
+      FROM ours o JOIN pg_constraint k ON k.conrelid = o.oid AND k.contype = 'f' JOIN ours r ON r.oid = k.confrelid
+      JOIN unnest(CAST(:declared AS text[]), CAST(:declared_columns AS text[])) AS d (name, column_name)
+        ON d.name = r.nspname || '.' || r.relname
+      JOIN pg_attribute p ON p.attrelid = r.oid AND p.attname = d.column_name AND NOT p.attisdropped
+     CROSS JOIN LATERAL unnest(k.conkey, k.confkey) AS pair (child, parent)
+      JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum = pair.child
+     WHERE o.nspname || '.' || o.relname = ANY (CAST(:undeclared AS text[])) AND pair.parent = p.attnum
+    """,
+)
+_CHECKS: Final = (
+    *_CLASSIFICATION,
     f"""
     SELECT format('%I.%I is in the data catalogue but does not exist', n.nspname, t.relname)
       FROM pg_namespace n, catalogue t
@@ -178,7 +198,38 @@ async def find_faults(
 ) -> list[str]:
     """Findings, sorted; empty if all is well."""
     tables = list(tenant_tables)
-    parameters: dict[str, Any] = {
+    parameters = _parameters(roles, tables, others)
+    found = await _ask(connection, _CHECKS, parameters)
+    found.update(await _policy_faults(connection, roles, tables, parameters))
+    return sorted(found)
+
+
+async def find_unclassified(
+    connection: AsyncConnection,
+    roles: RoleNames,
+    tenant_tables: Iterable[TenantTable],
+    others: Mapping[str, SystemTable | SharedTable],
+) -> list[str]:
+    """Tables, and columns that name tenants, of which the catalogue says nothing; sorted. It reads and does no more."""
+    return sorted(await _ask(connection, _CLASSIFICATION, _parameters(roles, list(tenant_tables), others)))
+
+
+async def _ask(connection: AsyncConnection, checks: Iterable[str], parameters: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for check in checks:
+        found.update(await connection.scalars(text(_PREFIX + check), dict(parameters)))
+    return found
+
+
+def _parameters(
+    roles: RoleNames, tables: Collection[TenantTable], others: Mapping[str, SystemTable | SharedTable]
+) -> dict[str, Any]:
+    declared = {
+        name: table.tenant_column
+        for name, table in others.items()
+        if isinstance(table, SystemTable) and table.tenant_column is not None
+    }
+    return {
         "tables": [table.name for table in tables],
         "columns": [table.column.name for table in tables],
         "types": [table.column.type for table in tables],
@@ -188,12 +239,11 @@ async def find_faults(
         "shared": sorted(name for name, table in others.items() if isinstance(table, SharedTable)),
         "service": quote(roles.service),
         "owner": roles.owner,
+        "tenant_columns": sorted({TENANT_ID.name, *(table.column.name for table in tables)}),
+        "undeclared": sorted(others.keys() - declared.keys()),
+        "declared": list(declared),
+        "declared_columns": list(declared.values()),
     }
-    found: set[str] = set()
-    for check in _CHECKS:
-        found.update(await connection.scalars(text(_PREFIX + check), parameters))
-    found.update(await _policy_faults(connection, roles, tables, parameters))
-    return sorted(found)
 
 
 async def _policy_faults(

@@ -5,13 +5,13 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tenantry.database._audit import find_faults
+from tenantry.database._audit import find_faults, find_unclassified
 from tenantry.database._names import SYSTEM_SCHEMA, RoleNames
-from tenantry.database._tables import SharedTable, SystemTable, TenantTable
+from tenantry.database._tables import Retention, SharedTable, SystemTable, TenantTable
 
 _T = TypeVar("_T")
 _BACKBONE = (
-    SystemTable("outbox"),
+    SystemTable("outbox", tenant_column="tenant_id", retention=Retention.TRANSIENT, exported=False),
     SystemTable("consumer_offset"),
     TenantTable("idempotency_key", schema=SYSTEM_SCHEMA, exported=False),
 )
@@ -42,8 +42,17 @@ class DataCatalogue:
 
         Needs the right to make temporary tables. Nothing is changed and the running transaction goes on.
         """
-        tables = [*self.tenant_tables.values(), *self.fixed_tables.values()]
-        return await find_faults(connection, RoleNames(self.service), tables, self.other_tables)
+        return await find_faults(connection, RoleNames(self.service), self._with_tenants(), self.other_tables)
+
+    async def unclassified(self, connection: AsyncConnection) -> list[str]:
+        """What of :meth:`audit` a purge would miss: tables, and columns that name tenants, that were not declared.
+
+        Only reads, with the rights that every role has.
+        """
+        return await find_unclassified(connection, RoleNames(self.service), self._with_tenants(), self.other_tables)
+
+    def _with_tenants(self) -> list[TenantTable]:
+        return [*self.tenant_tables.values(), *self.fixed_tables.values()]
 
 
 def _add(tables: dict[str, _T], name: str, table: _T) -> None:

@@ -1,6 +1,7 @@
 """The places of tenants: their schemas and databases, handed over ready where one is, made on the spot elsewhere."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
@@ -12,14 +13,16 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from tenantry._tenant import Isolation, Placement
-from tenantry.database._errors import MigrationError, MissingUrl
+from tenantry.database._errors import MigrationError, MissingUrl, UnknownStore
+from tenantry.database._found_places import FoundPlace, find_in_store
 from tenantry.database._migrations import migrate
 from tenantry.database._names import tenant_database, tenant_schema
 from tenantry.database._provisioning import create_database
 from tenantry.database._releasing import release_place
 from tenantry.database._settings import DatabaseSettings
+from tenantry.database._tree import migrations_directory
 from tenantry.database._url import dsn
-from tenantry.database._warm_places import WarmPlaces, hand_over
+from tenantry.database._warm_places import Heads, WarmPlaces, hand_over
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +64,32 @@ class Places:
         """As :func:`release_place`, in the placement's store. Raises PlaceInUse, UnknownStore and MissingUrl."""
         url = self._provisioner_url(placement.store)
         return await release_place(url, self._service, tenant_id, placement.isolation)
+
+    async def find(
+        self, *, after: UUID | None, until: UUID | None, inspected: Collection[UUID] = ()
+    ) -> list[FoundPlace]:
+        """The places that there are of tenants after `after` up to and with `until`, in every store.
+
+        Those of the `inspected` tenants come with the revision of their tables. Raises what the servers say.
+        """
+        return [
+            place
+            for store, url in self._store_urls().items()
+            for place in await find_in_store(url, self._service, store, after=after, until=until, inspected=inspected)
+        ]
+
+    def serves(self, placement: Placement) -> bool:
+        """Whether places can be made where the placement says."""
+        try:
+            urls = self._settings.at(placement.store)
+        except UnknownStore:
+            return False
+        return placement.isolation is Isolation.POOL or urls.provisioner_database_url is not None
+
+    @property
+    def heads(self) -> Heads:
+        """The revisions that a place should be at."""
+        return Heads.of(self._directory or migrations_directory(self._service))
 
     async def refill(self) -> int:
         """Make, bring up to date and drop warm places until every store has its number; returns how many were touched.
@@ -120,5 +149,9 @@ class Places:
         return url
 
     def _stores(self) -> list[str]:
-        every = (self._settings.at(None), *self._settings.stores.values())
-        return [url for url in (store.provisioner_database_url for store in every) if url is not None]
+        return list(self._store_urls().values())
+
+    def _store_urls(self) -> dict[str, str]:
+        every = {self._settings.store: self._settings.at(None), **self._settings.stores}
+        urls = {name: store.provisioner_database_url for name, store in every.items()}
+        return {name: url for name, url in urls.items() if url is not None}

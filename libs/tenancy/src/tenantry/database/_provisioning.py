@@ -6,7 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from tenantry.database._names import RoleNames, quote, tenant_database
+from tenantry.database._found_places import mark_of
+from tenantry.database._names import RoleNames, literal, quote, tenant_database
 from tenantry.database._psql import run_script, script_path
 from tenantry.database._url import dsn, with_database, with_user
 
@@ -72,6 +73,8 @@ async def create_database(provisioner_url: str, service: str, database: str) -> 
             await connection.execute(
                 f"CREATE DATABASE {quote(database)} OWNER {quote(roles.owner)} TEMPLATE template0 ENCODING 'UTF8'"
             )
+        mark = literal(mark_of(await connection.fetchval("SELECT current_database()")))
+        await connection.execute(f"COMMENT ON DATABASE {quote(database)} IS {mark}")
         await run_script(provisioner_url, script_path("database.sql"), variables)
     finally:
         await connection.close()

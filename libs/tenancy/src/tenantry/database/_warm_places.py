@@ -15,6 +15,7 @@ import asyncpg
 import structlog
 
 from tenantry._tenant import Isolation
+from tenantry.database._found_places import mark_of
 from tenantry.database._migrations import migrate
 from tenantry.database._names import RoleNames, literal, quote
 from tenantry.database._provisioning import create_database
@@ -104,7 +105,8 @@ async def hand_over(connection: Connection, heads: Heads, name: str, isolation: 
             return False
         await connection.execute(f"ALTER {isolation.value.upper()} {quote(taken)} RENAME TO {quote(name)}")
         if isolation is Isolation.DATABASE:
-            await connection.execute(f"COMMENT ON DATABASE {quote(name)} IS NULL")
+            mark = literal(mark_of(await connection.fetchval("SELECT current_database()")))
+            await connection.execute(f"COMMENT ON DATABASE {quote(name)} IS {mark}")
     return True
 
 

@@ -41,6 +41,8 @@ class Lane(Enum):
     """Done when something else has arrived; waiting costs nothing."""
     SLOW = ("", 20, 4)
     """Seconds each (a database is made and migrated). What nobody has said anything about is slow."""
+    BACKGROUND = ("-background", 20, 4)
+    """Nobody waits for it: what a reconciler asks must not hold up the making of places."""
 
     def __init__(self, suffix: str, max_records: int, at_once: int) -> None:
         self.suffix = suffix
