@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -24,14 +24,14 @@ _COMMITTED: Final = ("git", "archive", "--format=tar", "HEAD")
 _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", re.MULTILINE)
 # A mutant may make a test wait for what never comes; the tests' own limit of 300 s is for machines that are busy.
 _TEST_SECONDS: Final = 120
-_RUN_SECONDS: Final = 900
+_RUN_SECONDS: Final = 1800
 _TESTS_FAILED: Final = 1
 
 
 class Outcome(NamedTuple):
-    """What became of a mutant. `said` names the test that noticed, or tells why none did."""
+    """What became of a mutant: the first test that failed, or why none did."""
 
-    noticed: bool
+    test: str | None
     said: str
 
 
@@ -78,34 +78,39 @@ def copied(root: Path, *, committed: bool) -> Iterator[Path]:
 
 
 def attempt(mutant: Mutant, copy: Path, environment: Mapping[str, str]) -> Outcome:
-    """Break the copy, test it, and leave it as it was.
-
-    Only a test that fails with the mutant and passes without it has noticed.
-    """
+    """Break the copy, test it, and leave it as it was."""
     if problem := mutant.problem(copy):
-        return Outcome(False, f"not tried: {problem}")
+        return Outcome(None, f"not tried: {problem}")
     whole = {change.file: (copy / change.file).read_text(encoding="utf-8") for change in mutant.changes}
     mutant.apply(copy)
     try:
-        status, output = _tested(copy, mutant.tests.split(), environment)
+        status, output = _tested(copy, ["-x", *mutant.tests.split()], environment)
     finally:
         for file, text in whole.items():
             (copy / file).write_text(text, encoding="utf-8")
     if status == 0:
-        return Outcome(False, "survived")
+        return Outcome(None, "survived")
     failed = _FAILED_TEST.search(output)
     if status != _TESTS_FAILED or failed is None:
-        return Outcome(False, f"not tried: {output.rpartition(chr(10))[2]}")
-    status, _ = _tested(copy, [failed[1]], environment)
-    name = failed[1].rpartition("/")[2]
-    return Outcome(True, name) if status == 0 else Outcome(False, f"not tried: {name} fails anyway")
+        return Outcome(None, f"not tried: {output.rpartition(chr(10))[2]}")
+    return Outcome(failed[1], failed[1].rpartition("/")[2])
+
+
+def failing(tests: Collection[str], copy: Path, environment: Mapping[str, str]) -> set[str]:
+    """Which of the tests fail in a copy that nothing was broken in. Those have noticed nothing."""
+    if not tests:
+        return set()
+    status, output = _tested(copy, sorted(tests), environment)
+    if status not in {0, _TESTS_FAILED}:
+        return set(tests)
+    return {failed[1] for failed in _FAILED_TEST.finditer(output)}
 
 
 def _tested(copy: Path, tests: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Pytest's exit status and what it printed."""
     sources = os.pathsep.join(str(copy / each) for each in _SOURCES)  # goes before what is installed
     with subprocess.Popen(  # noqa: S603 - of the table
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={_TEST_SECONDS}", *tests],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={_TEST_SECONDS}", *tests],
         cwd=copy,
         env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": sources},
         stdout=subprocess.PIPE,

@@ -14,6 +14,7 @@ from tenant_service.domain.tokens import InvalidTarget, narrow_audience, narrow_
 from tenant_service.identity.api_keys import authenticate_api_key, note_use
 from tenant_service.identity.clients import authenticate_client, kind_of
 from tenant_service.identity.signing_keys import Signer
+from tenant_service.members.repository import find_joined_tenant
 from tenant_service.sessions.members import session_in
 from tenant_service.support.service import live_grant
 from tenant_service.tenants.document import document
@@ -115,9 +116,10 @@ async def issue_for_session(
     """
     not_a_member = InvalidTarget("The person is not a member of this tenant")
     try:
-        row, clock = await find_tenant(session, tenant)
+        joined = await find_joined_tenant(session, session_id, tenant)
     except NotFound:
         raise not_a_member from None
+    row, clock = await find_tenant(session, str(joined))
     live = await session_in(session, session_id, row.id, request_id=request_id, now=now)
     if live is None:
         raise not_a_member

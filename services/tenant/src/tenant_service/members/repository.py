@@ -8,9 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenant_service.domain.identifiers import as_uuid
 from tenant_service.domain.roles import Role
 from tenant_service.members.models import MemberRow, PersonRow
-from tenant_service.models import TenantRow
+from tenant_service.models import SessionRow, TenantRow
 from tenantry import Conflict, NotFound, uuid7
 
 
@@ -81,6 +82,25 @@ async def list_memberships(session: AsyncSession, person_id: UUID) -> Sequence[t
         .order_by(MemberRow.id)
     )
     return [(row, tenant) for row, tenant in await session.execute(statement)]
+
+
+async def find_joined_tenant(session: AsyncSession, session_id: UUID, reference: str) -> UUID:
+    """The tenant with this id or external id, of those that the session's person is a member of.
+
+    Raises `NotFound`, after one statement whether or not there is such a tenant: the time does not tell it either.
+    """
+    tenant_id = as_uuid(reference)
+    statement = (
+        select(TenantRow.id)
+        .join(MemberRow, MemberRow.tenant_id == TenantRow.id)
+        .join(SessionRow, SessionRow.person_id == MemberRow.person_id)
+        .where(SessionRow.id == session_id)
+        .where(TenantRow.external_id == reference if tenant_id is None else TenantRow.id == tenant_id)
+    )
+    found = (await session.scalars(statement)).one_or_none()
+    if found is None:
+        raise NotFound
+    return found
 
 
 async def count_owners(session: AsyncSession, tenant_id: UUID) -> int:

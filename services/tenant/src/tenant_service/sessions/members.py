@@ -16,7 +16,7 @@ from tenant_service import audit
 from tenant_service.audit import Actor
 from tenant_service.domain.roles import Role, scopes_of
 from tenant_service.members.models import MemberRow
-from tenant_service.members.repository import hold_membership
+from tenant_service.members.repository import find_joined_tenant, hold_membership
 from tenant_service.models import SessionRow
 from tenant_service.sessions.service import SESSION_LIFETIME, SignedIn, begin_session, end_session, publish_session
 from tenant_service.tenants.document import document
@@ -98,7 +98,8 @@ async def switch_session(
     Raises `NotFound` where there is no such tenant or the person is no member of it, `SessionOver`, and
     `TenantSuspended` or `TenantNotActive` where nobody may sign in there.
     """
-    tenant, _ = await find_tenant(session, reference)
+    tenant_id = await find_joined_tenant(session, session_id, reference)
+    tenant, _ = await find_tenant(session, str(tenant_id))
     person_id = await session.scalar(select(SessionRow.person_id).where(SessionRow.id == session_id))
     member = None if person_id is None else await hold_membership(session, person_id, tenant.id)
     if member is None:
