@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from tenantry import Isolation
 from tenantry.limits import ConnectionShares, ProcessFull, Share, TenantFull
 
 PIDS = text("SELECT pg_backend_pid()")
@@ -102,3 +103,20 @@ async def test_who_is_cancelled_or_fails_gives_its_place_back(eight, tenant_a, t
     crowd = Crowd(eight, tenant_a, 7)
     await crowd.until_inside(7)
     assert await crowd.end() == [None] * 7
+
+
+async def test_who_has_a_database_to_itself_has_no_more_sessions_than_it_may(shelf, tenant_factory):
+    tenant, other = (tenant_factory(isolation=Isolation.DATABASE) for _ in range(2))
+    for each in (tenant, other):
+        await shelf.provision(each)
+    async with shelf.database.databases(tenant_pool_size=4) as databases:
+        databases.bulkhead = ConnectionShares(lambda each: Share(cap=2 if each is tenant else None), wait=0.2)
+        crowd = Crowd(databases, tenant, 2)
+        await crowd.until_inside(2)
+        with pytest.raises(TenantFull):
+            await ask(databases, tenant)
+        others = Crowd(databases, other, 4)
+        await others.until_inside(4)
+        assert await others.end() == [None] * 4
+        assert await crowd.end() == [None] * 2
+        await ask(databases, tenant)

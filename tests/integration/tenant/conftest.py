@@ -1,5 +1,6 @@
 """The tenant service on a real database: use cases and workers in this process, Kafka played by the test."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -28,10 +29,12 @@ from tenant_service.runs.steps import STEPS, SagaSettings, StepWork
 from tenant_service.runtime import Runtime
 from tenant_service.settings import TenantSettings
 from tenant_service.stores.service import ensure_default_store
-from tenant_service.tenants.service import NewTenant, create_tenant, get_tenant, suspend_tenant
+from tenant_service.tenants.creation import NewTenant, create_tenant
+from tenant_service.tenants.service import get_tenant, suspend_tenant
 from tenant_service.transactions import Transactions
-from tenantry import Clock, ManualClock, SystemClock, Tenant, current_request_id
-from tenantry.testing import ServiceDatabase
+from tenantry import Clock, ManualClock, SystemClock, Tenancy, TenancySettings, Tenant, current_request_id
+from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, create_topics
+from tenantry.testing import ServiceDatabase, eventually
 
 OPERATOR = Actor(subject="operator", kind="operator", credential_id="test")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -296,3 +299,20 @@ def count_statements(api: Api) -> Callable[[], AbstractContextManager[Statements
             event.remove(engine, "before_cursor_execute", count_one)
 
     return counting
+
+
+@pytest.fixture
+async def product(api: Api, kafka_bootstrap: str, kafka_prefix: str) -> AsyncIterator[Tenancy]:
+    """Another service, as its library sees the platform: through the outbox, a relay and Kafka."""
+    kafka = KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix)
+    await create_topics(kafka)
+    source = KafkaDirectory(kafka)
+    tenancy = Tenancy("app", TenancySettings(issuer=ISSUER), source=source)
+    relay = asyncio.create_task(OutboxRelay("tenant", api.runtime.transactions._databases.system, kafka).run())
+    try:
+        async with tenancy.run():
+            await eventually(lambda: source.ready, within=60)
+            yield tenancy
+    finally:
+        relay.cancel()
+        await asyncio.wait([relay])

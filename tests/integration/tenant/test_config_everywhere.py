@@ -2,42 +2,16 @@
 
 import asyncio
 import statistics
-from contextlib import asynccontextmanager
 from time import perf_counter
 from uuid import uuid4
 
-import pytest
-
-from tenantry import Tenancy, TenancySettings, tenant_scope
+from tenantry import tenant_scope
 from tenantry.config import BRANDING
-from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, create_topics
+from tenantry.events import KafkaDirectory, KafkaSettings
 from tenantry.testing import eventually
 
 WRITES = 20
 SOON = 1.0
-
-
-@asynccontextmanager
-async def running(coroutine):
-    task = asyncio.create_task(coroutine)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-@pytest.fixture
-async def product(api, kafka_bootstrap, kafka_prefix):
-    """Another service, as its library sees the platform."""
-    kafka = KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix)
-    await create_topics(kafka)
-    source = KafkaDirectory(kafka)
-    tenancy = Tenancy("app", TenancySettings(issuer="http://tenant.test"), source=source)
-    relay = OutboxRelay("tenant", api.runtime.transactions._databases.system, kafka)
-    async with running(relay.run()), tenancy.run():
-        await eventually(lambda: source.ready, within=60)
-        yield tenancy
 
 
 async def test_layers_flags_and_branding_follow_within_a_second(api, product, capsys):

@@ -4,6 +4,7 @@ import pytest
 import structlog
 
 from tenantry import LocalDirectory, Tier
+from tenantry.config import ConfigStore
 from tenantry.limits import FairGate, Limiter
 
 SECOND = 1_000_000_000
@@ -42,8 +43,13 @@ def gate():
 
 
 @pytest.fixture
-def limiter(directory, gate, hand):
-    return Limiter("things", directory, gate=gate, monotonic_ns=hand)
+def config():
+    return ConfigStore()
+
+
+@pytest.fixture
+def limiter(directory, gate, hand, config):
+    return Limiter("things", directory, gate=gate, config=config, monotonic_ns=hand)
 
 
 @pytest.fixture

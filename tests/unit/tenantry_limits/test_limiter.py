@@ -1,11 +1,13 @@
-"""A tier's limits on requests, changed live."""
+"""Limits on requests, of tiers and of tenants, changed live."""
 
 import asyncio
 
+import msgspec
 import pytest
 
-from tenantry import Operation, PayloadTooLarge, RateLimited
-from tenantry.limits import TenantFull
+from tenantry import Operation, PayloadTooLarge, RateLimited, Tier, uuid7
+from tenantry.config import LIMITS, Layer, LayerDocument
+from tenantry.limits import TenantFull, TenantLimits, _limiter
 
 READ, WRITE, INGEST = Operation.READ, Operation.WRITE, Operation.INGEST
 
@@ -109,3 +111,60 @@ async def test_limits_that_cannot_be_read_leave_what_held_before(limiter, tenant
 async def test_names_of_a_newer_control_plane_are_passed_over(limiter, tenant_a, publish):
     publish(requests={"read": {"rate": 1, "burst": 3, "later": 1}}, something_new={"a": 1})
     assert await passed(limiter, tenant_a, READ, 50) == 3
+
+
+def says(layer, name, version, **limits):
+    return LayerDocument(layer=layer, name=name, namespace=LIMITS, version=version, document=limits)
+
+
+async def test_a_tenant_has_its_own_limits_from_the_next_request_on(limiter, config, tenant_a, tenant_b, publish, hand):
+    publish(requests={"read": {"rate": 1, "burst": 10}, "write": {"rate": 1, "burst": 5}}, connections=2)
+    assert await passed(limiter, tenant_a, READ, 50) == 10
+    own = says(Layer.TENANT, str(tenant_a.id), 1, requests={"read": {"rate": 1, "burst": 30}}, connections=7)
+    config.upsert(own)
+    assert await passed(limiter, tenant_a, READ, 50) == 20
+    assert await passed(limiter, tenant_b, READ, 50) == 10
+    assert await passed(limiter, tenant_a, WRITE, 50) == 5
+    assert (limiter.connections_of(tenant_a).cap, limiter.connections_of(tenant_b).cap) == (7, 2)
+    # The tier goes on to say what the tenant's own limits do not.
+    publish(requests={"read": {"rate": 1, "burst": 12}, "write": {"rate": 1, "burst": 9}}, concurrency=3)
+    assert limiter.limits_of(tenant_a).requests["write"].burst == 9
+    assert limiter.limits_of(tenant_a).concurrency == 3
+    assert limiter.limits_of(tenant_a).requests["read"].burst == 30
+    config.remove(Layer.TENANT, str(tenant_a.id), LIMITS)
+    hand.advance(1000)
+    assert await passed(limiter, tenant_a, READ, 50) == 12
+
+
+async def test_a_tier_may_bound_what_its_tenants_are_given(limiter, config, directory, tenant_a):
+    tier = Tier(
+        name="standard", version=1, limits={"connections": 2}, constraints={LIMITS: {"connections": 4, "weight": None}}
+    )
+    directory.upsert_tier(tier)
+    config.upsert(says(Layer.TENANT, str(tenant_a.id), 1, connections=9, weight=50, concurrency=8))
+    assert limiter.limits_of(tenant_a) == TenantLimits(connections=4, concurrency=8)
+
+
+async def test_what_holds_for_everybody_stands_below_the_tier(limiter, config, tenant_a, publish):
+    config.upsert(says(Layer.PLATFORM, "", 1, concurrency=100, connections=10))
+    assert limiter.limits_of(tenant_a) == TenantLimits(concurrency=100, connections=10)
+    publish(connections=5)
+    assert limiter.limits_of(tenant_a) == TenantLimits(concurrency=100, connections=5)
+
+
+async def test_a_tenants_limits_that_cannot_be_read_leave_those_of_its_tier(limiter, config, tenant_a, publish, logs):
+    publish(requests={"read": {"rate": 1, "burst": 3}})
+    config.upsert(says(Layer.TENANT, str(tenant_a.id), 1, requests={"read": {"rate": -1}}))
+    assert await passed(limiter, tenant_a, READ, 50) == 3
+    assert [entry["sources"] for entry in logs] == [["tenant " + str(tenant_a.id) + " 1", "tier standard 1"]]
+
+
+async def test_more_tenants_have_their_own_than_are_kept_ready(limiter, config, tenant_a, publish, monkeypatch):
+    monkeypatch.setattr(_limiter, "_MAX_KNOWN", 8)
+    publish(connections=1)
+    tenants = [msgspec.structs.replace(tenant_a, id=uuid7(), slug=f"s{number}") for number in range(20)]
+    for number, tenant in enumerate(tenants):
+        config.upsert(says(Layer.TENANT, str(tenant.id), 1, connections=number + 1))
+    for _ in range(2):
+        assert [limiter.connections_of(tenant).cap for tenant in tenants] == list(range(1, 21))
+    assert len(limiter._known) <= 8

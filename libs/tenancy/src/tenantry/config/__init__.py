@@ -2,6 +2,7 @@
 
 from tenantry.config._branding import BRANDING, READABLE_CONTRAST, Branding, Colours, Logo, branding_of, contrast
 from tenantry.config._layers import Layer, LayerDocument, NamespaceSchema, layer_key, parse_platform_key
+from tenantry.config._limits import LIMITS, with_limits_of
 from tenantry.config._merge import (
     CONSTRAINT,
     SECRET,
@@ -22,6 +23,7 @@ from tenantry.config._view import ConfigView
 __all__ = [
     "BRANDING",
     "CONSTRAINT",
+    "LIMITS",
     "READABLE_CONTRAST",
     "SECRET",
     "Branding",
@@ -49,4 +51,5 @@ __all__ = [
     "resolve",
     "same",
     "split",
+    "with_limits_of",
 ]

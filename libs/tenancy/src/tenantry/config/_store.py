@@ -6,6 +6,7 @@ from typing import Final
 
 from tenantry._tenant import Tenant, Tier
 from tenantry.config._layers import Layer, LayerDocument, NamespaceSchema
+from tenantry.config._limits import LIMITS, with_limits_of
 from tenantry.config._merge import Constraint, Effective, resolve
 from tenantry.config._view import ConfigView
 
@@ -48,6 +49,10 @@ class ConfigStore:
         """Layer, name and namespace of everything that is said."""
         return set(self._layers)
 
+    def says(self, layer: Layer, name: str, namespace: str) -> bool:
+        """Whether a layer says something about the namespace."""
+        return (layer, name, namespace) in self._layers
+
     def upsert_schema(self, schema: NamespaceSchema) -> bool:
         known = self._schemas.get(schema.namespace)
         if known is not None and known.version >= schema.version:
@@ -66,6 +71,8 @@ class ConfigStore:
     def effective(self, tenant: Tenant, tier: Tier | None, namespace: str) -> Effective:
         """What holds for the tenant, whose tier is `tier`. The result is shared: do not change it."""
         layers = self.layers(tenant, namespace)
+        if namespace == LIMITS:
+            layers = with_limits_of(tier, layers)
         own = layers[-1].name if layers and layers[-1].layer is Layer.TENANT else ""
         key = (own, tenant.region or "", tenant.tier, namespace)
         # Which layers there are and how new each of them is; the tier is there for its constraint.

@@ -14,6 +14,9 @@ class Place(Protocol):
 class Bulkhead(Protocol):
     """Who of the tenants that share a pool gets the next of its connections: `tenantry.limits.ConnectionShares`."""
 
-    async def enter(self, pool: str, size: int, tenant: Tenant) -> Place:
-        """Waits for one of the `size` places of `pool`. Raises `RateLimited` or `Unavailable` where none gets free."""
+    async def enter(self, pool: str, size: int | None, tenant: Tenant) -> Place:
+        """Waits for one of the `size` places of `pool`; without a size only the tenant's own cap counts.
+
+        Raises `RateLimited` or `Unavailable` where none gets free.
+        """
         ...

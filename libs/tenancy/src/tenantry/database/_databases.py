@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, overload
 
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+# Who has a database to itself shares its connections with nobody, and has no more of them than it may.
+_OWN_DATABASES: Final = "databases of tenants"
 
 
 class Databases:
@@ -112,10 +115,13 @@ class Databases:
         location = self._addresses.locate(tenant)
         own_database = self._addresses.own_database_url(location)
         if own_database is None:
-            async with self._place(self._addresses.store_url(location.store), tenant):
+            async with self._place(self._addresses.store_url(location.store), self._store_connections, tenant):
                 yield self._store_engine(location.store)
         else:
-            async with self._tenants.lease(own_database) as engine:
+            async with (
+                self._place(_OWN_DATABASES, None, tenant),
+                self._tenants.lease(own_database) as engine,
+            ):
                 yield engine
 
     @overload
@@ -167,11 +173,13 @@ class Databases:
         settings = self._settings
         async with AsyncExitStack() as stack:
             if own_database is None:
-                pools = [(self._addresses.store_url(location.store), settings.pool_size + settings.pool_overflow)]
-                await stack.enter_async_context(self._place(f"threads {pools[0][0]}", chosen))
+                url = self._addresses.store_url(location.store)
+                pools = [(url, self._store_connections)]
+                await stack.enter_async_context(self._place(f"threads {url}", self._store_connections, chosen))
             else:
                 engines = min(settings.tenant_connections, settings.tenant_engines)
                 pools = [(own_database, settings.tenant_pool_size), ("", engines)]
+                await stack.enter_async_context(self._place(f"threads {_OWN_DATABASES}", None, chosen))
             await stack.enter_async_context(self._thread_places.enter(pools))
             manager = self.sync.tenant_session(chosen, read_only)
             yield await stack.enter_async_context(_ended_in_a_thread(manager))
@@ -197,12 +205,15 @@ class Databases:
         self._systems.clear()
         self._sync = None
 
+    @property
+    def _store_connections(self) -> int:
+        return self._settings.pool_size + self._settings.pool_overflow
+
     @asynccontextmanager
-    async def _place(self, pool: str, tenant: Tenant) -> AsyncIterator[None]:
+    async def _place(self, pool: str, size: int | None, tenant: Tenant) -> AsyncIterator[None]:
         if self.bulkhead is None:
             yield
             return
-        size = self._settings.pool_size + self._settings.pool_overflow
         place = await self.bulkhead.enter(pool, size, tenant)
         try:
             yield

@@ -1,4 +1,4 @@
-"""The limits that a tier sets: the content of `Tier.limits`.
+"""The limits that a tier sets, in `Tier.limits`, and that the namespace `limits` sets otherwise for some tenants.
 
     {"requests": {"default": {"rate": 100, "burst": 200}, "write": {"rate": 20}},
      "concurrency": 50, "connections": 4, "weight": 2}
@@ -28,12 +28,12 @@ REQUEST_CLASSES: Final = frozenset(
         Operation.PORTAL.value,
     }
 )
-# Usage that a service sends is evidence, and is limited only where a tier says so by name.
+# Usage that a service sends is evidence, and is limited only where somebody says so by name.
 OUTSIDE_DEFAULT: Final = frozenset({Operation.SERVICE_INGEST.value})
 
 
 class InvalidLimits(InvalidRequest):
-    """A tier's limits are not what the document above allows; `errors` says where."""
+    """Limits are not what the document above allows; `errors` says where."""
 
 
 class Rate(msgspec.Struct, frozen=True):

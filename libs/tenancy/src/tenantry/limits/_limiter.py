@@ -1,4 +1,4 @@
-"""Whether a request of a tenant may be worked on now, by what its tier allows and by what the process has room for."""
+"""Whether a request of a tenant may be worked on now, by what it is allowed and by what the process has room for."""
 
 import math
 import time
@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from tenantry._directory import TenantDirectory
 from tenantry._errors import PayloadTooLarge, RateLimited
 from tenantry._tenant import Operation, Tenant, Tier
+from tenantry.config import LIMITS, ConfigStore, Effective, Layer
 from tenantry.limits._buckets import MICRO, Policy, TokenBuckets, Verdict
 from tenantry.limits._document import DEFAULT_CLASS, OUTSIDE_DEFAULT, UNLIMITED, TenantLimits, read_limits
 from tenantry.limits._fair_queue import Share
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 _REFUSED: Final = Counter(
     "tenantry_limited_requests_total", "Requests that were not worked on for want of room.", ("service", "reason")
 )
+_MAX_KNOWN: Final = 4_096
 
 
 class SharedTake(Protocol):
@@ -47,9 +49,9 @@ class _Limit(NamedTuple):
 
 
 class _Rules(NamedTuple):
-    """A tier's limits, ready for use."""
+    """What holds for a tenant, or for all of its tier and region, ready for use."""
 
-    tier: Tier | None
+    document: Effective
     limits: TenantLimits
     requests: Share
     connections: Share
@@ -57,7 +59,7 @@ class _Rules(NamedTuple):
 
 
 class Limiter:
-    """Judges by local state alone, so a changed tier holds from the next request on. Belongs to one event loop."""
+    """Judges by local state alone, so a changed limit holds from the next request on. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -65,21 +67,26 @@ class Limiter:
         directory: TenantDirectory,
         *,
         gate: FairGate,
+        config: ConfigStore | None = None,
         replicas: int = 1,
         shared: SharedTake | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`gate` holds the places of this process. `replicas` is how many processes divide a rate among them.
 
+        Limits are those of the tiers, and what the namespace `limits` of `config` says beside them.
+
         With `shared` buckets rates hold exactly over all processes, for a round trip each; `replicas` then says what
         each does alone while they are away.
         """
         self._directory = directory
+        self._config = config if config is not None else ConfigStore()
         self._gate = gate
         self._replicas = replicas
         self._shared = shared
         self._buckets = TokenBuckets(monotonic_ns)
-        self._by_tier: dict[str, _Rules] = {}
+        # As the store shares its documents: by tenant where a tenant has limits of its own, else by region and tier.
+        self._known: dict[tuple[str, str | None, str], _Rules] = {}
         self._refused_by_rate = _REFUSED.labels(service, "rate")
         self._refused_by_tenant = _REFUSED.labels(service, "concurrency")
         self._refused_by_process = _REFUSED.labels(service, "process")
@@ -90,7 +97,7 @@ class Limiter:
         return self._buckets
 
     def limits_of(self, tenant: Tenant) -> TenantLimits:
-        """What the tenant's tier allows now."""
+        """What the tenant may take now."""
         return self._rules(tenant).limits
 
     def connections_of(self, tenant: Tenant) -> Share:
@@ -150,20 +157,33 @@ class Limiter:
 
     def _rules(self, tenant: Tenant) -> _Rules:
         tier = self._directory.tier(tenant.tier)
-        known = self._by_tier.get(tenant.tier)
-        if known is None or known.tier is not tier:
-            known = self._by_tier[tenant.tier] = self._compile(tier, known)
+        document = self._config.effective(tenant, tier, LIMITS)
+        own = str(tenant.id)
+        place = (own if self._config.says(Layer.TENANT, own, LIMITS) else "", tenant.region, tenant.tier)
+        known = self._known.get(place)
+        if known is None or known.document is not document:
+            if known is None and len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            known = self._known[place] = self._compile(document, self._read(document, known, tier))
         return known
 
-    def _compile(self, tier: Tier | None, known: _Rules | None) -> _Rules:
-        limits = UNLIMITED
-        if tier is not None:
-            try:
-                limits = read_limits(tier.limits)
-            except msgspec.ValidationError as error:
-                # Checked where it was written; should it come through all the same, what held before goes on to hold.
-                log.critical("limits_not_read", tier=tier.name, version=tier.version, error=str(error))
-                limits = known.limits if known is not None else UNLIMITED
+    def _read(self, document: Effective, known: _Rules | None, tier: Tier | None) -> TenantLimits:
+        try:
+            return read_limits(document.document)
+        except msgspec.ValidationError as error:
+            # Checked where it was written; should it come through all the same, what held before goes on to hold.
+            sources = sorted(
+                {f"{source.layer} {source.name} {source.version}" for source in document.provenance.values()}
+            )
+            log.critical("limits_not_read", sources=sources, error=str(error))
+        if known is not None:
+            return known.limits
+        try:
+            return UNLIMITED if tier is None else read_limits(tier.limits)
+        except msgspec.ValidationError:
+            return UNLIMITED
+
+    def _compile(self, document: Effective, limits: TenantLimits) -> _Rules:
         named = {name: self._limit(name, limits) for name in limits.requests}
         default = named.get(DEFAULT_CLASS)
         by_class = {
@@ -171,7 +191,7 @@ class Limiter:
             for operation in Operation
         }
         return _Rules(
-            tier,
+            document,
             limits,
             requests=Share(limits.weight, limits.concurrency),
             connections=Share(limits.weight, limits.connections),

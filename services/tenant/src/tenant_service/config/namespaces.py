@@ -18,7 +18,7 @@ from tenant_service.config.repository import schema_document
 from tenant_service.domain.config_schemas import BadSchema, NamespaceRules, check_schema
 from tenant_service.publication import publish_schema
 from tenantry import Conflict, InvalidRequest, StaleVersion
-from tenantry.config import NamespaceSchema, same, split
+from tenantry.config import LIMITS, NamespaceSchema, same, split
 from tenantry.features import FEATURES
 
 
@@ -40,7 +40,7 @@ class SecretsInUse(Conflict):
 
 
 class BuiltIn(Conflict):
-    """The namespace `features` is read by code that knows its form."""
+    """The namespaces `features` and `limits` are read by code that knows their form."""
 
     type = "built-in-namespace"
     title = "The schema of this namespace is fixed"
@@ -72,6 +72,8 @@ async def put_schema(
     """
     if namespace == FEATURES:
         raise BuiltIn("The namespace features is described by its flags")
+    if namespace == LIMITS:
+        raise BuiltIn("The namespace limits holds what the limits of a tier hold")
     try:
         rules = check_schema(content.schema)
     except BadSchema as error:

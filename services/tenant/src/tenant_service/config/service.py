@@ -39,6 +39,7 @@ from tenantry import (
 )
 from tenantry.config import (
     BRANDING,
+    LIMITS,
     Difference,
     Effective,
     Layer,
@@ -50,12 +51,18 @@ from tenantry.config import (
     resolve,
     same,
     split,
+    with_limits_of,
 )
 from tenantry.features import FEATURES, choices_at
+from tenantry.limits import InvalidLimits, parse_limits
 
 AUDITED_KEYS = 100
 
-_EVENT_OF: Mapping[str, str] = {BRANDING: "branding_changed", FEATURES: "feature_changed"}
+_EVENT_OF: Mapping[str, str] = {
+    BRANDING: "branding_changed",
+    FEATURES: "feature_changed",
+    LIMITS: "limits_changed",
+}
 _GONE = frozenset({TenantStatus.CANCELLED, TenantStatus.PURGING, TenantStatus.PURGED})
 
 
@@ -64,6 +71,13 @@ class OperatorOnly(PermissionDenied):
 
     type = "operator-only"
     title = "Only operators may write this namespace"
+
+
+class LimitsOfTier(Conflict):
+    """A tier has its limits in one place, which is the tier."""
+
+    type = "limits-of-tier"
+    title = "The limits of a tier stand in the tier"
 
 
 class TenantGone(Conflict):
@@ -265,6 +279,8 @@ async def configure_tenant(
     session: AsyncSession, tenant: Tenant, documents: Mapping[str, Mapping[str, Any]], writer: Writer
 ) -> None:
     """What a tenant is created with: namespace -> document. Raises as `put_layer` does, with the namespace in `loc`."""
+    if not documents:
+        return
     subject = Subject(tenant, tier_document(await find_tier(session, tenant.tier)))
     for namespace, document in documents.items():
         try:
@@ -290,6 +306,8 @@ async def _open(
     session: AsyncSession, place: Place, writer: Writer, subject: Subject | None, expected_version: int | None
 ) -> tuple[ConfigLayerRow, NamespaceRules]:
     """The layer's row, locked, and the rules that hold for it until the transaction ends."""
+    if (place.layer, place.namespace) == (Layer.TIER, LIMITS):
+        raise LimitsOfTier(f"Say it in the tier itself: PUT /v1/tiers/{place.name} with limits")
     schema = await repository.find_schema(session, place.namespace, lock=subject is None, share=subject is not None)
     if schema.writable_by == "operator" and not writer.is_operator:
         raise OperatorOnly(f"The namespace {place.namespace} is written by operators alone")
@@ -425,10 +443,21 @@ async def _check_layer(
     if place.namespace == FEATURES:
         changed_flags = {split(change.pointer)[0] for change in changes}
         faults += await check_settings(session, said, changed_flags, is_operator=writer.is_operator)
+    elif place.namespace == LIMITS:
+        # Each layer by itself, so that no change of another one, or of a tier, leaves a tenant without limits.
+        faults = _faults_of_limits(said)
     elif place.namespace == BRANDING and not faults:
         faults = await check_logo(session, said, place.tenant_id)
     if faults:
         raise InvalidConfig("The document does not satisfy the schema", errors=_in_body(faults))
+
+
+def _faults_of_limits(said: Mapping[str, Any]) -> list[FieldError]:
+    try:
+        parse_limits(said)
+    except InvalidLimits as error:
+        return list(error.errors)
+    return []
 
 
 async def _check_subject(
@@ -466,6 +495,8 @@ async def _layers(session: AsyncSession, subject: Subject, namespace: str) -> li
 def _resolved(layers: Sequence[LayerDocument], tier: Tier | None, namespace: str, now: datetime) -> Effective:
     if namespace == FEATURES:
         return choices_at(layers, tier, now)[0]
+    if namespace == LIMITS:
+        layers = with_limits_of(tier, layers)
     return resolve(layers, constraint_of(tier, namespace))
 
 

@@ -9,6 +9,7 @@ from tenant_service.domain.documents import BadDocument, check_document
 from tenant_service.domain.tiers import TierContent
 from tenant_service.tenants.schemas import Code
 from tenantry import FieldError, Isolation, Tier
+from tenantry.config import LIMITS, merge
 from tenantry.limits import InvalidLimits, parse_limits
 
 TierName = Code
@@ -33,6 +34,14 @@ def _each_once(names: list[str]) -> list[str]:
 
 Names = Annotated[list[Code], Field(max_length=MAX_NAMES), AfterValidator(_each_once)]
 Document = Annotated[dict[str, Any], AfterValidator(_check_document)]
+
+
+def _check_limits(limits: dict[str, Any], *place: str) -> None:
+    try:
+        parse_limits(limits)
+    except InvalidLimits as error:
+        errors: list[FieldError] = [{**fault, "loc": ["body", *place, *fault["loc"]]} for fault in error.errors]
+        raise InvalidLimits(error.detail, errors=errors) from None
 
 
 class PlacementPolicy(BaseModel):
@@ -66,11 +75,8 @@ class TierPut(BaseModel):
 
     def content(self) -> TierContent:
         """Raises `InvalidLimits` for a limit that no service knows, or that cannot be."""
-        try:
-            parse_limits(self.limits)
-        except InvalidLimits as error:
-            errors: list[FieldError] = [{**fault, "loc": ["body", "limits", *fault["loc"]]} for fault in error.errors]
-            raise InvalidLimits(error.detail, errors=errors) from None
+        _check_limits(self.limits, "limits")
+        _check_limits(merge(self.constraints.get(LIMITS, {})), "constraints", LIMITS)
         return TierContent(
             max_event_age_seconds=self.max_event_age_seconds,
             limits=self.limits,
