@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 import anyio
@@ -14,9 +15,11 @@ import anyio.to_thread
 import httpx
 import pytest
 from processes import SERVE, free_port, is_ready
+from pydantic import SecretStr
 
-from tenantry import InvalidRequest
-from tenantry.events import KafkaSettings, RequestResponder, create_topics
+from tenantry import InvalidRequest, Tenancy, TenancySettings
+from tenantry.events import KafkaDirectory, KafkaSettings, RequestResponder, create_topics
+from tenantry.http import service_app
 from tenantry.testing import eventually
 
 MASTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -221,6 +224,43 @@ async def test_a_key_is_shown_once_and_made_once(terminal):
     await terminal.run("keys", "revoke", "keyed", turned["id"])
     ended = (await terminal.json("keys", "list", "keyed", "--all"))["items"]
     assert {each["id"] for each in ended if each["revoked_at"]} >= {turned["id"]}
+
+
+async def test_when_a_key_was_last_used_comes_from_the_service_that_accepted_it(
+    terminal, app, url, kafka_bootstrap, kafka_prefix
+):
+    await terminal.run(*create("used"), "--wait")
+    made, idle = [
+        await terminal.json("keys", "create", "used", "--name", name, "--scope", "tenant:read") for name in ("a", "b")
+    ]
+    kafka = KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix)
+    settings = TenancySettings(issuer=url, client_id="app", client_secret=SecretStr("app-secret"), key_use_seconds=0.1)
+    tenancy = Tenancy("app", settings, source=KafkaDirectory(kafka))
+    product = service_app(title="A product", service="app", max_body_bytes=1024)
+
+    @product.get("/v1/things")
+    async def list_things() -> list[str]:
+        return []
+
+    tenancy.install(product)
+
+    async def last_used() -> dict[str, str | None]:
+        listed = (await terminal.json("keys", "list", "used"))["items"]
+        return {each["id"]: each["last_used_at"] for each in listed}
+
+    assert await last_used() == {made["id"]: None, idle["id"]: None}
+    transport = httpx.ASGITransport(product)
+    async with tenancy.run(), httpx.AsyncClient(transport=transport, base_url="http://app.test") as http:
+        await eventually(lambda: tenancy.directory.ready and tenancy.credentials.find(made["key"]), within=60)
+        before = datetime.now(UTC).replace(microsecond=0)
+        answer = await http.get("/v1/things", headers={"Authorization": f"Bearer {made['key']}"})
+        assert answer.status_code == 200, answer.text
+        # With the end of the process at the latest.
+    told = await last_used()
+    at = told[made["id"]]
+    assert at is not None
+    assert before <= datetime.fromisoformat(at) <= datetime.now(UTC)
+    assert told[idle["id"]] is None
 
 
 async def test_a_trail_that_was_tampered_with_is_named_by_its_row_online_and_off(terminal, database, tmp_path):

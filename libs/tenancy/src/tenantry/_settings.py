@@ -46,6 +46,9 @@ class TenancySettings(BaseSettings):
     services: Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)] = Field(
         default_factory=dict, description="other services by audience, as in usage=http://usage:8002,billing=http://…"
     )
+    key_use_seconds: float = Field(
+        default=60.0, gt=0, description="how often the tenant service is told when API keys were last used"
+    )
     base_domains: BaseDomains = Field(default=(), description="domains whose first label is a tenant's slug")
     hosts: Names = Field(default=(), description="the service's own host names; where set, others are unknown: 404")
     trusted_proxies: Names = Field(default=(), description="networks (CIDR) whose X-Forwarded-Host is believed")
@@ -88,4 +91,9 @@ class TenancySettings(BaseSettings):
     @property
     def token_url(self) -> str:
         """Where tokens are issued."""
-        return f"{(self.tenant_url or self.issuer).rstrip('/')}/oauth/token"
+        return f"{self.tenant_service_url}/oauth/token"
+
+    @property
+    def tenant_service_url(self) -> str:
+        """Where the tenant service is."""
+        return (self.tenant_url or self.issuer).rstrip("/")

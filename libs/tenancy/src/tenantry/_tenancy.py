@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, 
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 import httpx
@@ -44,12 +44,14 @@ from tenantry.identity import (
     IssuerKeyring,
     IssuerRegistry,
     KeySet,
+    KeyUse,
     Resolver,
     ServiceTokens,
     Source,
     StaticIssuers,
     TokenVerifier,
     Verifier,
+    told_by,
 )
 from tenantry.limits import ConnectionShares, FairGate, Limiter, SharedTake
 
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 
 
 log = structlog.get_logger(__name__)
+
+_TENANT_SERVICE: Final = "tenant"
 
 STALENESS = Gauge("tenantry_directory_staleness_seconds", "How old what is known of tenants may be", ["service"])
 KNOWN = Gauge("tenantry_directory_tenants", "Tenants in the directory", ["service"])
@@ -141,6 +145,7 @@ class Tenancy:
         flags = source.flags if isinstance(source, ConfigSource) else FlagStore(self._config)
         self.features = Features(flags, self.directory, self.clock)
         self.meter_spool: Spool | None = None
+        self._key_use = KeyUse(self.clock)
         self._source = source
         self._databases = databases
         self._redis = self._find_redis()
@@ -148,6 +153,7 @@ class Tenancy:
         self.limiter = Limiter(
             service,
             self.directory,
+            config=self._config,
             gate=FairGate(settings.max_in_flight, max_waiting=settings.max_waiting, wait=settings.queue_seconds),
             replicas=settings.replicas,
             shared=self._shared_buckets(),
@@ -208,15 +214,17 @@ class Tenancy:
         return self._tokens
 
     def client(self, service: str) -> httpx.AsyncClient:
-        """A client of another service, of `TENANTRY_SERVICES`, while `run` lasts; whoever asks for it closes it.
+        """A client of another service, while `run` lasts; whoever asks for it closes it.
 
+        The service is one of `TENANTRY_SERVICES`, or `tenant`, which is where tokens come from unless that says else.
         Its calls carry this service's token, the request id and the trace, and inside a tenant's scope the signed
         tenant context. Raises `StartupRefused` where the service, or a credential for calling it, is not configured.
         """
-        url = self.settings.services.get(service)
-        if url is None or self.settings.client_id is None:
+        services = {_TENANT_SERVICE: self.settings.tenant_service_url, **self.settings.services}
+        url = services.get(service)
+        if not url or self.settings.client_id is None:
             raise StartupRefused(f"TENANTRY_SERVICES does not say where {service!r} is, or there is no credential")
-        transport = ServiceTransport(self.tokens, self._signer(self.settings.client_id), self.settings.services)
+        transport = ServiceTransport(self.tokens, self._signer(self.settings.client_id), services)
         return httpx.AsyncClient(base_url=url, transport=transport)
 
     @asynccontextmanager
@@ -242,6 +250,10 @@ class Tenancy:
                         clock=self.clock,
                     )
                 )
+                if self.settings.identity == "tenantry":
+                    tenant_service = await stack.enter_async_context(self.client(_TENANT_SERVICE))
+                    telling = self._key_use.report(told_by(tenant_service), every=self.settings.key_use_seconds)
+                    await stack.enter_async_context(_running(telling))
             await stack.enter_async_context(self._issuer_keys.run())
             STALENESS.labels(self.service).set_function(lambda: self._source.lag_seconds)
             KNOWN.labels(self.service).set_function(lambda: len(self.directory))
@@ -313,6 +325,7 @@ class Tenancy:
             identify=self._accepted,
             select=settings.select,
             audience=self.service,
+            key_use=self._key_use,
             clock=self.clock,
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from tenant_service.config.namespaces import publish_unpublished_schemas
 from tenant_service.domains.resolver import DnsResolver, TxtResolver
+from tenant_service.identity.api_keys import written_by
 from tenant_service.identity.clients import put_clients, read_bootstrap
 from tenant_service.identity.secrets import MasterKey
 from tenant_service.identity.signing_keys import ensure_signing_key
@@ -19,7 +20,7 @@ from tenant_service.tiers.service import publish_unpublished_tiers
 from tenant_service.transactions import Transactions
 from tenantry import Clock, StartupRefused
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
-from tenantry.identity import Identifier, TokenVerifier
+from tenantry.identity import Identifier, KeyUse, TokenVerifier
 from tenantry.offboarding import ExportSettings
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class Runtime:
                 await publish_unpublished_schemas(session)
             async with transactions.begin() as session:
                 await state.load(session)
+            key_use = KeyUse(clock)
             following = asyncio.create_task(state.follow(transactions, system_url(database_settings)))
+            telling = asyncio.create_task(key_use.report(written_by(transactions), every=settings.key_use_seconds))
             try:
                 tokens = TokenVerifier(state.keys, issuer=settings.base_url, audience=SERVICE, clock=clock)
                 identifier = Identifier(
@@ -88,14 +91,16 @@ class Runtime:
                     credentials=state.credentials,
                     base_domains=settings.base_domains,
                     audience=SERVICE,
+                    key_use=key_use,
                     clock=clock,
                 )
                 dns = resolver or DnsResolver(settings.dns_servers)
                 yield cls(settings, clock, transactions, state, master_key, dns, tokens, identifier, exports)
             finally:
-                following.cancel()
-                with suppress(asyncio.CancelledError):
-                    await following
+                for task in (telling, following):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
 
 
 @asynccontextmanager

@@ -42,6 +42,11 @@ class TenantSettings(BaseSettings):
     test_clocks_enabled: bool = False
     # Common to all services: where exports go; without it there are none.
     export_url: str | None = Field(default=None, validation_alias="TENANTRY_EXPORT_URL")
+    # For how long an export can be read before its files are deleted.
+    export_days: int = Field(default=30, ge=1, le=3650)
+
+    # Common to all services: how often it is written down when API keys were last used.
+    key_use_seconds: float = Field(default=60.0, gt=0, validation_alias="TENANTRY_KEY_USE_SECONDS")
 
     # External: a trusted identity provider knows the people. Members and invitations are then not kept here; API keys,
     # domains, support access and the clients of services are.
@@ -94,6 +99,16 @@ class TenantSettings(BaseSettings):
         """Raises pydantic's ValidationError."""
         return cls()
 
+    @property
+    def invite_for(self) -> timedelta | None:
+        """For how long the owner of a new tenant is invited; None where the company's own provider knows the people."""
+        return timedelta(days=self.invitation_days) if self.identity == "builtin" else None
+
+    @property
+    def exports_kept(self) -> timedelta:
+        """For how long the files of an export are kept once it is done."""
+        return timedelta(days=self.export_days)
+
     def domain_policy(self) -> DomainPolicy:
         """How domains are kept."""
         return DomainPolicy(
@@ -115,6 +130,7 @@ class TenantSettings(BaseSettings):
             },
             offboarding_services=tuple(sorted({SERVICE, *self.offboarding_services})),
             quarantine=timedelta(days=self.quarantine_days),
+            exports_kept=self.exports_kept,
             retry=RetryPolicy(
                 wait=wait_exponential_jitter(multiplier=0.5, max=self.saga_longest_pause_seconds, jitter=0.5),
                 attempts=self.saga_attempts,

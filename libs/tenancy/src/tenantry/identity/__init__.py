@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from tenantry.identity._issuer_keys import IssuerKeyring, IssuerKeys, KeysUnknown, KeysUnusable
     from tenantry.identity._issuers import IssuerRegistry, ScopeClaim, StaticIssuers, TenantClaim, TrustedIssuer
+    from tenantry.identity._key_use import KeyUse, told_by
     from tenantry.identity._keys import KeySet
     from tenantry.identity._resolver import Resolver
     from tenantry.identity._selectors import DEFAULT_SELECTORS, TENANT_PARAMETER, Selector
@@ -69,6 +70,7 @@ __all__ = [
     "IssuerKeys",
     "IssuerRegistry",
     "KeySet",
+    "KeyUse",
     "KeysUnknown",
     "KeysUnusable",
     "Principal",
@@ -89,6 +91,7 @@ __all__ = [
     "new_api_key",
     "new_session_secret",
     "secret_hash",
+    "told_by",
 ]
 
 # The core of the library needs to know what a principal is; verifying one needs the extra `fastapi`.
@@ -144,6 +147,10 @@ __getattr__ = lazy_exports(
             "StaticIssuers",
             "TenantClaim",
             "TrustedIssuer",
+        ),
+        "_key_use": (
+            "KeyUse",
+            "told_by",
         ),
         "_keys": ("KeySet",),
         "_resolver": ("Resolver",),

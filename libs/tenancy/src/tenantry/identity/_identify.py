@@ -41,6 +41,7 @@ from tenantry.identity._headers import (
     read_headers,
 )
 from tenantry.identity._hosts import Hosts
+from tenantry.identity._key_use import KeyUse
 from tenantry.identity._principal import Principal, PrincipalKind
 from tenantry.identity._resolver import Resolver
 from tenantry.identity._selectors import DEFAULT_SELECTORS, Selector, Selectors
@@ -108,13 +109,15 @@ class Identifier:
         identify: Sequence[Source | Resolver] = DEFAULT_SOURCES,
         select: Iterable[Selector] = DEFAULT_SELECTORS,
         audience: str | None = None,
+        key_use: KeyUse | None = None,
         clock: Clock | None = None,
     ) -> None:
         """`identify` are the credentials that are accepted; where a request holds several, the first one counts.
 
         `base_domains` are those below which a tenant's slug is the first label, as in `acme.example.com`; `hosts` takes
         their place where there is more to say about hosts. `audience` is the name under which other services call this
-        one with a tenant context; None takes no such calls. Raises `ValueError` without any source.
+        one with a tenant context; None takes no such calls. `key_use` hears of every API key that is accepted. Raises
+        `ValueError` without any source.
         """
         if not identify:
             raise ValueError("name at least one kind of credential")
@@ -127,6 +130,7 @@ class Identifier:
         self._accepts_tokens = Source.BEARER in self._sources
         self._accepts_keys = Source.API_KEY in self._sources
         self._audience = audience
+        self._key_use = key_use
         self._clock = clock or SystemClock()
         self.route = self._selectors.route
 
@@ -269,6 +273,8 @@ class Identifier:
         principal = self._credentials.find(secret)
         if principal is None or principal.kind is not PrincipalKind.API_KEY:
             raise InvalidToken("The API key is unknown, revoked or expired.")
+        if self._key_use is not None:
+            self._key_use.note(principal.credential_id)
         return principal
 
     def _from_session(self, scope: Scope, headers: Mapping[bytes, bytes], *, first: bool) -> Principal | None:

@@ -1,10 +1,11 @@
 """API keys of tenants: shown once, stored as a hash, published to every service. The caller commits."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
@@ -12,7 +13,8 @@ from tenant_service.audit import Actor
 from tenant_service.identity.secrets import sha256
 from tenant_service.models import ApiKeyRow, TenantRow
 from tenant_service.publication import publish_credential, withdraw_credential
-from tenantry import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, uuid7
+from tenant_service.transactions import Transactions
+from tenantry import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, Unavailable, uuid7
 from tenantry.identity import API_KEY_PREFIX, Credential, Principal, PrincipalKind, new_api_key
 
 _NOTE_USE = text(
@@ -201,6 +203,19 @@ async def note_use(session: AsyncSession, last_used_at: Mapping[UUID, datetime])
     """
     values = {"ids": list(last_used_at), "times": list(last_used_at.values())}
     await session.execute(_NOTE_USE, values)
+
+
+def written_by(transactions: Transactions) -> Callable[[Mapping[str, datetime]], Awaitable[None]]:
+    """Writes down which keys this service's own API has accepted, in a transaction a call. Raises `Unavailable`."""
+
+    async def write(last_used_at: Mapping[str, datetime]) -> None:
+        try:
+            async with transactions.begin() as session:
+                await note_use(session, {UUID(key_id): at for key_id, at in last_used_at.items()})
+        except (SQLAlchemyError, OSError) as error:
+            raise Unavailable("The database is away.") from error
+
+    return write
 
 
 async def live_credentials(
