@@ -153,6 +153,15 @@ async def test_a_context_that_is_not_exactly_one_is_refused(usage, deputy, chang
     assert good.status_code == 200
 
 
+async def test_a_context_that_was_changed_on_the_way_is_refused(usage, deputy):
+    """Under the header and the signature of a good one."""
+    header, _, signature = deputy.context(A).split(".")
+    _, claims, _ = deputy.context(B).split(".")
+    response = await usage.get("/v1/usage", headers=deputy.headers(context=f"{header}.{claims}.{signature}"))
+    assert (response.status_code, response.json()["type"]) == (401, "invalid-context")
+    assert "signature" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("context", ["", "x", "a.b.c", "e30.e30.", "\xe9", "x" * 5000])
 async def test_what_is_no_context_is_refused(usage, deputy, context):
     headers = [*deputy.headers().items(), (CONTEXT_HEADER, context.encode("latin-1"))]
