@@ -1,144 +1,24 @@
 """The end of a tenant: export, grace, purge and its certificate. Product services are played by the test."""
 
-import gzip
-import hashlib
-import json
-import re
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from obstore.store import LocalStore
-from secret_watch import watched
-from tests.integration.tenant.conftest import START, ack
+from tests.integration.tenant.conftest import ack
+from tests.integration.tenant.ending import active, problem, start_end, vars_of
 
 from tenant_service.audit import PLATFORM_CHAIN
 from tenant_service.audit.service import verify
-from tenant_service.catalogue import CATALOGUE
 from tenant_service.domain.certificates import certificate_digest
-from tenant_service.domain.saga import AckOutcome, RunKind, RunState, StepName
-from tenant_service.runs.engine import take_turns
-from tenant_service.runs.repository import Ack
-from tenant_service.runs.work import WORK
-from tenantry import ManualClock
-from tenantry.events import LATER, Request
-from tenantry.identity import SESSION_COOKIE
-from tenantry.offboarding import OffboardingWorker, offboarding_handlers
+from tenant_service.domain.saga import RunState, StepName
 from tenantry.offboarding._worker import RETRY_AFTER
 
 GRACE = timedelta(days=30)
 
 
-def problem(answer, status, type_):
-    assert (answer.status_code, answer.json()["type"]) == (status, type_), answer.text
-    return answer.json()
-
-
-class End:
-    """The API, a clock and the saga's turns; `app` answers as a service of its own would."""
-
-    def __init__(self, api, platform, clock, store):
-        self.api, self.platform, self.clock, self.store = api, platform, clock, store
-        self.settings = api.runtime.settings.saga()
-        self._answered = set()
-
-    async def turn(self):
-        while True:
-            async with self.api.runtime.transactions.begin() as session:
-                if not await take_turns(session, WORK, self.settings, self.clock.now()):
-                    return
-
-    async def requests(self, tenant_id, kind):
-        return [each for each in await self.platform.requests(UUID(tenant_id)) if each["kind"] == kind]
-
-    async def answer_app(self, tenant_id, kind, **result):
-        for request in await self.requests(tenant_id, kind):
-            if (request["request_id"], "app") not in self._answered:
-                self._answered.add((request["request_id"], "app"))
-                given = ack(request, "app")
-                await self.platform.answer(type(given)(**{**vars_of(given), "result": result}))
-
-    async def answer_self(self, tenant_id, kind):
-        """The tenant service answers itself, by its own handlers and worker; returns what it said."""
-        said = []
-        async with self.platform.database.databases() as databases:
-            handlers = offboarding_handlers(databases, CATALOGUE, self.clock, exports=self.store is not None)
-            worker = OffboardingWorker(databases, CATALOGUE, self.clock, store=self.store, batch_rows=2)
-            for request in await self.requests(tenant_id, kind):
-                if (request["request_id"], "tenant") in self._answered:
-                    continue
-                self._answered.add((request["request_id"], "tenant"))
-                wanted = Request(
-                    request_id=UUID(request["request_id"]),
-                    kind=kind,
-                    services=tuple(request["services"]),
-                    tenant_id=UUID(tenant_id),
-                    data=request["data"],
-                )
-                result = await handlers[kind](wanted)
-                told = [] if result is LATER else [{"outcome": "done", "retryable": False, "result": result}]
-                while not told:
-                    assert await worker.turn()
-                    told = await self.told(tenant_id, request)
-                said += told
-                fields = {name: told[0].get(name) for name in ("error_code", "detail", "retryable", "result")}
-                outcome = AckOutcome(told[0]["outcome"])
-                await self.platform.answer(Ack(wanted.request_id, "tenant", outcome, **fields))
-        return said
-
-    async def told(self, tenant_id, request):
-        """The answers to a request that are in the outbox."""
-        acks = [row["payload"] for row in await self.platform.outbox("tenant.acks.v1", tenant_id)]
-        return [each for each in acks if each["request_id"] == request["request_id"]]
-
-    async def run(self, tenant_id):
-        items = (await self.api.http.get(f"/v1/tenants/{tenant_id}/runs")).json()["items"]
-        return next(item for item in items if item["kind"] in {RunKind.OFFBOARD, RunKind.EXPORT})
-
-    async def get(self, tenant_id):
-        return (await self.api.http.get(f"/v1/tenants/{tenant_id}")).json()
-
-    async def post(self, tenant_id, what, body=None):
-        return await self.api.http.post(f"/v1/tenants/{tenant_id}/{what}", json=body)
-
-    async def purge(self, tenant_id):
-        """From the end of the grace to the certificate."""
-        await self.turn()
-        self.clock.advance(timedelta(seconds=6))
-        await self.turn()
-        await self.answer_app(
-            tenant_id,
-            "tenant.purge",
-            catalogue_digest="d" * 64,
-            tables=[{"table": "pool.document", "retention": "erase", "rows_before": 7, "rows_after": 0}],
-            exceptions=[],
-        )
-        await self.answer_self(tenant_id, "tenant.purge")
-        await self.turn()
-
-
-def vars_of(value):
-    return {name: getattr(value, name) for name in value.__slots__}
-
-
 @pytest.fixture
-def store(tmp_path):
-    return LocalStore(tmp_path)
-
-
-@pytest.fixture
-async def end(start_api, platform, store, tmp_path):
-    clock = ManualClock(START)
-    api = await start_api(clock, offboarding_services=["app"], export_url=tmp_path.as_uri())
-    await api.sign_in()
-    return End(api, platform, clock, store)
-
-
-async def active(end, **wanted):
-    tenant = await end.api.create(**wanted)
-    await end.turn()
-    assert (await end.get(tenant["id"]))["status"] == "active"
-    return tenant
+async def end(start_api, platform, tmp_path):
+    return await start_end(start_api, platform, tmp_path)
 
 
 async def test_a_tenant_ends_with_a_certificate(end):
@@ -297,62 +177,6 @@ async def test_a_slug_of_the_purged_is_for_nobody_else(end):
     assert (await end.api.http.post("/v1/tenants", json=again)).status_code == 409
 
 
-async def test_a_tenant_exports_its_data_and_reads_it_and_no_other(end):
-    mine, other = await active(end), await active(end)
-    secret = (await end.post(mine["id"], "api-keys", {"name": "a", "scopes": ["tenant:admin"]})).json()["key"]
-    as_admin = {"Authorization": f"Bearer {secret}"}
-    path = f"/v1/tenants/{mine['id']}"
-    asked = await end.api.http.post(f"{path}/export", headers=as_admin)
-    assert asked.status_code == 202
-    await end.turn()
-    await end.answer_app(mine["id"], "tenant.export", tables=[], manifest="m")
-    await end.answer_self(mine["id"], "tenant.export")
-    await end.turn()
-
-    shown = (await end.api.http.get(f"{path}/exports/{asked.json()['id']}", headers=as_admin)).json()
-    listed = (await end.api.http.get(f"{path}/exports", headers=as_admin)).json()
-    assert shown["state"] == "succeeded"
-    assert listed["items"] == [shown]
-    trail = next(file for file in shown["files"] if file["table"] == "system.audit_entry")
-    where = f"exports/{shown['id']}/files/{trail['service']}/{trail['file']}"
-    answer = await end.api.http.get(f"{path}/{where}", headers=as_admin)
-    assert answer.status_code == 200
-    rows = [json.loads(line) for line in gzip.decompress(answer.content).splitlines()]
-    assert len(rows) == trail["rows"]
-    assert {row["chain_id"] for row in rows} == {mine["id"]}
-    for id_ in (other["id"], str(uuid4())):
-        foreign = await end.api.http.get(f"/v1/tenants/{id_}/{where}", headers=as_admin)
-        assert foreign.status_code == 404
-    for file in ("nothing.gz", "..", "%2e%2e%2fpasswd", trail["file"] + "x"):
-        bad = await end.api.http.get(f"{path}/exports/{shown['id']}/files/tenant/{file}", headers=as_admin)
-        assert bad.status_code in {404, 422}
-    assert (await end.api.http.get(f"/v1/tenants/{other['id']}/{where}")).status_code == 404
-
-
-async def test_no_secret_is_in_an_export_and_no_hash_of_one(end, tmp_path):
-    tenant = await active(end)
-    id_ = tenant["id"]
-    key = watched((await end.post(id_, "api-keys", {"name": "a", "scopes": ["tenant:read"]})).json()["key"])
-    body = {"email": "p@example.org", "roles": ["owner"]}
-    codes = [watched((await end.post(id_, "invitations", body | {"email": f"{n}@e.org"})).json()["code"]) for n in "ab"]
-    signed_in = await end.api.http.post("/v1/sessions", json={"code": codes[0]})
-    assert signed_in.status_code == 201
-    secrets = [key, *codes, watched(signed_in.cookies[SESSION_COOKIE]), signed_in.json()["csrf_token"]]
-    await end.post(id_, "export")
-    await end.turn()
-    await end.answer_self(id_, "tenant.export")
-
-    files = [gzip.decompress(path.read_bytes()) for path in tmp_path.rglob("*.ndjson.gz")]
-    everything = b"".join(files).decode()
-    assert signed_in.json()["subject"] in everything  # who is a member, but not by what they sign in
-    for secret in secrets:
-        assert secret not in everything
-        assert hashlib.sha256(secret.encode()).hexdigest() not in everything
-    columns = {name for file in files for line in file.splitlines() for name in json.loads(line)}
-    suspect = {name for name in columns if re.search("secret|hash|token|code|password|wrapped|private|sha256", name)}
-    assert suspect == {"content_hash", "hash"}  # of the audit trail's entries
-
-
 async def test_a_purge_that_breaks_in_a_service_is_seen_in_the_run(end):
     tenant, other = await active(end), await active(end)
     async with end.platform.database.connect() as connection:
@@ -384,17 +208,6 @@ async def test_a_purge_that_breaks_in_a_service_is_seen_in_the_run(end):
     end.clock.advance(RETRY_AFTER)
     await end.purge(tenant["id"])
     assert (await end.get(tenant["id"]))["status"] == "purged"
-
-
-async def test_without_a_store_there_are_no_exports(start_api):
-    api = await start_api()
-    await api.sign_in()
-    tenant = await api.create()
-    await api.activate(tenant["id"])
-    problem(await api.http.post(f"/v1/tenants/{tenant['id']}/export"), 409, "export-not-configured")
-    body = {"grace_days": 1, "export": True}
-    problem(await api.http.post(f"/v1/tenants/{tenant['id']}/offboard", json=body), 409, "export-not-configured")
-    assert (await api.http.post(f"/v1/tenants/{tenant['id']}/offboard", json={"grace_days": 1})).status_code == 202
 
 
 async def test_a_tenant_may_not_end_itself_or_another(end):

@@ -9,6 +9,7 @@ from tenant_service.catalogue import CATALOGUE
 from tenant_service.domains.checks import keep_domains
 from tenant_service.domains.resolver import DnsResolver
 from tenant_service.housekeeping import keep_house
+from tenant_service.offboarding.expiry import keep_exports
 from tenant_service.publication import TENANT_ACKS
 from tenant_service.runs.consumers import acks_handler
 from tenant_service.runs.worker import SagaWorker
@@ -75,6 +76,8 @@ async def run_worker() -> None:
         tasks.create_task(billing.run())
         tasks.create_task(keep_trials(transactions, clock, timedelta(days=settings.trial_ending_days)))
         tasks.create_task(keep_house(transactions, clock))
+        if exports is not None:
+            tasks.create_task(keep_exports(transactions, exports, settings.exports_kept, clock))
         resolver = DnsResolver(settings.dns_servers)
         tasks.create_task(keep_domains(transactions, resolver, settings.domain_policy(), clock))
 

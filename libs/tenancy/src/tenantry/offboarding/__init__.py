@@ -4,6 +4,7 @@ The tenant service asks (`tenant.export`, `tenant.purge`), a service makes a tas
 done: days later, after any number of kills, once. Export needs the extra `tenantry[export]`.
 """
 
+from tenantry.offboarding._export import export_task_of
 from tenantry.offboarding._handlers import EXPORT, PURGE, offboarding_handlers
 from tenantry.offboarding._plan import catalogue_digest
 from tenantry.offboarding._settings import ExportNotConfigured, ExportSettings
@@ -18,6 +19,7 @@ __all__ = [
     "ExportSettings",
     "OffboardingWorker",
     "catalogue_digest",
+    "export_task_of",
     "offboarding_handlers",
     "offboarding_tables",
 ]

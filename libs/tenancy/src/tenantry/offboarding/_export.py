@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -116,6 +117,16 @@ class Export:
 
     def _name(self, task: Task, file: str) -> str:
         return f"{task.tenant_id}/{task.id}/{self._catalogue.service}/{file}"
+
+
+def export_task_of(name: str) -> UUID | None:
+    """The task that a file of a store belongs to, which is the idempotency key of its request; None: to no export."""
+    try:
+        tenant_id, task_id, _service, _file = name.split("/")
+        UUID(tenant_id)
+        return UUID(task_id)
+    except ValueError:
+        return None
 
 
 async def _write_rows(connection: AsyncConnection, table: PlannedTable, file: Path) -> int:

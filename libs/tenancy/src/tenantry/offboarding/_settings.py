@@ -47,7 +47,7 @@ class ExportSettings(BaseSettings):
             if parts.scheme == "file":
                 directory = Path(parts.path)
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                return LocalStore(directory)
+                return LocalStore(directory, automatic_cleanup=True)
             return from_url(self.export_url)
         except (BaseError, OSError, ValueError) as error:
             raise StartupRefused(f"TENANTRY_EXPORT_URL cannot be used: {type(error).__name__}") from error

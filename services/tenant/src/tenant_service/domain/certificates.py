@@ -26,7 +26,10 @@ AGEING_TOPICS: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What the certificate is about. `services` has the answer of each service to the request to purge."""
+    """What the certificate is about.
+
+    `services` has the answer of each service to the request to purge, `exports` when the files of each export go.
+    """
 
     tenant_id: UUID
     run_id: UUID
@@ -36,6 +39,7 @@ class Purged:
     ended_at: datetime
     key_destroyed: bool
     services: Mapping[str, Mapping[str, Any]]
+    exports: Mapping[UUID, datetime]
 
 
 def certificate(purged: Purged) -> dict[str, Any]:
@@ -54,6 +58,14 @@ def certificate(purged: Purged) -> dict[str, Any]:
         "topics": [
             {"topic": topic, "gone_after_days": days, "reason": "messages age out"}
             for topic, days in AGEING_TOPICS.items()
+        ],
+        "exports": [
+            {
+                "export_id": str(export_id),
+                "gone_after": gone.isoformat(),
+                "reason": "whoever asked for it has time to read",
+            }
+            for export_id, gone in purged.exports.items()
         ],
         "backups": "not edited; a restore is followed by this purge anew",
     }

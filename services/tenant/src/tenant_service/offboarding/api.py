@@ -22,6 +22,7 @@ from tenant_service.dependencies import (
 )
 from tenant_service.offboarding import repository, service
 from tenant_service.offboarding.schemas import CertificateOut, ExportOut, Offboarding
+from tenant_service.offboarding.service import ExportExpired
 from tenant_service.runs.schemas import RunOut
 from tenant_service.tenants.repository import find_tenant
 from tenant_service.tenants.schemas import TenantOut
@@ -125,6 +126,7 @@ async def export_tenant(
 async def list_exports(
     tenant_id: TenantReference,
     session: Transaction,
+    runtime: CurrentRuntime,
     principal: CurrentPrincipal,
     limit: Limit = 20,
     cursor: Cursor = None,
@@ -134,17 +136,21 @@ async def list_exports(
     of = f"exports {owner}"
     before = None if cursor is None else decode_cursor(cursor, UUID, of=of)
     found = await repository.list_exports(session, owner, before=before, limit=limit + 1)
-    items = [ExportOut.of(run, results) for run, results in found[:limit]]
+    items = [ExportOut.of(export, runtime.settings.exports_kept) for export in found[:limit]]
     return Page(items=items, next_cursor=encode_cursor(items[-1].id, of=of) if len(found) > limit else None)
 
 
 @router.get("/exports/{export_id}", dependencies=[Exporter])
 async def get_export(
-    tenant_id: TenantReference, export_id: UUID, session: Transaction, principal: CurrentPrincipal
+    tenant_id: TenantReference,
+    export_id: UUID,
+    session: Transaction,
+    runtime: CurrentRuntime,
+    principal: CurrentPrincipal,
 ) -> ExportOut:
     """An export and its files."""
     owner = await _tenant_of(session, principal, tenant_id)
-    return ExportOut.of(*await repository.find_export(session, owner, export_id))
+    return ExportOut.of(await repository.find_export(session, owner, export_id), runtime.settings.exports_kept)
 
 
 @router.get(
@@ -160,15 +166,19 @@ async def get_export_file(
     file: FileName,
     runtime: CurrentRuntime,
     principal: CurrentPrincipal,
+    now: Now,
 ) -> StreamingResponse:
-    """A file of an export."""
+    """A file of an export, until the export expires."""
     if runtime.exports is None:
         raise ExportNotConfigured
     async with runtime.transactions.begin() as session:
         owner = await _tenant_of(session, principal, tenant_id)
-        _, results = await repository.find_export(session, owner, export_id)
+        export = await repository.find_export(session, owner, export_id)
+    until = export.expires_at(runtime.settings.exports_kept)
+    if until is not None and now >= until:
+        raise ExportExpired(f"They were kept until {until.isoformat()}")
     # Only what a service has answered with is looked for: nothing of the address goes to the store.
-    tables = results.get(service_name, {}).get("tables", ())
+    tables = export.results.get(service_name, {}).get("tables", ())
     names = [table["file"] for table in tables if table.get("file")]
     name = next((name for name in names if name.rpartition("/")[2] == file), None)
     if name is None:

@@ -1,18 +1,23 @@
 """SQL of exports, purges and certificates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Select, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.config.models import ConfigLayerRow
-from tenant_service.domain.saga import OPEN, AckOutcome, RunKind, StepName
+from tenant_service.domain.saga import OPEN, AckOutcome, RunKind, RunState, StepName, StepState
 from tenant_service.models import ApiKeyRow, SagaRequestRow, SagaRunRow, SagaStepRow, SessionRow
 from tenant_service.offboarding.models import PurgeCertificateRow
 from tenant_service.support.models import SupportGrantRow
 from tenantry import NotFound
+
+# A step in any other state may still write files, or be tried again.
+_OVER = frozenset({StepState.SUCCEEDED, StepState.CANCELLED})
 
 _LONELY_PEOPLE = text(
     """
@@ -62,27 +67,97 @@ async def find_certificate(session: AsyncSession, tenant_id: UUID) -> PurgeCerti
     return row
 
 
-async def list_exports(
-    session: AsyncSession, tenant_id: UUID, *, before: UUID | None, limit: int
-) -> Sequence[tuple[SagaRunRow, Mapping[str, Mapping[str, Any]]]]:
-    """Runs that export, the newest first, with what each service has answered."""
-    wanted = select(SagaRunRow).where(
-        SagaRunRow.subject_id == tenant_id, SagaRunRow.kind.in_([RunKind.EXPORT, RunKind.OFFBOARD])
-    )
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A run that exports, the step of it that does, and what each service has answered to that."""
+
+    run: SagaRunRow
+    step: SagaStepRow
+    results: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def state(self) -> RunState:
+        """Of the export alone: an offboarding goes on when its export is done."""
+        return RunState.SUCCEEDED if self.step.state is StepState.SUCCEEDED else self.run.state
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last file was written, or the export given up; None while it may go on."""
+        return self.step.ended_at if self.step.state in _OVER else None
+
+    def expires_at(self, kept: timedelta) -> datetime | None:
+        """From when on the files cannot be had; None while the export may go on."""
+        return None if self.ended_at is None else self.ended_at + kept
+
+
+async def list_exports(session: AsyncSession, tenant_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Export]:
+    """The tenant's exports, the newest first: one statement, however many they are."""
+    wanted = _exports(tenant_id)
     if before is not None:
         wanted = wanted.where(SagaRunRow.id < before)
-    runs = (await session.scalars(wanted.order_by(SagaRunRow.id.desc()).limit(limit))).all()
-    return [(run, await results_of(session, run.id, StepName.EXPORT_DATA)) for run in runs]
+    return await _with_results(session, wanted.order_by(SagaRunRow.id.desc()).limit(limit))
 
 
-async def find_export(
-    session: AsyncSession, tenant_id: UUID, run_id: UUID
-) -> tuple[SagaRunRow, Mapping[str, Mapping[str, Any]]]:
+async def find_export(session: AsyncSession, tenant_id: UUID, run_id: UUID) -> Export:
     """Raises `NotFound`."""
-    run = await session.get(SagaRunRow, run_id)
-    if run is None or run.subject_id != tenant_id or run.kind not in {RunKind.EXPORT, RunKind.OFFBOARD}:
+    found = await _with_results(session, _exports(tenant_id).where(SagaRunRow.id == run_id))
+    if not found:
         raise NotFound
-    return run, await results_of(session, run.id, StepName.EXPORT_DATA)
+    return found[0]
+
+
+async def export_ends(session: AsyncSession, keys: Collection[UUID]) -> Mapping[UUID, datetime | None]:
+    """When the exports with these idempotency keys came to their end; None: they have not, or may be tried again."""
+    wanted = select(SagaStepRow.idempotency_key, SagaStepRow.state, SagaStepRow.ended_at).where(
+        SagaStepRow.name == StepName.EXPORT_DATA, SagaStepRow.idempotency_key.in_(keys)
+    )
+    return {key: ended_at if state in _OVER else None for key, state, ended_at in await session.execute(wanted)}
+
+
+async def exports_since(session: AsyncSession, tenant_id: UUID, since: datetime) -> Mapping[UUID, datetime]:
+    """The tenant's exports that came to their end after `since`, the oldest first, and when that was."""
+    wanted = (
+        select(SagaStepRow.run_id, SagaStepRow.ended_at)
+        .where(
+            SagaStepRow.run_id.in_(_exports(tenant_id)),
+            SagaStepRow.name == StepName.EXPORT_DATA,
+            SagaStepRow.state.in_(_OVER),
+            SagaStepRow.ended_at > since,
+        )
+        .order_by(SagaStepRow.ended_at)
+    )
+    return {run_id: ended_at for run_id, ended_at in await session.execute(wanted) if ended_at is not None}
+
+
+def _exports(tenant_id: UUID) -> Select[UUID]:
+    return select(SagaRunRow.id).where(
+        SagaRunRow.subject_id == tenant_id,
+        SagaRunRow.kind.in_([RunKind.EXPORT, RunKind.OFFBOARD]),
+        SagaRunRow.data["export"].as_boolean(),
+    )
+
+
+async def _with_results(session: AsyncSession, ids: Select[UUID]) -> Sequence[Export]:
+    wanted = (
+        select(SagaRunRow, SagaStepRow, SagaRequestRow.service, SagaRequestRow.result)
+        .join(SagaStepRow, (SagaStepRow.run_id == SagaRunRow.id) & (SagaStepRow.name == StepName.EXPORT_DATA))
+        .outerjoin(
+            SagaRequestRow,
+            (SagaRequestRow.run_id == SagaStepRow.run_id)
+            & (SagaRequestRow.position == SagaStepRow.position)
+            & (SagaRequestRow.outcome == AckOutcome.DONE),
+        )
+        .where(SagaRunRow.id.in_(ids))
+        .order_by(SagaRunRow.id.desc(), SagaRequestRow.attempt)
+    )
+    found: dict[UUID, Export] = {}
+    answers: dict[UUID, dict[str, Mapping[str, Any]]] = {}
+    for run, step, service, result in await session.execute(wanted):
+        given = answers.setdefault(run.id, {})
+        found.setdefault(run.id, Export(run, step, given))
+        if service is not None:
+            given[service] = result or {}
+    return list(found.values())
 
 
 async def living_credentials(session: AsyncSession, tenant_id: UUID) -> Sequence[tuple[UUID, int]]:

@@ -1,14 +1,13 @@
 """What comes in over HTTP and what goes out."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tenant_service.domain.saga import RunState
-from tenant_service.models import SagaRunRow
+from tenant_service.offboarding.repository import Export
 from tenant_service.tenants.schemas import Note
 
 MAX_GRACE_DAYS = 3650
@@ -39,16 +38,17 @@ class ExportFileOut(BaseModel):
 
 
 class ExportOut(BaseModel):
-    """An export; `files` are complete when `state` is `succeeded`."""
+    """An export; `files` are complete when `state` is `succeeded`, and can be had until `expires_at`."""
 
     id: UUID
     state: RunState
     created_at: datetime
     ended_at: datetime | None
+    expires_at: datetime | None = Field(description="When the files are deleted; null while there are some to come.")
     files: list[ExportFileOut]
 
     @classmethod
-    def of(cls, run: SagaRunRow, results: Mapping[str, Mapping[str, Any]]) -> "ExportOut":
+    def of(cls, export: Export, kept: timedelta) -> "ExportOut":
         files = [
             ExportFileOut(
                 service=service,
@@ -58,8 +58,15 @@ class ExportOut(BaseModel):
                 bytes=table["bytes"],
                 sha256=table["sha256"],
             )
-            for service, result in sorted(results.items())
+            for service, result in sorted(export.results.items())
             for table in result.get("tables", ())
             if table.get("file")
         ]
-        return cls(id=run.id, state=run.state, created_at=run.created_at, ended_at=run.ended_at, files=files)
+        return cls(
+            id=export.run.id,
+            state=export.state,
+            created_at=export.run.created_at,
+            ended_at=export.ended_at,
+            expires_at=export.expires_at(kept),
+            files=files,
+        )

@@ -14,7 +14,7 @@ from tenant_service.runs.service import cancel_run, retry_run
 from tenant_service.tenants.document import document
 from tenant_service.tenants.repository import lock_tenant
 from tenant_service.tenants.service import command_tenant, present_of
-from tenantry import Conflict, Tenant, TenantStatus
+from tenantry import Conflict, NotFound, Tenant, TenantStatus
 
 
 class NotOffboarding(Conflict):
@@ -29,6 +29,14 @@ class GraceRunning(Conflict):
 
     type = "grace-running"
     title = "The grace of the offboarding has not ended"
+
+
+class ExportExpired(NotFound):
+    """The files of an export are kept for a time; another export can be made."""
+
+    status = 410
+    type = "export-expired"
+    title = "The files of the export have been deleted"
 
 
 async def offboard_tenant(

@@ -105,7 +105,7 @@ async def purge_services(
 
 
 async def certify(
-    session: AsyncSession, run: SagaRunRow, _step: SagaStepRow, _settings: SagaSettings, now: datetime
+    session: AsyncSession, run: SagaRunRow, _step: SagaStepRow, settings: SagaSettings, now: datetime
 ) -> StepOutcome:
     """Write the certificate into both audit trails, and forget who the tenant was."""
     row, clock = await lock_tenant(session, run.subject_id)
@@ -118,6 +118,12 @@ async def certify(
         purge_began_at=datetime.fromisoformat(run.data["purge_began_at"]),
         ended_at=now,
         key_destroyed=bool(run.data["key_destroyed"]),
+        exports={
+            export_id: ended_at + settings.exports_kept
+            for export_id, ended_at in (
+                await repository.exports_since(session, row.id, now - settings.exports_kept)
+            ).items()
+        },
         services=await repository.results_of(session, run.id, StepName.PURGE_SERVICES),
     )
     written = certificate(purged)

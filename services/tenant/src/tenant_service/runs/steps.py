@@ -38,6 +38,7 @@ class SagaSettings:
     offboarding_services: tuple[str, ...] = ()
     offboarding_patience: timedelta = timedelta(days=1)
     quarantine: timedelta = timedelta(days=90)
+    exports_kept: timedelta = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
