@@ -8,7 +8,7 @@ import anyio
 from tenant_service.audit import WORKER
 from tenant_service.clocks.service import advance_clock, create_clock
 from tenant_service.domain.saga import AckOutcome
-from tenant_service.tenants.repository import add_tenant
+from tenant_service.tenants.repository import add_tenants
 from tenant_service.tenants.service import update_tenant
 from tenantry.testing import eventually
 
@@ -111,13 +111,13 @@ async def test_a_tenant_that_is_created_during_an_advance_has_the_new_time(platf
             waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return waiting or advanced.is_set()
 
-    async def add_during_an_advance(session, row):
+    async def add_during_an_advance(session, newcomers, *, now):
         # The moment between reading the clock and inserting the tenant.
         tasks.start_soon(advance)
         await eventually(waits_or_is_done)
-        await add_tenant(session, row)
+        return await add_tenants(session, newcomers, now=now)
 
-    monkeypatch.setattr("tenant_service.tenants.repository.add_tenant", add_during_an_advance)
+    monkeypatch.setattr("tenant_service.tenants.repository.add_tenants", add_during_an_advance)
     async with anyio.create_task_group() as tasks:
         tenant = await platform.create(test_clock_id=clock.id)
     documents = await platform.outbox("tenant.state.v1", str(tenant.id))

@@ -182,8 +182,8 @@ async def test_a_list_is_one_statement_and_a_transition_a_fixed_number(api, coun
     assert runs.count == 4  # the tenant, runs, steps, answers
     with count_statements() as suspended:
         await api.http.post(f"/v1/tenants/{tenant['id']}/suspend", json={"reason": "abuse"})
-    # Lock, update, state document, event, audit, a run that has it confirmed (3), notification.
-    assert suspended.count == 9
+    # Lock, update, state document and event, audit, a run that has it confirmed, notification.
+    assert suspended.count == 6
 
 
 async def test_changes(api, platform):

@@ -30,7 +30,7 @@ def test_every_tenant_is_named_once_in_notifications_that_fit(count):
     told = notifications([*changes, *changes])
     assert all(len(each) < 8000 for each in told)
     named = [key for each in told for key in json.loads(each)]
-    assert sorted(named) == sorted(f"tenant:{tenant.id}" for tenant in changes)
+    assert sorted(named) == sorted(f"tenant:{tenant.id}:1" for tenant in changes)
 
 
 def test_too_many_are_everything():

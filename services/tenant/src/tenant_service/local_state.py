@@ -91,11 +91,22 @@ class LocalState:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            keys, self._stale = self._stale, set()
+            keys, self._stale = [key for key in self._stale if not self._knows(key)], set()
+            if not keys:
+                continue
             async for attempt in until_it_works("refresh of local state"):
                 with attempt:
                     async with transactions.begin() as session:
                         await self._reload(session, keys)
+
+    def _knows(self, key: str) -> bool:
+        """Whether the change is one of this process, or has come in with a later one."""
+        kind, _, name = key.partition(":")
+        if kind != "tenant":
+            return False
+        tenant_id, version = _tenant_of(name)
+        known = self.directory.get(tenant_id)
+        return known is not None and known.version >= version
 
     async def _reload(self, session: AsyncSession, keys: Iterable[str]) -> None:
         if EVERYTHING in keys:
@@ -106,7 +117,7 @@ class LocalState:
             kind, _, name = key.partition(":")
             by_kind.setdefault(kind, []).append(name)
         if tenant_ids := by_kind.get("tenant"):
-            statement = _TENANTS.where(TenantRow.id.in_([UUID(text) for text in tenant_ids]))
+            statement = _TENANTS.where(TenantRow.id.in_({_tenant_of(name)[0] for name in tenant_ids}))
             for row, clock in await session.execute(statement):
                 self._take(row, clock)
         if tiers := by_kind.get("tier"):
@@ -152,3 +163,9 @@ class LocalState:
 
 
 _TENANTS = select(TenantRow, TestClockRow).outerjoin(TestClockRow, TestClockRow.id == TenantRow.test_clock_id)
+
+
+def _tenant_of(name: str) -> tuple[UUID, int]:
+    """The tenant of a notification and its version."""
+    tenant_id, _, version = name.partition(":")
+    return UUID(tenant_id), int(version)

@@ -15,7 +15,7 @@ from tenantry import Store, Tenant, Tier
 from tenantry.config import Layer, LayerDocument, NamespaceSchema, layer_key
 from tenantry.events import OutboxEvent, append_outbox, append_outbox_many
 from tenantry.features import Flag
-from tenantry.identity import Credential
+from tenantry.identity import REVOCATION_PREFIX, Credential, TokenRevocation
 
 TENANT_STATE = "tenant.state.v1"
 TENANT_EVENTS = "tenant.events.v1"
@@ -71,8 +71,15 @@ def changes_of(session: AsyncSession) -> list[Change]:
     return changes
 
 
-async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant]) -> None:
-    """The tenants as they are now, by one statement. Call it after the versions were raised under the rows' locks."""
+Line = tuple[Tenant, str, Mapping[str, Any]]
+"""A line of a tenant's story: the tenant, the event (as in `tell`) and what it says besides."""
+
+
+async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant], lines: Sequence[Line] = ()) -> None:
+    """The tenants as they are now, with lines of their stories, by one statement.
+
+    Call it after the versions were raised under the rows' locks.
+    """
     events = [
         OutboxEvent(
             topic=TENANT_STATE,
@@ -84,7 +91,7 @@ async def publish_tenants(session: AsyncSession, tenants: Sequence[Tenant]) -> N
         )
         for tenant in tenants
     ]
-    await append_outbox_many(session, events)
+    await append_outbox_many(session, [*events, *map(_told, lines)])
     changes_of(session).extend(tenants)
 
 
@@ -103,29 +110,25 @@ async def withdraw_tenant(session: AsyncSession, tenant_id: UUID, version: int) 
 
 async def tell(session: AsyncSession, tenant: Tenant, event: str, data: Mapping[str, Any] | None = None) -> None:
     """A line of the tenant's story: `event` is e.g. "suspended", the type on the wire is `tenant.suspended.v1`."""
-    await tell_many(session, [(tenant, event, data or {})])
+    await append_outbox_many(session, [_told((tenant, event, data or {}))])
 
 
-async def tell_many(session: AsyncSession, lines: Sequence[tuple[Tenant, str, Mapping[str, Any]]]) -> None:
-    """Lines of the stories of many tenants, by one statement; those of one tenant stay in order."""
-    events = [
-        OutboxEvent(
-            topic=TENANT_EVENTS,
-            key=str(tenant.id),
-            type=f"tenant.{event}.v1",
-            data={
-                "tenant_id": str(tenant.id),
-                "external_id": tenant.external_id,
-                "slug": tenant.slug,
-                "status": tenant.status,
-                **data,
-            },
-            tenant_id=tenant.id,
-            version=tenant.version,
-        )
-        for tenant, event, data in lines
-    ]
-    await append_outbox_many(session, events)
+def _told(line: Line) -> OutboxEvent:
+    tenant, event, data = line
+    return OutboxEvent(
+        topic=TENANT_EVENTS,
+        key=str(tenant.id),
+        type=f"tenant.{event}.v1",
+        data={
+            "tenant_id": str(tenant.id),
+            "external_id": tenant.external_id,
+            "slug": tenant.slug,
+            "status": tenant.status,
+            **data,
+        },
+        tenant_id=tenant.id,
+        version=tenant.version,
+    )
 
 
 async def publish_tier(session: AsyncSession, tier: Tier) -> None:
@@ -242,3 +245,29 @@ async def publish_flag(session: AsyncSession, flag: Flag) -> None:
         version=flag.version,
     )
     changes_of(session).append(flag)
+
+
+async def publish_revocation(session: AsyncSession, revocation: TokenRevocation, version: int) -> None:
+    """Whose tokens of another issuer are refused; this service accepts none of them itself."""
+    await append_outbox(
+        session,
+        topic=CREDENTIALS,
+        key=f"{REVOCATION_PREFIX}{revocation.id}",
+        type="tenant.token-revocation.v1",
+        data=revocation,
+        tenant_id=revocation.tenant_id,
+        version=version,
+    )
+
+
+async def withdraw_revocation(session: AsyncSession, revocation_id: UUID, tenant_id: UUID | None, version: int) -> None:
+    """A tombstone: no token is left that it was about, or it was a mistake."""
+    await append_outbox(
+        session,
+        topic=CREDENTIALS,
+        key=f"{REVOCATION_PREFIX}{revocation_id}",
+        type="tenant.token-revocation.v1",
+        data=None,
+        tenant_id=tenant_id,
+        version=version,
+    )

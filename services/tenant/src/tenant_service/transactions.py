@@ -42,8 +42,10 @@ class Transactions:
         async with self._databases.system_session() as session:
             yield session
             changes = await _notify(session)
-        if changes:
-            self._committed(changes)
+            if changes:
+                # Here and not by leaving the block, so that it is heard before this process's own notification is.
+                await session.commit()
+                self._committed(changes)
 
 
 @asynccontextmanager
@@ -71,9 +73,12 @@ def notifications(changes: Sequence[Change]) -> list[str]:
 
 
 def key_of(change: Change) -> str:
-    """What a notification says of a change: the kind and the id of what is to be read again."""
+    """What a notification says of a change: the kind and the id of what is to be read again.
+
+    A tenant's version stands behind, so that who knows it already, as the process that has written it, reads nothing.
+    """
     if isinstance(change, Tenant):
-        return f"tenant:{change.id}"
+        return f"tenant:{change.id}:{change.version}"
     if isinstance(change, Tier):
         return f"tier:{change.name}"
     if isinstance(change, KeySetChanged):

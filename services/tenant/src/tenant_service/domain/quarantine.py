@@ -23,6 +23,9 @@ class NameQuarantined(Conflict):
     type = "name-quarantined"
     title = "The name cannot be taken yet"
 
+    def __init__(self) -> None:
+        super().__init__("Another tenant has given this name up only lately")
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
@@ -35,4 +38,4 @@ class Quarantine:
 def check_takeable(quarantine: Quarantine | None, *, by: UUID, now: datetime) -> None:
     """Raises `NameQuarantined` where the name is held back from `by`. A tenant may take back what was its own."""
     if quarantine is not None and quarantine.tenant_id != by and now < quarantine.until:
-        raise NameQuarantined("Another tenant has given this name up only lately")
+        raise NameQuarantined

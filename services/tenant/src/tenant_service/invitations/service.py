@@ -4,9 +4,10 @@ A code is shown once: to who has asked for it, or to the company's mailer, which
 Nobody finds one in a table, in an event or in a log. A new code replaces the one before.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import select, update
@@ -14,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
-from tenant_service.audit import Actor
+from tenant_service.audit import Actor, Deed
 from tenant_service.domain.roles import Role, check_change
 from tenant_service.identity.secrets import new_secret, sha256
 from tenant_service.invitations.models import InvitationRow
@@ -24,7 +25,7 @@ from tenant_service.models import TenantRow
 from tenant_service.publication import tell
 from tenant_service.sessions.service import InvalidCode
 from tenant_service.tenants.document import document
-from tenantry import Conflict, NotFound, Operation, admit, uuid7
+from tenantry import Conflict, NotFound, Operation, Tenant, admit, uuid7
 
 INVITATION_PREFIX = "tv_"
 
@@ -118,6 +119,32 @@ async def add_invitation(
     await _tell_invited(session, tenant, row)
     await _audit(session, row, "invitation.create", actor, now)
     return row, code
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerInvitation:
+    """The invitation of a new tenant's owner, to be written with the tenant: its row, what is told and the entry."""
+
+    row: Mapping[str, Any]
+    story: Mapping[str, Any]
+    deed: Deed
+
+
+def invite_owner(tenant: Tenant, email: str, *, lifetime: timedelta, actor: Actor, now: datetime) -> OwnerInvitation:
+    """An invitation that the company's mailer delivers; it can be accepted once the tenant is active."""
+    row = InvitationRow(
+        id=uuid7(),
+        tenant_id=tenant.id,
+        email=email,
+        roles=[Role.OWNER.value],
+        delivery="mailer",
+        invited_by=actor.subject,
+        expires_at=now + lifetime,
+    )
+    columns = ("id", "tenant_id", "email", "roles", "delivery", "invited_by", "expires_at")
+    return OwnerInvitation(
+        {column: getattr(row, column) for column in columns}, _story(row), _deed(row, "invitation.create")
+    )
 
 
 async def list_invitations(
@@ -252,14 +279,20 @@ async def _lock_open(session: AsyncSession, tenant_id: UUID, invitation_id: UUID
 
 async def _tell_invited(session: AsyncSession, tenant: TenantRow, row: InvitationRow) -> None:
     """Neither the address nor the code: events are kept, and read by many."""
-    story = {"invitation_id": str(row.id), "delivery": row.delivery, "expires_at": row.expires_at.isoformat()}
-    await tell(session, document(tenant, None), "user_invited", story)
+    await tell(session, document(tenant, None), "user_invited", _story(row))
+
+
+def _story(row: InvitationRow) -> dict[str, str]:
+    return {"invitation_id": str(row.id), "delivery": row.delivery, "expires_at": row.expires_at.isoformat()}
 
 
 async def _audit(session: AsyncSession, row: InvitationRow, action: str, actor: Actor, now: datetime) -> None:
+    await audit.record_many(session, actor, [_deed(row, action)], now=now)
+
+
+def _deed(row: InvitationRow, action: str) -> Deed:
     # The address stays out of the trail, which nobody can erase anything from.
-    detail = {"roles": row.roles, "delivery": row.delivery}
-    await audit.record(session, actor, action, target=str(row.id), chain_id=row.tenant_id, now=now, detail=detail)
+    return Deed(action, str(row.id), row.tenant_id, {"roles": row.roles, "delivery": row.delivery})
 
 
 _OPEN = (InvitationRow.accepted_at.is_(None), InvitationRow.revoked_at.is_(None))

@@ -36,6 +36,7 @@ from tenant_service.domain.saga import (
 )
 from tenant_service.models import SagaRequestRow, SagaRunRow, SagaStepRow
 from tenantry import NotFound, current_traceparent, uuid7
+from tenantry.events import encode_data
 
 WAKE_CHANNEL = "tenant_saga"
 # Among a run's data: where in a trace it was asked for, so that what its steps cause is part of that trace.
@@ -73,6 +74,28 @@ _WAKE_STEPS = text(
 )
 
 _WAKE = text("SELECT pg_notify(:channel, '')").bindparams(channel=WAKE_CHANNEL)
+
+NEW_RUN_COLUMNS = "id uuid, kind text, subject_id uuid, tenant_id uuid, data jsonb, requested_by text, steps text[]"
+ADDING_RUNS = """
+    run AS (
+        INSERT INTO system.saga_run (id, kind, subject_id, tenant_id, state, data, requested_by, created_at)
+        SELECT id, kind, subject_id, tenant_id, 'running', data, requested_by, CAST(:now AS timestamptz) FROM new_run
+    ), step AS (
+        INSERT INTO system.saga_step
+            (run_id, position, name, state, attempt, budget_start, answers_from, idempotency_key)
+        SELECT id, number - 1, name, CASE number WHEN 1 THEN 'pending' ELSE 'queued' END, 0, 0, 0, gen_random_uuid()
+        FROM new_run CROSS JOIN LATERAL unnest(steps) WITH ORDINALITY AS plan (name, number)
+    )"""
+"""Parts of a statement that insert the runs of its part `new_run`, which has `NEW_RUN_COLUMNS`, and their steps."""
+
+_ADD_RUNS = text(
+    f"""
+    WITH new_run AS (
+        SELECT * FROM jsonb_to_recordset(CAST(CAST(:runs AS text) AS jsonb)) AS each ({NEW_RUN_COLUMNS})
+    ), {ADDING_RUNS}
+    SELECT pg_notify(:channel, '')
+    """  # noqa: S608 - made of constants
+).bindparams(channel=WAKE_CHANNEL)
 # Literal in the statement, so that every plan of it can use the partial index ix_saga_step_due.
 _DUE: BindParameter[list[StepState]] = bindparam(
     "due", [StepState.PENDING, StepState.WAITING], expanding=True, literal_execute=True
@@ -152,35 +175,37 @@ async def add_run(
     now: datetime,
     data: Mapping[str, Any] | None = None,
 ) -> SagaRunRow:
-    """Insert a run with the steps of its plan, the first of them due at once, and wake the workers."""
+    """Insert a run with the steps of its plan, the first of them due at once, and wake the workers.
+
+    Returns it as it was written; the session does not hold it.
+    """
     (run,) = await add_runs(session, [NewRun(kind, subject_id, tenant_id, requested_by, data or {})], now=now)
     return run
 
 
 async def add_runs(session: AsyncSession, wanted: Sequence[NewRun], *, now: datetime) -> Sequence[SagaRunRow]:
-    """Insert runs as `add_run` inserts one: three statements, however many they are."""
+    """Insert runs as `add_run` inserts one: one statement, however many they are."""
     if not wanted:
         return []
+    runs = [run_values(new) for new in wanted]
+    await session.execute(_ADD_RUNS, {"runs": encode_data(runs).decode(), "now": now})
+    written = {"state": RunState.RUNNING, "created_at": now}
+    return [SagaRunRow(**{name: value for name, value in run.items() if name != "steps"}, **written) for run in runs]
+
+
+def run_values(new: NewRun) -> dict[str, Any]:
+    """A run as a row of what `ADDING_RUNS` calls `new_run`."""
     traceparent = current_traceparent()
     origin = {} if traceparent is None else {TRACEPARENT: traceparent}
-    runs = [
-        SagaRunRow(
-            id=uuid7(),
-            kind=new.kind,
-            subject_id=new.subject_id,
-            tenant_id=new.tenant_id,
-            state=RunState.RUNNING,
-            data={**new.data, **origin},
-            requested_by=new.requested_by,
-            created_at=now,
-            ended_at=None,
-        )
-        for new in wanted
-    ]
-    session.add_all(runs)
-    await session.flush()
-    await add_steps(session, [(run, 0, [(name, None) for name in PLANS[run.kind]]) for run in runs])
-    return runs
+    return {
+        "id": uuid7(),
+        "kind": new.kind,
+        "subject_id": new.subject_id,
+        "tenant_id": new.tenant_id,
+        "data": {**new.data, **origin},
+        "requested_by": new.requested_by,
+        "steps": PLANS[new.kind],
+    }
 
 
 async def add_steps(

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
 from tenant_service.audit import Actor
-from tenant_service.domain.placement import NoStore, Policy, StoreState, Wish, choose_store, choose_stores
-from tenant_service.models import TenantRow, TierRow
+from tenant_service.domain.placement import NoStore, Policy, StoreState, Wish, choose_stores
+from tenant_service.models import TenantRow
 from tenant_service.publication import publish_store
 from tenant_service.stores import repository
 from tenant_service.stores.models import StoreRow
@@ -105,11 +105,6 @@ async def ensure_default_store(session: AsyncSession, name: str, region: str, *,
         offered = {"capacity": None, "isolations": [each.value for each in Isolation], "state": StoreState.OPEN.value}
         await _add(session, {"name": store, "region": region, "tenants": tenants, **offered}, now)
     return True
-
-
-async def check_placeable(session: AsyncSession, tier: TierRow, *, region: str | None, isolation: Isolation) -> None:
-    """Raises `NoStore` where a tenant like this could not be placed now. Takes no lock and promises nothing."""
-    choose_store(await repository.all_stores(session), Wish(isolation, region, repository.policy_of(tier)))
 
 
 async def occupy_stores(session: AsyncSession, tenants: Sequence[TenantRow]) -> list[str | NoStore]:

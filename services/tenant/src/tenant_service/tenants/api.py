@@ -1,6 +1,5 @@
 """Routes of the registry."""
 
-from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -17,12 +16,10 @@ from tenant_service.dependencies import (
     Transaction,
     check_may_read,
 )
-from tenant_service.domain.roles import Role
-from tenant_service.invitations.service import add_invitation
-from tenant_service.models import TenantRow
 from tenant_service.runs.repository import list_troubled_runs
 from tenant_service.runs.schemas import RunOut
-from tenant_service.tenants import service
+from tenant_service.tenants import creation, service
+from tenant_service.tenants.creation import NewTenant
 from tenant_service.tenants.repository import TenantFilter
 from tenant_service.tenants.schemas import (
     LegalHold,
@@ -61,7 +58,7 @@ async def create_tenant(
     if body.test_clock is not None and not runtime.settings.test_clocks_enabled:
         detail = "test clocks are not enabled"
         raise InvalidRequest(detail, errors=[{"loc": ["body", "test_clock"], "msg": detail}])
-    wanted = service.NewTenant(
+    wanted = NewTenant(
         slug=body.slug,
         name=body.name,
         tier=body.tier,
@@ -73,20 +70,8 @@ async def create_tenant(
         test_clock_id=body.test_clock,
         metadata=body.metadata,
     )
-    tenant = await service.create_tenant(session, wanted, actor=actor, now=now)
+    tenant = await creation.create_tenant(session, wanted, actor=actor, now=now, invite_for=runtime.settings.invite_for)
     await configure_tenant(session, tenant, body.config, Writer(actor, runtime.master_key, now))
-    if runtime.settings.identity == "builtin":
-        # Accepted once the tenant is active; the company's mailer fetches the code.
-        await add_invitation(
-            session,
-            await session.get_one(TenantRow, tenant.id),
-            email=body.admin_email,
-            roles=[Role.OWNER],
-            delivery="mailer",
-            lifetime=timedelta(days=runtime.settings.invitation_days),
-            actor=actor,
-            now=now,
-        )
     response.headers["Location"] = f"/v1/tenants/{tenant.id}"
     return _shown(tenant, response)
 

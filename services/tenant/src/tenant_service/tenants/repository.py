@@ -1,17 +1,21 @@
 """SQL of the registry."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import ColumnElement, func, or_, select, text, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.domain.identifiers import as_uuid
+from tenant_service.domain.placement import Policy, Store
 from tenant_service.models import TenantRow, TestClockRow
-from tenantry import Conflict, NotFound, TenantClock, TenantStatus
+from tenant_service.runs.repository import ADDING_RUNS, NEW_RUN_COLUMNS, WAKE_CHANNEL
+from tenantry import Conflict, Isolation, NotFound, TenantClock, TenantStatus
+from tenantry.events import encode_data
 
 # As it stands in the partial index ix_tenant_trial_ends_at.
 _TRIAL_NOT_EXPIRED = text("NOT 'trial' = ANY (tenant.suspension_reasons)")
@@ -29,6 +33,27 @@ class ExternalIdTaken(Conflict):
 
     type = "external-id-taken"
     title = "The external id is taken"
+
+
+@dataclass(frozen=True, slots=True)
+class TierOffer:
+    """What a tier says of where its tenants are."""
+
+    name: str
+    isolation: Isolation
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Prospects:
+    """What decides whether tenants can be made: the tiers that were asked for, all stores, the slugs held back."""
+
+    tiers: tuple[TierOffer, ...]
+    stores: tuple[Store, ...]
+    held_slugs: frozenset[str]
+
+
+_decode_prospects = msgspec.json.Decoder(Prospects).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +79,26 @@ class TenantFilter:
         return conditions
 
 
-async def add_tenant(session: AsyncSession, row: TenantRow) -> None:
-    """Insert a tenant; raises `SlugTaken` or `ExternalIdTaken` (the transaction is then lost)."""
-    session.add(row)
-    try:
-        await session.flush()
-    except IntegrityError as error:
-        message = str(error.orig)
-        if "uq_tenant_slug" in message:
-            raise SlugTaken(f"The slug {row.slug!r} is or was in use") from None
-        if "uq_tenant_external_id" in message:
-            raise ExternalIdTaken(f"The external id {row.external_id!r} is in use") from None
-        raise
+async def read_prospects(
+    session: AsyncSession, *, tiers: Collection[str], slugs: Collection[str], now: datetime
+) -> Prospects:
+    """What there is to know before tenants are made: one statement, which takes no lock."""
+    given = {"tiers": list(tiers), "slugs": list(slugs), "now": now}
+    return _decode_prospects(await session.scalar(_READ_PROSPECTS, given))
+
+
+async def add_tenants(session: AsyncSession, newcomers: Sequence[Mapping[str, Any]], *, now: datetime) -> set[UUID]:
+    """Insert tenants, their runs, and the invitations of their owners where there are any: one statement.
+
+    Returns the ids of those that were added; the names of the others are taken (`names_taken` says which).
+    """
+    given = {"newcomers": encode_data(newcomers).decode(), "now": now}
+    return {row.id for row in await session.execute(_ADD_TENANTS, given)}
+
+
+async def names_taken(session: AsyncSession, slugs: Collection[str]) -> set[str]:
+    """Which of these slugs are, or were, a tenant's."""
+    return set(await session.scalars(select(TenantRow.slug).where(TenantRow.slug.in_(slugs))))
 
 
 def _named(reference: str) -> ColumnElement[bool]:
@@ -195,6 +228,62 @@ async def raise_versions_of_clock(session: AsyncSession, clock_id: UUID) -> Sequ
         .execution_options(populate_existing=True, synchronize_session=False)
     )
     return (await session.scalars(statement)).all()
+
+
+_READ_PROSPECTS = text(
+    """
+    SELECT json_build_object(
+        'tiers', ARRAY(
+            SELECT json_build_object('name', name, 'isolation', isolation, 'policy', placement)
+            FROM system.tier WHERE name = ANY(CAST(:tiers AS text[]))
+        ),
+        'stores', ARRAY(
+            SELECT json_build_object(
+                'name', name, 'region', region, 'isolations', isolations, 'capacity', capacity, 'state', state,
+                'tenants', tenants
+            ) FROM system.store
+        ),
+        'held_slugs', ARRAY(
+            SELECT name FROM system.quarantined_name
+            WHERE kind = 'slug' AND name = ANY(CAST(:slugs AS text[])) AND until > CAST(:now AS timestamptz)
+        )
+    )::text
+    """
+)
+
+# A row each, rather than a parameter for each column of each: what it costs to send does not grow with the columns.
+_ADD_TENANTS = text(
+    f"""
+    WITH newcomer AS (
+        SELECT * FROM jsonb_to_recordset(CAST(CAST(:newcomers AS text) AS jsonb)) AS each (
+            id uuid, external_id text, slug text, name text, tier text, region text, isolation text, test_clock_id uuid,
+            admin_email text, plan text, metadata jsonb, run jsonb, invitation jsonb
+        )
+    ), tenant AS (
+        INSERT INTO system.tenant (
+            id, external_id, slug, name, status, suspension_reasons, read_only, moving, trial_end_announced, legal_hold,
+            tier, region, isolation, test_clock_id, domains, admin_email, plan, metadata, version, created_at
+        )
+        SELECT id, external_id, slug, name, 'requested', '{{}}', false, false, false, false,
+               tier, region, isolation, test_clock_id, '{{}}', admin_email, plan, metadata, 1, CAST(:now AS timestamptz)
+        FROM newcomer ORDER BY slug  -- so that two lists with the same names do not wait for each other crosswise
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    ), invitation AS (
+        INSERT INTO system.invitation (id, tenant_id, email, roles, delivery, invited_by, created_at, expires_at)
+        SELECT owner.id, owner.tenant_id, owner.email, owner.roles, owner.delivery, owner.invited_by,
+               CAST(:now AS timestamptz), owner.expires_at
+        FROM tenant JOIN newcomer USING (id) CROSS JOIN LATERAL jsonb_to_record(newcomer.invitation) AS owner (
+            id uuid, tenant_id uuid, email text, roles text[], delivery text, invited_by text, expires_at timestamptz
+        )
+        WHERE newcomer.invitation IS NOT NULL
+    ), new_run AS (
+        SELECT each.* FROM tenant JOIN newcomer USING (id)
+        CROSS JOIN LATERAL jsonb_to_record(newcomer.run) AS each ({NEW_RUN_COLUMNS})
+    ), {ADDING_RUNS}
+    SELECT id, pg_notify(:channel, '') FROM tenant
+    """  # noqa: S608 - made of constants
+).bindparams(channel=WAKE_CHANNEL)
 
 
 def _clock(row: TestClockRow | None) -> TenantClock | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,91 +10,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
 from tenant_service.audit import Actor, Deed
-from tenant_service.clocks.repository import share_clock
 from tenant_service.domain.lifecycle import WITH_NOW, Command, Lifecycle, Order, apply, stops_other_things
-from tenant_service.domain.quarantine import NameKind
 from tenant_service.domain.saga import RunKind
 from tenant_service.domain.story import Told, story_of
 from tenant_service.domain.suspension import SuspensionReason
-from tenant_service.domains.quarantine import check_name
 from tenant_service.models import TenantRow
-from tenant_service.publication import publish_tenants, tell, tell_many
-from tenant_service.runs.repository import NewRun, add_run, add_runs
-from tenant_service.stores.service import check_placeable, leave_stores
+from tenant_service.publication import Line, publish_tenants
+from tenant_service.runs.repository import NewRun, add_runs
+from tenant_service.stores.service import leave_stores
 from tenant_service.tenants import repository
 from tenant_service.tenants.document import document, lifecycle_of, set_lifecycle
 from tenant_service.tenants.repository import TenantFilter
 from tenant_service.tiers.repository import tier_of
-from tenantry import InvalidRequest, Isolation, StaleVersion, Tenant, TenantClock, TenantId, TenantStatus, uuid7
+from tenantry import InvalidRequest, StaleVersion, Tenant, TenantClock, TenantId
 
 Locked = tuple[TenantRow, TenantClock | None]
 """A tenant's row, locked, with its clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewTenant:
-    """What is asked for."""
-
-    slug: str
-    name: str
-    tier: str
-    admin_email: str
-    external_id: str | None = None
-    region: str | None = None
-    isolation: Isolation | None = None
-    plan: str | None = None
-    test_clock_id: UUID | None = None
-    metadata: Mapping[str, Any] | None = None
-
-
-async def create_tenant(session: AsyncSession, wanted: NewTenant, *, actor: Actor, now: datetime) -> Tenant:
-    """Register the tenant and start its provisioning; it is `requested` when this returns.
-
-    Raises `UnknownTier`, `NotFound` (no such test clock), `NoStore`, `NameQuarantined`, `SlugTaken`, `ExternalIdTaken`.
-    """
-    tier = await tier_of(session, wanted.tier)
-    clock = None
-    if wanted.test_clock_id is not None:
-        clock = await share_clock(session, wanted.test_clock_id)
-    isolation = wanted.isolation or tier.isolation
-    await check_placeable(session, tier, region=wanted.region, isolation=isolation)
-    tenant_id = uuid7()
-    await check_name(session, NameKind.SLUG, wanted.slug, by=tenant_id, now=now)
-    row = TenantRow(
-        id=tenant_id,
-        external_id=wanted.external_id,
-        slug=wanted.slug,
-        name=wanted.name,
-        status=TenantStatus.REQUESTED,
-        suspension_reasons=[],
-        read_only=False,
-        moving=False,
-        trial_ends_at=None,
-        trial_end_announced=False,
-        legal_hold=False,
-        grace_ends_at=None,
-        tier=wanted.tier,
-        region=wanted.region,
-        isolation=isolation,
-        store=None,
-        placement_epoch=None,
-        test_clock_id=wanted.test_clock_id,
-        admin_email=wanted.admin_email,
-        plan=wanted.plan,
-        details=dict(wanted.metadata or {}),
-        version=1,
-        created_at=now,
-        activated_at=None,
-    )
-    await repository.add_tenant(session, row)
-    tenant = document(row, clock)
-    await publish_tenants(session, [tenant])
-    await tell(session, tenant, "created", {"tier": row.tier, "plan": row.plan, "isolation": row.isolation})
-    await audit.record(
-        session, actor, "tenant.create", target=str(row.id), chain_id=row.id, now=now, detail={"slug": row.slug}
-    )
-    await add_run(session, RunKind.PROVISION, subject_id=row.id, tenant_id=row.id, requested_by=actor.subject, now=now)
-    return tenant
 
 
 async def get_tenant(session: AsyncSession, reference: str) -> Tenant:
@@ -135,11 +65,12 @@ async def update_tenant(
     before = {column: getattr(row, column) for column in changed}
     for column, value in changed.items():
         setattr(row, column, value)
-    (tenant,) = await _publish(session, [(row, clock)])
+    lines: list[tuple[TenantRow, Told]] = []
     if "tier" in changed:
-        await tell(session, tenant, "tier_changed", {"tier": row.tier, "previous_tier": before["tier"]})
+        lines.append((row, Told("tier_changed", {"tier": row.tier, "previous_tier": before["tier"]})))
     if changed.keys() != {"tier"}:
-        await tell(session, tenant, "updated", {"fields": sorted(changes)})
+        lines.append((row, Told("updated", {"fields": sorted(changes)})))
+    (tenant,) = await _publish(session, [(row, clock)], lines)
     await audit.record(
         session,
         actor,
@@ -251,9 +182,9 @@ async def command_tenants(
     note: str = "",
     touched: AbstractSet[UUID] = frozenset(),
 ) -> list[Tenant]:
-    """Apply a command to many locked tenants as `command_tenant` does to one: four statements, however many they are.
+    """Apply a command to many locked tenants as `command_tenant` does to one: three statements, however many they are.
 
-    Where a live tenant may now do other things than before, three more add the runs that have every service confirm it.
+    Where a live tenant may now do other things than before, one more adds the runs that have every service confirm it.
     Raises what the first refusal is, before anything is written.
     """
     changes = []
@@ -273,8 +204,7 @@ async def command_tenants(
             deeds.append(_deed(row, order, before, after, note))
         if after != before or row.id in touched:
             published.append((row, clock))
-    documents = {tenant.id: tenant for tenant in await _publish(session, published)}
-    await tell_many(session, [(documents[TenantId(row.id)], *line) for row, line in lines])
+    documents = {tenant.id: tenant for tenant in await _publish(session, published, lines)}
     await audit.record_many(session, actor, deeds, now=now)
     confirmed = [
         documents[TenantId(row.id)] for row, _, _, before, after in changes if stops_other_things(before, after)
@@ -332,10 +262,13 @@ def check_version(version: int, expected: int | None) -> None:
         raise StaleVersion(f"The present version is {version}")
 
 
-async def _publish(session: AsyncSession, tenants: Sequence[Locked]) -> list[Tenant]:
+async def _publish(
+    session: AsyncSession, tenants: Sequence[Locked], lines: Sequence[tuple[TenantRow, Told]] = ()
+) -> list[Tenant]:
     for row, _ in tenants:
         row.version += 1
     await session.flush()
-    documents = [document(row, clock) for row, clock in tenants]
-    await publish_tenants(session, documents)
-    return documents
+    documents = {row.id: document(row, clock) for row, clock in tenants}
+    story: list[Line] = [(documents[row.id], *line) for row, line in lines]
+    await publish_tenants(session, list(documents.values()), story)
+    return list(documents.values())
