@@ -14,6 +14,10 @@ class TenantDirectory(Protocol):
         """How many tenants are known."""
         ...
 
+    def __iter__(self) -> Iterator[Tenant]:
+        """Every tenant that is known, in no order."""
+        ...
+
     @property
     def ready(self) -> bool:
         """Whether the directory has seen everything that existed when it started. Until then, nobody is served."""

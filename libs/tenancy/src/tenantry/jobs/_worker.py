@@ -1,0 +1,338 @@
+"""Runs the jobs of a service: in turns between its tenants, each in the scope of its own tenant alone.
+
+A job is run at least once. It is taken by one worker at a time, and given to another when its worker has not been heard
+of for a while, so a worker that was only slow may have run it too: what a job does, it does so that it may be repeated.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from tenantry._admission import admit, check_residency
+from tenantry._backoff import Backoff
+from tenantry._context import _request_id, _traceparent
+from tenantry._errors import StartupRefused, TenantryError
+from tenantry._spawn import spawn
+from tenantry._tenant import Isolation, Operation, Tenant
+from tenantry._tracing import span
+from tenantry.jobs._envelope import Envelope
+from tenantry.jobs._errors import UnreadableJob
+from tenantry.jobs._failure import Failure, WorkerLost, describe, next_attempt
+from tenantry.jobs._jobs import Jobs
+from tenantry.jobs._metrics import JobMetrics
+from tenantry.jobs._queue import Claimed, Queue
+from tenantry.jobs._queues import Queues
+from tenantry.jobs._settings import JobSettings
+from tenantry.jobs._task import Job
+from tenantry.jobs._turns import Turn, Turns
+from tenantry.limits import Share
+
+if TYPE_CHECKING:
+    from tenantry._tenancy import Tenancy
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_MEASURE_SECONDS: Final = 15.0
+_SWEEP_SECONDS: Final = 3600.0
+# A tenant that the directory does not know may be one that it has not heard of yet.
+_UNKNOWN_SECONDS: Final = 300.0
+_AWAY: Final = (DBAPIError, OSError)
+
+
+class JobWorker:
+    """One process's share of the jobs of a service; any number may run. Belongs to one event loop."""
+
+    def __init__(self, jobs: Jobs, tenancy: "Tenancy", settings: JobSettings | None = None) -> None:
+        """`tenancy` is running, with the system role of the service's databases. Raises `StartupRefused`."""
+        self._jobs = jobs
+        self._tenancy = tenancy
+        self._settings = settings or JobSettings.from_env()
+        self._queues = Queues(tenancy.service, tenancy.databases)
+        if not self._queues.shared:
+            raise StartupRefused("jobs need the database URL of the system role")
+        self._turns = Turns(
+            self._settings.concurrency, reserve=min(self._settings.reserve, self._settings.concurrency - 1)
+        )
+        self._metrics = JobMetrics(tenancy.service, tenancy.settings.metrics_top_tenants)
+        self._workers: dict[Queue, int] = {}
+        self._running: dict[asyncio.Task[None], tuple[Queue, Claimed]] = {}
+        self._unknown: dict[UUID, float] = {}
+        self._turn_due = asyncio.Event()
+        self._look_due = {queue: asyncio.Event() for queue in self._queues.shared.values()}
+
+    async def run(self) -> NoReturn:
+        """Works until it is cancelled; then what runs may end, and what has not is given back."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for store, queue in self._queues.shared.items():
+                    tasks.create_task(self._watch(queue))
+                    tasks.create_task(self._queues.listen(store, self._look_due[queue].set))
+                tasks.create_task(self._watch_own_databases())
+                tasks.create_task(self._start_jobs())
+                tasks.create_task(_every(self._settings.heartbeat_seconds, self._beat))
+                tasks.create_task(_every(self._settings.heartbeat_seconds, self._rescue))
+                tasks.create_task(_every(_MEASURE_SECONDS, self._measure))
+                tasks.create_task(_every(_SWEEP_SECONDS, self._sweep))
+        finally:
+            await self._drain()
+        raise AssertionError("its tasks end only by an error")
+
+    # Looking for work.
+
+    async def _watch(self, queue: Queue) -> None:
+        due, backoff = self._look_due[queue], Backoff()
+        while True:
+            try:
+                await self._look(queue)
+                backoff.reset()
+            except _AWAY as error:
+                log.warning("jobs_wait", queue=queue.name, error=type(error).__name__)
+                await backoff.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.poll_seconds):
+                    await due.wait()
+            due.clear()
+
+    async def _watch_own_databases(self) -> None:
+        while True:
+            for tenant in self._with_databases():
+                try:
+                    queue = await self._queues.own(tenant)
+                    if queue is not None and _may_work(tenant, self._tenancy.settings.region):
+                        await queue.rescue(self._settings.lost_after_seconds, self._judge_lost)
+                        await self._look(queue)
+                except _AWAY as error:
+                    log.warning("jobs_wait", tenant_id=str(tenant.id), error=type(error).__name__)
+            await asyncio.sleep(self._settings.own_database_poll_seconds)
+
+    def _with_databases(self) -> list[Tenant]:
+        return [
+            tenant
+            for tenant in self._tenancy.directory
+            if tenant.placement is not None and tenant.placement.isolation is Isolation.DATABASE
+        ]
+
+    async def _look(self, queue: Queue) -> None:
+        if not self._tenancy.directory.ready:
+            return
+        for tenant_id in await queue.waiting():
+            await self._consider(tenant_id, queue)
+        self._turn_due.set()
+
+    async def _consider(self, tenant_id: UUID, queue: Queue) -> None:
+        """Has a tenant with waiting jobs stand in line, where it may have any run now."""
+        tenant = self._tenant(tenant_id)
+        if tenant is not None:
+            self._unknown.pop(tenant_id, None)
+            if _may_work(tenant, self._tenancy.settings.region):
+                self._turns.join(Turn(tenant_id, queue), self._share(tenant))
+            return
+        since = self._unknown.setdefault(tenant_id, time.monotonic())
+        if self._tenancy.directory.is_purged(tenant_id) or time.monotonic() - since > _UNKNOWN_SECONDS:
+            self._unknown.pop(tenant_id, None)
+            discarded = await queue.discard(tenant_id)
+            log.warning("jobs_discarded", tenant_id=str(tenant_id), jobs=discarded)
+
+    def _tenant(self, tenant_id: UUID) -> Tenant | None:
+        directory = self._tenancy.directory
+        return None if directory.is_purged(tenant_id) else directory.get(tenant_id)
+
+    def _share(self, tenant: Tenant) -> Share:
+        return Share(self._tenancy.limiter.limits_of(tenant).weight)
+
+    # Running jobs.
+
+    async def _start_jobs(self) -> None:
+        backoff = Backoff()
+        while True:
+            turn = self._turns.next()
+            if turn is None:
+                await self._turn_due.wait()
+                self._turn_due.clear()
+                continue
+            try:
+                started = await self._start_job(turn)
+                backoff.reset()
+            except _AWAY as error:
+                log.warning("jobs_wait", queue=turn.queue.name, error=type(error).__name__)
+                started = False
+                await backoff.wait()
+            if not started:
+                self._turns.end(turn)
+
+    async def _start_job(self, turn: Turn) -> bool:
+        tenant = self._tenant(turn.tenant_id)
+        if tenant is None or not _may_work(tenant, self._tenancy.settings.region):
+            return False
+        worker_id = self._workers.get(turn.queue)
+        if worker_id is None:
+            worker_id = self._workers[turn.queue] = await turn.queue.register()
+        claimed = await turn.queue.claim(turn.tenant_id, worker_id)
+        if claimed is None:
+            return False
+        # There may be more behind it; it goes to the end of the line for them.
+        self._turns.join(turn, self._share(tenant))
+        task = spawn(None, self._work(claimed, turn), name=f"job {claimed.id}")
+        self._running[task] = turn.queue, claimed
+        self._metrics.running.set(len(self._running))
+        task.add_done_callback(lambda ended: self._ended(ended, turn))
+        return True
+
+    def _ended(self, task: asyncio.Task[None], turn: Turn) -> None:
+        del self._running[task]
+        self._metrics.running.set(len(self._running))
+        self._turns.end(turn)
+        self._turn_due.set()
+
+    async def _work(self, claimed: Claimed, turn: Turn) -> None:
+        """One attempt, and what becomes of the job after it."""
+        structlog.contextvars.bind_contextvars(job_id=claimed.id, task=claimed.task_name)
+        queue, started = turn.queue, time.monotonic()
+        outcome = "succeeded"
+        try:
+            await self._attempt(claimed)
+        except asyncio.CancelledError:
+            outcome = "interrupted"
+            with contextlib.suppress(*_AWAY):
+                await queue.release(claimed)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a task raises is kept with the job
+            tenant = self._tenant(claimed.tenant_id)
+            if tenant is None or not _may_work(tenant, self._tenancy.settings.region):
+                outcome = "held_back"
+                kept = await _until_said(lambda: queue.release(claimed))
+            else:
+                outcome, kept = await self._fail(queue, claimed, error)
+        else:
+            kept = await _until_said(lambda: queue.succeed(claimed))
+        finally:
+            self._metrics.ended(self._known_name(claimed.task_name), outcome, time.monotonic() - started)
+        if not kept:
+            log.warning("job_was_lost", outcome=outcome)
+
+    async def _attempt(self, claimed: Claimed) -> None:
+        """Runs the task as the tenant of the envelope, in its own trace. Raises whatever the task does."""
+        try:
+            envelope = msgspec.convert(claimed.args, Envelope)
+        except msgspec.ValidationError:
+            raise UnreadableJob("It has no envelope.") from None
+        task = self._jobs.find(claimed.task_name)
+        _request_id.set(envelope.request_id)
+        _traceparent.set(envelope.traceparent)
+        async with self._tenancy.scope(claimed.tenant_id) as tenant:
+            arguments = task.unpack(envelope.arguments)
+            job = Job(claimed.id, tenant, claimed.attempts + 1, self._tenancy)
+            attributes = {"messaging.system": "procrastinate", "messaging.destination.name": task.name}
+            with span(f"process {task.name}", "consumer", parent=envelope.traceparent, attributes=attributes):
+                async with asyncio.timeout(task.seconds):
+                    await task.run(job, arguments)
+
+    async def _fail(self, queue: Queue, claimed: Claimed, error: Exception) -> tuple[str, bool]:
+        failure, again_at = self._judge(claimed, error)
+        say = log.warning if again_at is not None else log.error
+        # Not the error itself: what it says may quote a row, or an argument of the job.
+        say(
+            "job_failed",
+            tenant_id=str(claimed.tenant_id),
+            error=failure.type,
+            reason=failure.text,
+            attempt=claimed.attempts + 1,
+            again_at=None if again_at is None else again_at.isoformat(),
+        )
+        kept = await _until_said(lambda: queue.fail(claimed, failure, again_at))
+        return "failed" if again_at is None else "to_be_retried", kept
+
+    def _judge(self, claimed: Claimed, error: Exception) -> tuple[Failure, datetime | None]:
+        try:
+            task = self._jobs.find(claimed.task_name)
+        except UnreadableJob:
+            task = None
+        return describe(error), next_attempt(task, error, claimed.attempts)
+
+    def _judge_lost(self, claimed: Claimed) -> tuple[Failure, datetime | None]:
+        return self._judge(claimed, WorkerLost())
+
+    def _known_name(self, task_name: str) -> str:
+        try:
+            return self._jobs.find(task_name).name
+        except UnreadableJob:
+            return "unknown"
+
+    # Staying alive, and looking after those that did not.
+
+    async def _beat(self) -> None:
+        for queue, worker_id in list(self._workers.items()):
+            busy = any(at is queue for at, _ in self._running.values())
+            if queue.own and not busy:
+                del self._workers[queue]
+                await queue.unregister(worker_id)
+            elif not await queue.beat(worker_id):
+                # This process was away for too long. Others have its jobs by now, or will in a moment.
+                del self._workers[queue]
+                for task, (at, claimed) in list(self._running.items()):
+                    if at is queue and claimed.worker_id == worker_id:
+                        task.cancel()
+                log.error("worker_was_taken_for_dead", queue=queue.name)
+
+    async def _rescue(self) -> None:
+        for queue in self._queues.shared.values():
+            for job in await queue.rescue(self._settings.lost_after_seconds, self._judge_lost):
+                self._metrics.lost.inc()
+                log.warning("job_rescued", job_id=job.id, task=job.task_name, tenant_id=str(job.tenant_id))
+
+    async def _measure(self) -> None:
+        backlog = [tenant for queue in self._queues.shared.values() for tenant in await queue.backlog()]
+        self._metrics.waiting(backlog)
+
+    async def _sweep(self) -> None:
+        for queue in self._queues.shared.values():
+            await queue.sweep(timedelta(days=self._settings.keep_failed_days))
+
+    async def _drain(self) -> None:
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._settings.drain_seconds)
+        for task in list(self._running):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        for queue, worker_id in self._workers.items():
+            with contextlib.suppress(*_AWAY):
+                await queue.unregister(worker_id)
+
+
+def _may_work(tenant: Tenant, region: str | None) -> bool:
+    """Whether jobs of the tenant may run here and now; those of one that may not, wait."""
+    try:
+        check_residency(tenant, region)
+        admit(tenant, Operation.JOBS)
+    except TenantryError:
+        return False
+    return True
+
+
+async def _until_said(say: Callable[[], Awaitable[bool]]) -> bool:
+    """Says how a job has ended as often as it takes: it would be held for ever, by a worker that lives."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await say()
+        except _AWAY as error:
+            log.warning("job_end_not_said", error=type(error).__name__)
+            await backoff.wait()
+
+
+async def _every(seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
+    while True:
+        try:
+            await work()
+        except _AWAY as error:
+            log.warning("jobs_wait", error=type(error).__name__)
+        await asyncio.sleep(seconds)
