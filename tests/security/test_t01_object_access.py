@@ -12,6 +12,7 @@ import httpx
 import pytest
 from comparable import comparable
 from people import run_people
+from sql_statements import statements_sent
 from tenant_openapi import openapi
 
 from tenantry.testing import route_operations
@@ -99,6 +100,12 @@ async def fingerprint(people, tenant: Side) -> dict[str, str]:
     return {each: (await people.rows(each, tenant.tenant_id))[0]["sum"] for each in statements}
 
 
+async def answered(http: httpx.AsyncClient, request: httpx.Request) -> tuple[httpx.Response, list[str]]:
+    """The answer, and the statements that it took."""
+    with statements_sent() as sent:
+        return await http.send(request), sent
+
+
 def leaks(response: httpx.Response, tenant: Side, asked: httpx.Request) -> list[str]:
     given = str(asked.url) + asked.content.decode("latin-1")
     return [word for word in tenant.words if word in response.text and word not in given]
@@ -126,8 +133,12 @@ async def test_ids_of_b_are_ids_of_nothing(people, a, b):
     assert any(before.values())
     for operation in OF_TENANTS:
         asked = operation.request(b.ids | BODIES, headers=a.headers)
-        foreign = await http.send(asked)
-        nothing = await http.send(operation.request(unknown(b.ids, OWNED | {"tenant_id"}) | BODIES, headers=a.headers))
+        foreign, work = await answered(http, asked)
+        nothing, as_much = await answered(
+            http, operation.request(unknown(b.ids, OWNED | {"tenant_id"}) | BODIES, headers=a.headers)
+        )
+        if work != as_much:
+            faults.append(f"{operation}: {len(work)} statements tell of B, nothing takes {len(as_much)}")
         if comparable(foreign) != comparable(nothing) or foreign.status_code not in {403, 404}:
             faults.append(f"{operation}: {foreign.status_code} {foreign.text}, unknown: {nothing.status_code}")
         if leaks(foreign, b, asked):
@@ -145,8 +156,10 @@ async def test_nested_ids_of_b_under_a_are_ids_of_nothing(people, a, b):
     for operation in NESTED:
         names = OWNED & set(operation.path_parameters)
         asked = operation.request(b.ids | {"tenant_id": a.tenant_id} | BODIES, headers=a.headers)
-        foreign = await http.send(asked)
-        nothing = await http.send(operation.request(unknown(a.ids, names) | BODIES, headers=a.headers))
+        foreign, work = await answered(http, asked)
+        nothing, as_much = await answered(http, operation.request(unknown(a.ids, names) | BODIES, headers=a.headers))
+        if work != as_much:
+            faults.append(f"{operation}: {len(work)} statements tell of B, nothing takes {len(as_much)}")
         if comparable(foreign) != comparable(nothing) or foreign.status_code not in {403, 404}:
             faults.append(f"{operation}: {foreign.status_code} {foreign.text}, unknown: {nothing.status_code}")
     assert not faults, "\n".join(faults)

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.config.places import Place
 from tenant_service.config.schemas import LayerName, Namespace
-from tenant_service.config.service import Subject, Writer, find_subject
+from tenant_service.config.service import Subject, Writer, subject_of
 from tenant_service.dependencies import (
     CurrentActor,
     CurrentRuntime,
@@ -16,6 +16,7 @@ from tenant_service.dependencies import (
     Transaction,
     check_may_read,
 )
+from tenant_service.tenants.repository import find_tenant
 from tenant_service.tiers.repository import find_tier
 from tenantry import CurrentPrincipal, PermissionDenied
 from tenantry.config import Layer
@@ -102,8 +103,8 @@ async def secrets_of_tenant(principal: CurrentPrincipal, session: Transaction, t
 async def _subject(
     session: AsyncSession, principal: Principal, reference: str, *scopes: Scope, lock: bool = False
 ) -> Subject:
-    subject = await find_subject(session, reference)
-    check_may_read(principal, subject.tenant.id)
+    row, clock = await find_tenant(session, reference)
+    check_may_read(principal, row.id)
     if not principal.has_any(*scopes):
         raise PermissionDenied(f"One of these scopes is needed: {', '.join(sorted(scopes))}.")
-    return await find_subject(session, reference, lock=True) if lock else subject
+    return await subject_of(session, row, clock, lock=lock)

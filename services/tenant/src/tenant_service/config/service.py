@@ -22,9 +22,9 @@ from tenant_service.domain.config_schemas import NamespaceRules, secret_values
 from tenant_service.domain.documents import BadDocument, check_document
 from tenant_service.features.settings import check_settings
 from tenant_service.identity.secrets import MasterKey
+from tenant_service.models import TenantRow
 from tenant_service.publication import LayerWithdrawn, publish_layer, tell, withdraw_layer
 from tenant_service.tenants.document import document as tenant_document
-from tenant_service.tenants.repository import find_tenant
 from tenant_service.tiers.repository import find_tier, tier_document
 from tenantry import (
     Conflict,
@@ -34,6 +34,7 @@ from tenantry import (
     PermissionDenied,
     StaleVersion,
     Tenant,
+    TenantClock,
     TenantStatus,
     Tier,
 )
@@ -119,9 +120,13 @@ class Subject:
         return Place.of_tenant(self.tenant.id, namespace)
 
 
-async def find_subject(session: AsyncSession, reference: str, *, lock: bool = False) -> Subject:
-    """The tenant with its tier; `lock` keeps its row from changing until the transaction ends. Raises `NotFound`."""
-    row, clock = await find_tenant(session, reference)
+async def subject_of(
+    session: AsyncSession, row: TenantRow, clock: TenantClock | None, *, lock: bool = False
+) -> Subject:
+    """A tenant whom the caller may know of, with its tier; `lock` keeps the row as it is until the transaction ends.
+
+    Raises `TenantGone` where it is to be locked.
+    """
     if lock:
         await session.refresh(row, with_for_update={"read": True})
         if row.status in _GONE:

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 
-from tenant_service.config.service import find_subject
+from tenant_service.config.service import subject_of
 from tenant_service.dependencies import CurrentActor, Now, Platform, TenantReference, Transaction, check_may_read
 from tenant_service.features import repository, service
 from tenant_service.features.repository import flag_document
 from tenant_service.features.schemas import FeatureOut, FlagName, FlagOut, FlagPut
+from tenant_service.tenants.repository import find_tenant
 from tenantry import CurrentPrincipal
 from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag, require_scope
 from tenantry.identity import Scope
@@ -81,8 +82,9 @@ async def list_features(
     """What each flag is for the tenant now, and why."""
     of = "features"
     after = None if cursor is None else decode_cursor(cursor, str, of=of)
-    subject = await find_subject(session, tenant_id)
-    check_may_read(principal, subject.tenant.id)
+    row, clock = await find_tenant(session, tenant_id)
+    check_may_read(principal, row.id)
+    subject = await subject_of(session, row, clock)
     rows = await repository.list_flags(session, after=after, limit=limit + 1)
     flags = [flag_document(row) for row in rows[:limit]]
     items = [FeatureOut.of(each) for each in await service.evaluate_flags(session, subject, flags, now=now)]
