@@ -1,8 +1,9 @@
 """The pytest plugin: fixtures for services that are built on the library.
 
 A project says where its servers are by the fixtures ``postgres_url`` and ``kafka_bootstrap``; without that they come
-from TENANTRY_POSTGRES_URL and TENANTRY_KAFKA_BOOTSTRAP. The server must be the tests' own: they set the roles'
-passwords. Imports are inside the fixtures, because pytest loads a plugin in every run, also where none is used.
+from the options ``--tenantry-postgres`` and ``--tenantry-kafka``, or else from TENANTRY_POSTGRES_URL and
+TENANTRY_KAFKA_BOOTSTRAP. The server must be the tests' own: they set the roles' passwords. Imports are inside the
+fixtures, because pytest loads a plugin in every run, also where none is used.
 """
 
 # ruff: noqa: PLC0415 - pytest loads a plugin in every run; one that uses none of this must not pay for it
@@ -26,16 +27,23 @@ if TYPE_CHECKING:
         def __call__(self, service: str, migrations: Path | None = None) -> ServiceDatabase: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the servers of the tests are."""
+    group = parser.getgroup("tenantry")
+    group.addoption("--tenantry-postgres", metavar="URL", help="administrator's URL of a PostgreSQL server for tests")
+    group.addoption("--tenantry-kafka", metavar="HOST:PORT", help="bootstrap server of a Kafka broker for tests")
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> str:
+def postgres_url(pytestconfig: pytest.Config) -> str:
     """An administrator's URL of the PostgreSQL server of the tests."""
-    return _required("TENANTRY_POSTGRES_URL")
+    return _required(pytestconfig, "--tenantry-postgres", "TENANTRY_POSTGRES_URL")
 
 
 @pytest.fixture(scope="session")
-def kafka_bootstrap() -> str:
+def kafka_bootstrap(pytestconfig: pytest.Config) -> str:
     """host:port of the Kafka broker of the tests."""
-    return _required("TENANTRY_KAFKA_BOOTSTRAP")
+    return _required(pytestconfig, "--tenantry-kafka", "TENANTRY_KAFKA_BOOTSTRAP")
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +107,8 @@ def tenant_b(tenant_factory: "TenantFactory") -> "Tenant":
     return tenant_factory(slug="tenant-b")
 
 
-def _required(variable: str) -> str:
-    try:
-        return os.environ[variable]
-    except KeyError:
-        pytest.fail(f"{variable} is not set and the project does not say where its server is", pytrace=False)
+def _required(config: pytest.Config, option: str, variable: str) -> str:
+    found: str | None = config.getoption(option) or os.environ.get(variable)
+    if found is None:
+        pytest.fail(f"neither {option} nor {variable} says where the server is, nor does the project", pytrace=False)
+    return found

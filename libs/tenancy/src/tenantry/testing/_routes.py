@@ -1,16 +1,40 @@
 """Requests generated from an OpenAPI document, so that a sweep covers a route from the day it is written."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
 
-_METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_BINARY = b"\x00\x01 made up by the route sweep"
+_METHODS: Final = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_BINARY: Final = b"\x00\x01 made up by the route sweep"
+_FORM: Final = "application/x-www-form-urlencoded"
+
+Place = Literal["path", "query", "header", "body"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a request where a value may stand; in a body, ``[]`` is each element of an array."""
+
+    place: Place
+    path: tuple[str, ...]
+    schema: Mapping[str, Any] = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.place} {'.'.join(self.path).replace('.[]', '[]')}"
+
+    @property
+    def name(self) -> str:
+        """The innermost name, which is that of the array for its elements."""
+        return next((part for part in reversed(self.path) if part != "[]"), "")
+
+    @property
+    def in_array(self) -> bool:
+        return "[]" in self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +45,7 @@ class RouteOperation:
     path: str
     path_parameters: tuple[str, ...]
     query: tuple[Mapping[str, Any], ...]
+    headers: tuple[Mapping[str, Any], ...]
     content_type: str | None
     body_schema: Mapping[str, Any] | None
     components: Mapping[str, Any]
@@ -37,7 +62,7 @@ class RouteOperation:
         self,
         values: Mapping[str, str],
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         base_url: str = "http://test",
     ) -> httpx.Request:
@@ -46,47 +71,89 @@ class RouteOperation:
         `values` gives the value of every path parameter, of required query parameters, and of body fields by name.
         Raises LookupError for a path parameter that it lacks: the sweep must be told what a new parameter names.
         """
-        missing = [name for name in self.path_parameters if name not in values]
+        return self.assembled(
+            values, query={**self.query_example(values), **(query or {})}, headers=headers or {},
+            body=self.body_example(values), base_url=base_url,
+        )  # fmt: skip
+
+    def assembled(
+        self,
+        path_values: Mapping[str, str],
+        *,
+        query: Mapping[str, Any],
+        headers: Mapping[str, str],
+        body: Any,
+        base_url: str = "http://test",
+    ) -> httpx.Request:
+        """The request of exactly these parts. Raises LookupError for a path parameter without a value."""
+        missing = [name for name in self.path_parameters if name not in path_values]
         if missing:
             raise LookupError(f"{self}: the sweep has no value for path parameter {', '.join(missing)}")
         path = self.path
         for name in self.path_parameters:
-            path = path.replace("{" + name + "}", quote(values[name], safe=""))
-        parameters = {
-            parameter["name"]: values.get(parameter["name"]) or str(self._example(parameter["schema"], values))
-            for parameter in self.query
-            if parameter.get("required")
-        }
-        content, content_headers = self._content(values)
+            path = path.replace("{" + name + "}", quote(str(path_values[name]), safe=""))
+        content, content_headers = self._content(body)
         return httpx.Request(
-            self.method,
-            base_url + path,
-            params={**parameters, **(query or {})},
-            headers={**content_headers, **(headers or {})},
-            content=content,
+            self.method, base_url + path, params=dict(query), headers={**content_headers, **headers}, content=content
         )
 
-    def _content(self, values: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
-        if self.body_schema is None or self.content_type is None:
-            return b"", {}
-        example = self._example(self.body_schema, values)
-        content = example if isinstance(example, bytes) else msgspec.json.encode(example)
-        return content, {"Content-Type": self.content_type}
+    def query_example(self, values: Mapping[str, str]) -> dict[str, Any]:
+        """Values of the required query parameters."""
+        return {
+            each["name"]: values.get(each["name"]) or str(self.example(each["schema"], values))
+            for each in self.query
+            if each.get("required")
+        }
 
-    def _example(self, schema: Mapping[str, Any], values: Mapping[str, str], name: str = "") -> Any:
-        schema = self._resolved(schema)
+    def header_example(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Values of the required headers."""
+        return {
+            each["name"]: values.get(each["name"]) or str(self.example(each["schema"], values))
+            for each in self.headers
+            if each.get("required")
+        }
+
+    def body_example(self, values: Mapping[str, str]) -> Any:
+        """A body after its schema: a JSON value, bytes, or None for an operation without one."""
+        if self.body_schema is None or self.content_type is None:
+            return None
+        return self.example(self.body_schema, values)
+
+    def positions(self) -> Iterator[Position]:
+        """Every place in a request where the document says that a value may stand."""
+        for name in self.path_parameters:
+            yield Position("path", (name,), {})
+        for place, parameters in (("query", self.query), ("header", self.headers)):
+            for each in parameters:
+                schema = self.resolved(each.get("schema", {}))
+                path = (each["name"], "[]") if schema.get("type") == "array" else (each["name"],)
+                yield Position(place, path, schema.get("items", schema))  # type: ignore[arg-type]  # one of the two
+        if self.body_schema is not None:
+            yield from self._body_positions(self.body_schema, (), ())
+
+    def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The schema that a reference or a choice stands for; of a choice the first that is not null."""
+        while "$ref" in schema or "anyOf" in schema or "oneOf" in schema:
+            if "$ref" in schema:
+                schema = self._component(schema["$ref"])
+            else:
+                schema = next(each for each in schema.get("anyOf") or schema["oneOf"] if each.get("type") != "null")
+        return schema
+
+    def example(self, schema: Mapping[str, Any], values: Mapping[str, str], name: str = "") -> Any:
+        schema = self.resolved(schema)
         example: Any
         if name in values:
             example = values[name]
-        elif "enum" in schema:
-            example = schema["enum"][0]
+        elif "enum" in schema or "const" in schema:
+            example = schema.get("const", next(iter(schema.get("enum", ())), None))
         else:
             match schema.get("type"):
                 case "object":
                     properties: Mapping[str, Any] = schema.get("properties", {})
-                    example = {key: self._example(each, values, key) for key, each in properties.items()}
+                    example = {key: self.example(each, values, key) for key, each in properties.items()}
                 case "array":
-                    example = [self._example(schema["items"], values)]
+                    example = [self.example(schema.get("items", {}), values, name.removesuffix("s"))]
                 case "boolean":
                     example = True
                 case "integer" | "number":
@@ -96,6 +163,34 @@ class RouteOperation:
                 case _:
                     example = self._text(schema)
         return example
+
+    def _body_positions(
+        self, schema: Mapping[str, Any], path: tuple[str, ...], above: tuple[str, ...]
+    ) -> Iterator[Position]:
+        if (reference := schema.get("$ref")) is not None:
+            if reference not in above:  # a schema that holds itself has the same positions again, deeper
+                yield from self._body_positions(self._component(reference), path, (*above, reference))
+            return
+        parts = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
+        for part in parts:
+            yield from self._body_positions(part, path, above)
+        for name, each in schema.get("properties", {}).items():
+            yield from self._body_positions(each, (*path, name), above)
+        if "items" in schema:
+            yield from self._body_positions(schema["items"], (*path, "[]"), above)
+        if path and not parts and schema.get("type") not in {"object", "array", "null"}:
+            yield Position("body", path, schema)
+
+    def _content(self, body: Any) -> tuple[bytes, dict[str, str]]:
+        if body is None or self.content_type is None:
+            return b"", {}
+        if isinstance(body, bytes):
+            content = body
+        elif self.content_type == _FORM:
+            content = urlencode(body, doseq=True).encode()
+        else:
+            content = msgspec.json.encode(body)
+        return content, {"Content-Type": self.content_type}
 
     def _text(self, schema: Mapping[str, Any]) -> str | bytes:
         match schema.get("format"):
@@ -108,13 +203,9 @@ class RouteOperation:
             case _:
                 return "sweep".ljust(schema.get("minLength", 1), "x")[: schema.get("maxLength", 100)]
 
-    def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        while "$ref" in schema or "anyOf" in schema:
-            if "$ref" in schema:
-                schema = self.components[schema["$ref"].rpartition("/")[2]]
-            else:
-                schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
-        return schema
+    def _component(self, reference: str) -> Mapping[str, Any]:
+        component: Mapping[str, Any] = self.components[reference.rpartition("/")[2]]
+        return component
 
 
 def route_operations(openapi: Mapping[str, Any]) -> Iterator[RouteOperation]:
@@ -124,7 +215,9 @@ def route_operations(openapi: Mapping[str, Any]) -> Iterator[RouteOperation]:
         for method in _METHODS:
             if (operation := item.get(method)) is None:
                 continue
-            parameters = [*item.get("parameters", ()), *operation.get("parameters", ())]
+            parameters = [
+                _parameter(openapi, each) for each in (*item.get("parameters", ()), *operation.get("parameters", ()))
+            ]
             contents = operation.get("requestBody", {}).get("content", {})
             content_type = next(iter(contents), None)
             yield RouteOperation(
@@ -132,7 +225,15 @@ def route_operations(openapi: Mapping[str, Any]) -> Iterator[RouteOperation]:
                 path=path,
                 path_parameters=tuple(each["name"] for each in parameters if each["in"] == "path"),
                 query=tuple(each for each in parameters if each["in"] == "query"),
+                headers=tuple(each for each in parameters if each["in"] == "header"),
                 content_type=content_type,
                 body_schema=contents[content_type].get("schema") if content_type else None,
                 components=components,
             )
+
+
+def _parameter(openapi: Mapping[str, Any], parameter: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "$ref" not in parameter:
+        return parameter
+    found: Mapping[str, Any] = openapi["components"]["parameters"][parameter["$ref"].rpartition("/")[2]]
+    return found

@@ -1,0 +1,14 @@
+"""What the library needs in every service's database."""
+
+from alembic import op
+
+from tenantry.database import RoleNames, backbone_tables
+
+revision = "s0001"
+down_revision = None
+branch = "system"
+
+
+def upgrade():
+    for statement in backbone_tables(RoleNames("boards")):
+        op.execute(statement)
