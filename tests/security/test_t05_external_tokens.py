@@ -25,6 +25,7 @@ from tenantry.identity import (
     StaticIssuers,
     TrustedIssuer,
 )
+from tenantry.identity._issuer_keys import KeysUnusable
 from tenantry.testing import eventually
 
 A = UUID("0198a000-0000-7000-8000-00000000000a")
@@ -352,6 +353,17 @@ async def test_a_slow_issuer_costs_no_request_any_time(provider, verifier_of):
     provider.mode = "ok"
     provider.release.set()
     assert (await accepted(verifier, provider.token())).tenant_id == A
+
+
+async def test_a_set_of_keys_without_end_is_not_read(provider):
+    issuer = trust(provider)
+    keys = IssuerKeyring(StaticIssuers([issuer]))
+    async with keys.run():
+        provider.mode = "huge"
+        with pytest.raises(KeysUnusable, match="more than"):
+            await keys.of(issuer).fetch()
+        provider.mode = "ok"
+        await keys.of(issuer).fetch()
 
 
 async def test_an_issuer_that_withdraws_all_its_keys_is_taken_at_its_word(provider, verifier_of):

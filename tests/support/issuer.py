@@ -112,14 +112,13 @@ class IdentityProvider:
             self.release.wait(10)
         if self.mode == "garbage":
             return 200, {}, b"<html>not JSON</html>"
-        if self.mode == "huge":
-            return 200, {}, b'{"keys": ["' + b"x" * 400_000 + b'"]}'
         if self.mode == "redirect":
             return 302, {"Location": f"{self.url}/elsewhere"}, b""
         if path == "/.well-known/openid-configuration":
             issuer = "https://someone.else.example" if self.mode == "foreign" else self.url
             return 200, {}, json.dumps({"issuer": issuer, "jwks_uri": f"{self.url}/keys"}).encode()
-        return 200, {}, json.dumps({"keys": self._published()}).encode()
+        padding = "x" * (400_000 if self.mode == "huge" else 0)  # all that is wrong with it
+        return 200, {}, json.dumps({"keys": self._published(), "padding": padding}).encode()
 
     def _published(self) -> list[dict[str, Any]]:
         if self.mode == "empty":
