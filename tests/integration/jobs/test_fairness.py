@@ -1,6 +1,8 @@
 """A tenant with ten thousand jobs does not keep the others waiting, and whose turn it is costs no look at its jobs."""
 
+import asyncio
 import json
+from collections import Counter
 
 import pytest
 from sqlalchemy import text
@@ -133,3 +135,24 @@ async def _touched(session, statement, **values):
 def _rows(node):
     own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
     return max([own, *(_rows(child) for child in node.get("Plans", ()))])
+
+
+async def test_a_tenant_has_no_more_jobs_at_a_time_than_its_tier_says(notes, tenant_a, tenant_b):
+    notes.source.directory.upsert_tier(Tier(name="standard", version=1, limits={"jobs": 2}))
+    running, most = Counter(), Counter()
+    together = asyncio.Event()
+
+    @notes.jobs.task("meet")
+    async def meet(job: Job) -> None:
+        running[job.tenant.slug] += 1
+        most[job.tenant.slug] = max(most[job.tenant.slug], running[job.tenant.slug])
+        if running.total() == 4:
+            together.set()
+        await asyncio.wait_for(together.wait(), 20)
+        running[job.tenant.slug] -= 1
+
+    for tenant in (tenant_a, tenant_b):
+        await queue_many(notes, tenant, meet, 10)
+    async with notes.working(concurrency=8):
+        await notes.none_left()
+    assert most == {"tenant-a": 2, "tenant-b": 2}

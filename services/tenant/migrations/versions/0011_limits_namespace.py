@@ -20,6 +20,7 @@ LIMITS = {
         "requests": {"type": "object", "additionalProperties": RATE},
         "concurrency": {"type": "integer", "minimum": 1},
         "connections": {"type": "integer", "minimum": 1},
+        "jobs": {"type": "integer", "minimum": 1},
         "weight": {"type": "number", "minimum": 0.01, "maximum": 100},
     },
 }

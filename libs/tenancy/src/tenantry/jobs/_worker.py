@@ -146,7 +146,8 @@ class JobWorker:
         return None if directory.is_purged(tenant_id) else directory.get(tenant_id)
 
     def _share(self, tenant: Tenant) -> Share:
-        return Share(self._tenancy.limiter.limits_of(tenant).weight)
+        limits = self._tenancy.limiter.limits_of(tenant)
+        return Share(limits.weight, limits.jobs)
 
     # Running jobs.
 

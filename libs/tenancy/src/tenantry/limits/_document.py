@@ -1,7 +1,7 @@
 """The limits that a tier sets, in `Tier.limits`, and that the namespace `limits` sets otherwise for some tenants.
 
     {"requests": {"default": {"rate": 100, "burst": 200}, "write": {"rate": 20}},
-     "concurrency": 50, "connections": 4, "weight": 2}
+     "concurrency": 50, "connections": 4, "jobs": 2, "weight": 2}
 
 What is absent is unlimited. They hold for each service on its own.
 """
@@ -53,6 +53,8 @@ class TenantLimits(msgspec.Struct, frozen=True):
     """Requests in progress in one process, open streams included."""
     connections: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     """Database sessions at one time in one process."""
+    jobs: Annotated[int, msgspec.Meta(ge=1, le=1_000)] | None = None
+    """Jobs at one time in one worker."""
     weight: Annotated[float, msgspec.Meta(ge=0.01, le=100)] = 1.0
     """The share of a full process, relative to those of other tenants."""
 
