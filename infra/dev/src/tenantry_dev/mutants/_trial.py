@@ -5,8 +5,9 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
+import sysconfig
 import tarfile
+import venv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -60,8 +61,15 @@ def servers() -> Iterator[Mapping[str, str]]:
         yield {"TENANTRY_POSTGRES_URL": postgres.url, "TENANTRY_KAFKA_BOOTSTRAP": kafka.bootstrap}
 
 
+class Copy(NamedTuple):
+    """A copy of the tree, and an interpreter that imports from there."""
+
+    root: Path
+    python: Path
+
+
 @contextmanager
-def copied(root: Path, *, committed: bool) -> Iterator[Path]:
+def copied(root: Path, *, committed: bool) -> Iterator[Copy]:
     """A copy of the tree: as it is now, but for what Git ignores, or as it was committed last."""
     listed = subprocess.run(  # noqa: S603 - of the words above
         _COMMITTED if committed else _FILES, cwd=root, capture_output=True, check=True
@@ -74,29 +82,43 @@ def copied(root: Path, *, committed: bool) -> Iterator[Path]:
             if (root / name).is_file():
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, copy / name)
-        yield copy
+        yield Copy(copy, _interpreter(copy))
 
 
-def attempt(mutant: Mutant, copy: Path, environment: Mapping[str, str]) -> Outcome:
+def _interpreter(copy: Path) -> Path:
+    """One that has all that is installed here, but for our own packages, which are those of the copy.
+
+    PYTHONPATH would do the same for the tests, and not for the processes that they start in a clean environment.
+    """
+    home = copy / ".venv"
+    venv.create(home, symlinks=True)
+    places = {"base": str(home), "platbase": str(home)}
+    paths = [*(str(copy / each) for each in _SOURCES), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    # Of a directory that a .pth names, no .pth is read: the links to the tree that this runs in are not followed.
+    (Path(sysconfig.get_path("purelib", "venv", places)) / "copy.pth").write_text("\n".join(paths), encoding="utf-8")
+    return home / "bin" / "python"
+
+
+def attempt(mutant: Mutant, copy: Copy, environment: Mapping[str, str]) -> Outcome:
     """Break the copy, test it, and leave it as it was."""
-    if problem := mutant.problem(copy):
+    if problem := mutant.problem(copy.root):
         return Outcome(None, f"not tried: {problem}")
-    whole = {change.file: (copy / change.file).read_text(encoding="utf-8") for change in mutant.changes}
-    mutant.apply(copy)
+    whole = {change.file: (copy.root / change.file).read_text(encoding="utf-8") for change in mutant.changes}
+    mutant.apply(copy.root)
     try:
         status, output = _tested(copy, ["-x", *mutant.tests.split()], environment)
     finally:
         for file, text in whole.items():
-            (copy / file).write_text(text, encoding="utf-8")
+            (copy.root / file).write_text(text, encoding="utf-8")
     if status == 0:
         return Outcome(None, "survived")
     failed = _FAILED_TEST.search(output)
     if status != _TESTS_FAILED or failed is None:
         return Outcome(None, f"not tried: {output.rpartition(chr(10))[2]}")
-    return Outcome(failed[1], failed[1].rpartition("/")[2])
+    return Outcome(failed[1], failed[1][failed[1].partition("::")[0].rfind("/") + 1 :])
 
 
-def failing(tests: Collection[str], copy: Path, environment: Mapping[str, str]) -> set[str]:
+def failing(tests: Collection[str], copy: Copy, environment: Mapping[str, str]) -> set[str]:
     """Which of the tests fail in a copy that nothing was broken in. Those have noticed nothing."""
     if not tests:
         return set()
@@ -106,13 +128,12 @@ def failing(tests: Collection[str], copy: Path, environment: Mapping[str, str]) 
     return {failed[1] for failed in _FAILED_TEST.finditer(output)}
 
 
-def _tested(copy: Path, tests: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+def _tested(copy: Copy, tests: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Pytest's exit status and what it printed."""
-    sources = os.pathsep.join(str(copy / each) for each in _SOURCES)  # goes before what is installed
     with subprocess.Popen(  # noqa: S603 - of the table
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={_TEST_SECONDS}", *tests],
-        cwd=copy,
-        env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": sources},
+        [copy.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={_TEST_SECONDS}", *tests],
+        cwd=copy.root,
+        env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
