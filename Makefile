@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
+# It doubles the time that a process takes to start, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 READY := .venv/.ready
 PROJECTS := libs/tenancy/pyproject.toml $(wildcard services/*/pyproject.toml) infra/dev/pyproject.toml

@@ -18,7 +18,6 @@ from tenantry import (
     current_tenant,
     current_tenant_or_none,
     tenant_scope,
-    uuid7,
 )
 from tenantry.celery import TENANT_HEADER, carry_tenants
 from tenantry.testing import TenantFactory
@@ -136,7 +135,7 @@ def test_a_tenant_is_admitted_when_the_task_runs(product, directory, tenant_a):
         assert product.whose.delay().get(timeout=20) == [str(tenant_a.id)]
 
 
-@pytest.mark.parametrize("reference", [str(uuid7()), "not an id", ""])
+@pytest.mark.parametrize("reference", ["01a1fed6-d4ba-73ac-8263-689d0b1c5bf0", "not an id", ""])
 def test_a_header_that_names_nobody_is_refused(product, reference):
     with pytest.raises((TenantNotFound, NoTenant)):
         product.whose.apply_async(headers={TENANT_HEADER: reference}).get(timeout=20)
