@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from issuer import Issuer
@@ -11,7 +12,7 @@ from tenantry import Isolation, Operation, TenantStatus
 # One pattern is enough: what is refused here is refused before any row is looked for.
 pytestmark = pytest.mark.parametrize("world", [Isolation.POOL], ids=str, indirect=True, scope="module")
 
-UNKNOWN = "01a1fed6-d4ba-73ac-8263-689d0b1c5bf0"
+UNKNOWN = UUID("01a1fed6-d4ba-73ac-8263-689d0b1c5bf0")
 JSON = {"Content-Type": "application/json"}
 
 
@@ -46,9 +47,9 @@ BODIES = {
     "NUL in a tag": (b'{"title": "t", "tags": ["a\\u0000b"]}', 422, "invalid-request"),
     "lone surrogate": (b'{"title": "\\ud800"}', 422, "invalid-request"),
     "unknown field": (b'{"title": "t", "colour": "red"}', 422, "invalid-request"),
-    "tenant of another": (b'{"title": "t", "tenant_id": "%s"}' % UNKNOWN.encode(), 422, "invalid-request"),
+    "tenant of another": (b'{"title": "t", "tenant_id": "%s"}' % str(UNKNOWN).encode(), 422, "invalid-request"),
     "own version": (b'{"title": "t", "version": 7}', 422, "invalid-request"),
-    "own id": (b'{"title": "t", "id": "%s"}' % UNKNOWN.encode(), 422, "invalid-request"),
+    "own id": (b'{"title": "t", "id": "%s"}' % str(UNKNOWN).encode(), 422, "invalid-request"),
     "long title": (json.dumps({"title": "t" * 301}).encode(), 422, "invalid-request"),
     "long body": (json.dumps({"title": "t", "body": "b" * 100_001}).encode(), 422, "invalid-request"),
     "deep nesting": (b"[" * 100_000 + b"]" * 100_000, 400, "malformed-json"),
