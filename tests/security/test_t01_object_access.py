@@ -12,6 +12,7 @@ import httpx
 import pytest
 from comparable import comparable
 from people import run_people
+from secret_watch import watched
 from sql_statements import statements_sent
 from tenant_openapi import openapi
 
@@ -47,7 +48,7 @@ class Side:
 
 
 async def side(people, letter: str) -> Side:
-    tenant_id = await people.tenant(name=f"Canary {letter} {uuid4().hex}")
+    tenant_id = await people.tenant(name=watched(f"Canary {letter} {uuid4().hex}"))
     base = f"/v1/tenants/{tenant_id}"
 
     async def made(path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from billing_installation import Installation, settled
 from comparable import comparable
 from local_state import GivenState
 from planted_rows import fingerprint, plant
+from secret_watch import watched
 from sql_statements import statements_sent
 
 from billing_service.app import create_app as create_billing_app
@@ -81,7 +82,7 @@ class Stage:
 
 
 async def side(database: ServiceDatabase, catalogue: DataCatalogue, tenant: Tenant, headers: dict[str, str]) -> Side:
-    made = Side(tenant, uuid7(), f"canary{uuid4().hex}", headers)
+    made = Side(tenant, uuid7(), watched(f"canary{uuid4().hex}"), headers)
     json = f'{{"word": "{made.word}"}}'
     values = {
         "currency": "USD", "time_zone": "UTC", "anchor": "anniversary", "skipped": None, "meter_id": METER,

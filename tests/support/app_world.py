@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import msgspec
+from secret_watch import watched
 
 from app_service.models import CATALOGUE
 from tenantry import Isolation, Tenant, uuid7
@@ -30,6 +31,7 @@ class Planted:
     document_ids: list[UUID]
     content_ids: list[UUID]
     file_names: list[str]
+    export_id: UUID
 
 
 @dataclass(slots=True)
@@ -49,11 +51,15 @@ class World:
     def ids(self, tenant: Tenant) -> dict[str, str]:
         """Ids of the tenant's rows, by the names that the routes have for them."""
         planted = self._planted[tenant.id]
-        return {"document_id": str(planted.document_ids[0]), "name": planted.file_names[0]}
+        return {
+            "document_id": str(planted.document_ids[0]),
+            "name": planted.file_names[0],
+            "export_id": str(planted.export_id),
+        }
 
     def unknown_ids(self) -> dict[str, str]:
         """Ids of nothing, of the same form."""
-        return {"document_id": str(uuid7()), "name": "nothing.txt"}
+        return {"document_id": str(uuid7()), "name": "nothing.txt", "export_id": str(uuid7())}
 
     def canary(self, tenant: Tenant) -> str:
         """A word that stands in every text of the tenant and nowhere else."""
@@ -63,7 +69,7 @@ class World:
         """The tenant's words and ids in a response, but for those that the request itself held."""
         planted = self._planted[of.id]
         words = [planted.canary, str(of.id), of.id.hex, of.slug, of.name, str(of.external_id)]
-        words += [str(each) for each in (*planted.document_ids, *planted.content_ids)]
+        words += [str(each) for each in (*planted.document_ids, *planted.content_ids, planted.export_id)]
         given = "" if asked is None else str(asked.url) + repr(asked.headers.raw) + asked.content.decode("latin-1")
         answer = response.content.decode("latin-1") + repr(response.headers.raw)
         return [word for word in words if word.lower() in answer.lower() and word.lower() not in given.lower()]
@@ -129,7 +135,7 @@ class World:
 
     async def _plant(self, tenant: Tenant) -> None:
         canary = f"canary{tenant.slug.replace('-', '')}{uuid7().hex[-8:]}"
-        planted = Planted(canary, [uuid7(), uuid7()], [], [f"{canary}-1.txt", f"{canary}-2.txt"])
+        planted = Planted(watched(canary), [uuid7(), uuid7()], [], [f"{canary}-1.txt", f"{canary}-2.txt"], uuid7())
         self._planted[tenant.id] = planted
         connection = await self.connect(tenant)
         try:
@@ -137,10 +143,11 @@ class World:
                 await self.bind(connection, tenant)
                 for document_id in planted.document_ids:
                     await self._plant_document(connection, tenant, planted, document_id)
+                await self._plant_export(connection, tenant, planted)
                 await connection.execute(
                     "INSERT INTO storage_total (tenant_id, bytes, changed_at) VALUES ($1, $2, now())",
                     tenant.id,
-                    4 * len(canary),
+                    5 * len(canary),
                 )
         finally:
             await connection.close()
@@ -173,6 +180,20 @@ class World:
                 hashlib.sha256(content).digest(),
             )
             await connection.execute("INSERT INTO file_chunk VALUES ($1, $2, 0, $3)", tenant.id, content_id, content)
+
+    async def _plant_export(self, connection: asyncpg.Connection, tenant: Tenant, planted: Planted) -> None:
+        content = planted.canary.encode()
+        await connection.execute(
+            "INSERT INTO export (tenant_id, id, job_id, created_at, expires_at, finished_at, documents, files, size,"
+            " sha256) VALUES ($1, $2, 0, now(), now() + interval '7 days', now(), 2, 4, $3, $4)",
+            tenant.id,
+            planted.export_id,
+            len(content),
+            hashlib.sha256(content).digest(),
+        )
+        await connection.execute(
+            "INSERT INTO export_chunk VALUES ($1, $2, 0, $3)", tenant.id, planted.export_id, content
+        )
 
 
 def new_world(database: ServiceDatabase, isolation: Isolation) -> World:

@@ -104,6 +104,7 @@ class People:
         body = {"email": email or f"person-{next(_numbers)}@example.org", "roles": list(roles), **more}
         answer = await self.http.post(f"/v1/tenants/{tenant_id}/invitations", json=body)
         assert answer.status_code == 201, answer.text
+        watched(answer.json().get("code") or "")
         return dict(answer.json())
 
     async def join(self, tenant_id: str, *roles: str, email: str | None = None) -> Person:

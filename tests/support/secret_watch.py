@@ -1,11 +1,13 @@
-"""Secrets that fixtures make, and the log records in which none of them may stand."""
+"""Secrets, and words of rows, that fixtures make, and the log records in which none of them may stand."""
 
 import logging
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import structlog
+from structlog.testing import LogCapture
 
 from tenantry._redaction import redact, redact_value
 
@@ -14,7 +16,7 @@ _MIN_LENGTH = 12  # what is shorter, such as "secret", is a word that means no s
 
 
 def watched(secret: str) -> str:
-    """The secret; from here on a test in which it is logged fails."""
+    """The secret, or the word of a row; from here on a test in which it is logged fails."""
     if len(secret) >= _MIN_LENGTH:
         _secrets.add(secret)
     return secret
@@ -46,8 +48,15 @@ def watching() -> Iterator[list[str]]:
     processors = structlog.get_config()["processors"]
     processors.insert(0, watch.process)
     root.addHandler(watch)
+    capture = LogCapture.__call__
+
+    def captured(self: LogCapture, logger: Any, name: str, event: MutableMapping[str, Any]) -> NoReturn:
+        """What a test captures has no other processors: it is looked at here."""
+        capture(self, logger, name, watch.process(logger, name, event))
+
     try:
-        yield watch.found
+        with patch.object(LogCapture, "__call__", captured):
+            yield watch.found
     finally:
         root.removeHandler(watch)
         if watch.process in processors:

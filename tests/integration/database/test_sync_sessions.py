@@ -158,3 +158,18 @@ async def test_who_finds_no_connection_is_told_in_time(shelf, own_databases):
     with sync.tenant_session(other) as session:
         assert session.scalar(text("SELECT 1")) == 1
     sync.dispose()
+
+
+@pytest.mark.parametrize("pattern", [Isolation.POOL, Isolation.DATABASE], ids=str)
+async def test_who_is_to_have_a_thread_waits_for_a_connection_before_it(shelf, tenant_factory, pattern):
+    """Before any statement: it is the session that is waited for, and no thread waits with it."""
+    tenant = tenant_factory(isolation=pattern)
+    await shelf.provision(tenant)
+    one = {"pool_size": 1, "pool_overflow": 0, "tenant_pool_size": 1, "pool_timeout_seconds": 0.05}
+    async with shelf.database.databases(**one) as databases:
+        async with databases.thread_session(tenant):
+            with pytest.raises(ConnectionsExhausted):
+                async with databases.thread_session(tenant):
+                    pass
+        async with databases.thread_session(tenant) as session:
+            assert session.scalar(text("SELECT 1")) == 1

@@ -136,6 +136,7 @@ async def test_lines_of_a_role_say_which(capsys):
         ("invalid UUID 'Eve': length must be between 32..36 characters, got 3", "Eve"),
         ("invalid literal for int() with base 10: 'Eve'", "Eve"),
         ("key tk_0198a0_abcdefghijklmnop was sent", "abcdefghijklmnop"),
+        (f"code tv_{'abcdefgh' * 6} was sent", "abcdefgh"),
         ("session=ts_abcdefghijklmnop", "abcdefghijklmnop"),
         ("Authorization: Bearer abc.def-ghi", "abc.def"),
         ("token eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJldmUifQ.c2ln", "eyJ"),

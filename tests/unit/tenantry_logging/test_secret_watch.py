@@ -35,3 +35,11 @@ def test_what_redaction_hides_is_not():
         structlog.get_logger().info("said", authorization=SECRET, error=f"password={SECRET}")
         logging.getLogger("other").warning("Bearer %s", SECRET)
     assert not found
+
+
+def test_what_a_test_captures_is_looked_at_too():
+    structlog.reset_defaults()
+    with watching() as found, structlog.testing.capture_logs() as logs:
+        structlog.get_logger().info("said", word=SECRET)
+    assert logs[0]["word"] == SECRET
+    assert found

@@ -34,8 +34,9 @@ _PATTERNS: Final = tuple(
             r"(\b(?:invalid literal for|could not convert string to|invalid UUID|Invalid isoformat string|time data"
             r"|unconverted data remains)[^'\"\n]{0,60}).*"
         ),
-        # Ours: API keys, sessions.
+        # Ours: API keys, sessions; whole codes of sign-ins and invitations.
         r"\bt[ks]_[A-Za-z0-9_\-]{8,}",
+        r"\bt[cv]_[A-Za-z0-9_\-]{32,}",
         # JWT, signed or encrypted, whole or cut off.
         r"\beyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*){0,4}",
         r"\bwhsec_[A-Za-z0-9+/=]{8,}",
