@@ -112,6 +112,9 @@ class LocalDirectory:
         # From the first moment of a purge there is no way back, and what comes in late must not be stored again.
         if tenant.status in {TenantStatus.PURGING, TenantStatus.PURGED}:
             self._purged.add(tenant.id)
+        else:
+            # The newest word counts: a tombstone that nobody should have written is taken back by a later document.
+            self._purged.discard(tenant.id)
         if known is not None:
             self._unindex(known)
         self._tenants[tenant.id] = tenant

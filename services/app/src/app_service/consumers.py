@@ -20,6 +20,7 @@ from tenantry.events import (
     place_handlers,
     state_applied,
 )
+from tenantry.reconciling import OBSERVE_LANES
 
 ADVANCE_CLOCK: Final = "clock.advance"
 
@@ -57,4 +58,9 @@ def clock_shows(directory: LocalDirectory, clock_id: UUID, instant: datetime) ->
     )
 
 
-LANES: Final[Mapping[str, LaneRule]] = {**PLACE_LANES, ADVANCE_CLOCK: Lane.WAITING, STATE_APPLIED: Lane.WAITING}
+LANES: Final[Mapping[str, LaneRule]] = {
+    **PLACE_LANES,
+    **OBSERVE_LANES,
+    ADVANCE_CLOCK: Lane.WAITING,
+    STATE_APPLIED: Lane.WAITING,
+}

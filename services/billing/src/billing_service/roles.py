@@ -27,6 +27,7 @@ from tenantry.events import (
 )
 from tenantry.http import delete_expired_idempotency_keys
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
+from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 
 _USAGE_TIMEOUT_SECONDS = 10.0
 # A month of hourly rollups of one replayed tenant is a few thousand records: large batches catch up quickly.
@@ -73,9 +74,10 @@ async def run_worker() -> None:
             "clock.advance": runtime.clock_advanced,
             STATE_APPLIED: state_applied(runtime.source),
         }
-        lanes = dict.fromkeys(handlers, Lane.WAITING)
+        lanes = {**dict.fromkeys(handlers, Lane.WAITING), **OBSERVE_LANES}
         exports = ExportSettings.from_env().store()
         handlers |= offboarding_handlers(tenancy.databases, CATALOGUE, tenancy.clock, exports=exports is not None)
+        handlers |= observing_handlers(tenancy.databases, CATALOGUE, runtime.source)
         requests = RequestResponder(SERVICE, runtime.kafka, engine, handlers, lanes=lanes)
         # The ids of purged tenants must be known before any of their usage is stored again.
         tasks.create_task(runtime.when_ready(rollups.run))

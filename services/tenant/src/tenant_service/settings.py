@@ -12,6 +12,7 @@ from tenacity.wait import wait_exponential_jitter
 from tenant_service.domain.domain_claims import DomainPolicy
 from tenant_service.domain.identifiers import CODE_PATTERN
 from tenant_service.domain.saga import RetryPolicy, RunKind
+from tenant_service.reconciling.policy import ReconcilingPolicy
 from tenant_service.runs.steps import SagaSettings
 from tenantry import BaseDomains
 
@@ -80,6 +81,17 @@ class TenantSettings(BaseSettings):
     saga_answer_seconds: float = Field(default=120.0, gt=0)
     saga_longest_pause_seconds: float = Field(default=300.0, gt=0)
 
+    # How often what the services have is compared with what is said here; 0: only when somebody asks for it.
+    reconcile_minutes: float = Field(default=10.0, ge=0)
+    # Whether those rounds repair what they find, or only say it.
+    reconcile_repair: bool = True
+    # Those that are asked; left out: this one and all that are named above.
+    reconcile_services: list[str] | None = None
+    reconcile_tolerance_seconds: float = Field(default=5.0, ge=0, le=60)
+    reconcile_answer_seconds: float = Field(default=60.0, gt=0)
+    # More places than this that are missing from one service are not made again: somebody has to see why.
+    reconcile_missing_places: int = Field(default=10, ge=0)
+
     @field_validator("base_url")
     @classmethod
     def _no_slash(cls, url: str) -> str:
@@ -115,6 +127,20 @@ class TenantSettings(BaseSettings):
             check_every=timedelta(hours=self.domain_check_hours),
             grace=timedelta(days=self.domain_grace_days),
             quarantine=timedelta(days=self.quarantine_days),
+        )
+
+    def reconciling(self) -> ReconcilingPolicy:
+        """How the reconciler goes about it."""
+        named = {SERVICE, *self.required_services, *self.optional_services, *self.offboarding_services}
+        services = named if self.reconcile_services is None else set(self.reconcile_services)
+        return ReconcilingPolicy(
+            services=tuple(sorted(services)),
+            provisioning=tuple(sorted(set(self.required_services))),
+            every=timedelta(minutes=self.reconcile_minutes) or None,
+            repair=self.reconcile_repair,
+            tolerance=timedelta(seconds=self.reconcile_tolerance_seconds),
+            answer_within=timedelta(seconds=self.reconcile_answer_seconds),
+            missing_places=self.reconcile_missing_places,
         )
 
     def saga(self) -> SagaSettings:

@@ -24,6 +24,7 @@ from tenantry.events import (
     state_applied,
 )
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
+from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 from usage_service.app import SERVICE, create_app
 from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
@@ -88,9 +89,10 @@ async def run_relay() -> None:
             "clock.advance": clock_handler(state, wait_seconds=settings.clock_wait_seconds),
             STATE_APPLIED: state_applied(state),
         }
-        lanes = dict.fromkeys(handlers, Lane.WAITING)
+        lanes = {**dict.fromkeys(handlers, Lane.WAITING), **OBSERVE_LANES}
         exports, clock = ExportSettings.from_env().store(), SystemClock()
         handlers |= offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
+        handlers |= observing_handlers(databases, CATALOGUE, state)
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),

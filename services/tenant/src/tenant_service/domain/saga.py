@@ -31,6 +31,8 @@ class RunKind(StrEnum):
     EXPORT = "export"
     OFFBOARD = "offboard"
     """From the order to stop to the certificate that nothing is left; it waits out the grace in between."""
+    REPAIR = "repair"
+    """Have a service provision again a live tenant whose place there was found wanting."""
 
 
 class RunState(StrEnum):
@@ -67,6 +69,7 @@ class StepName(StrEnum):
     BEGIN_PURGE = "begin_purge"
     PURGE_SERVICES = "purge_services"
     CERTIFY = "certify"
+    PROVISION_AGAIN = "provision_again"
 
 
 OPEN = frozenset({RunState.RUNNING, RunState.COMPENSATING, RunState.NEEDS_OPERATOR})
@@ -77,6 +80,7 @@ PLANS: Mapping[RunKind, tuple[StepName, ...]] = MappingProxyType(
         RunKind.CLOCK_ADVANCE: (StepName.REQUEST_SERVICES,),
         RunKind.CONFIRM_STATE: (StepName.REQUEST_SERVICES,),
         RunKind.EXPORT: (StepName.EXPORT_DATA,),
+        RunKind.REPAIR: (StepName.PROVISION_AGAIN,),
         RunKind.OFFBOARD: (
             StepName.EXPORT_DATA,
             StepName.AWAIT_GRACE,
@@ -116,6 +120,7 @@ CONSEQUENCES: Mapping[RunKind, Consequences] = MappingProxyType(
         RunKind.CLOCK_ADVANCE: Consequences(),
         RunKind.CONFIRM_STATE: Consequences(),
         RunKind.EXPORT: Consequences(),
+        RunKind.REPAIR: Consequences(),
         # Once data is being deleted the command is refused, and so is giving the run up.
         RunKind.OFFBOARD: Consequences(cancelled=Command.CANCEL_OFFBOARDING),
     }

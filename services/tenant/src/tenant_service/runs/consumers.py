@@ -35,14 +35,15 @@ def acks_handler(clock: Clock) -> Callable[[AsyncConnection, Sequence[ConsumerRe
         # The first answer to a request is the one that counts, inside a batch as across batches.
         acks: dict[tuple[UUID, str], Ack] = {}
         for record in records:
-            ack = _ack(record)
+            ack = read_ack(record)
             acks.setdefault((ack.request_id, ack.service), ack)
         await store_acks(connection, list(acks.values()), clock.now())
 
     return handle
 
 
-def _ack(record: ConsumerRecord) -> Ack:
+def read_ack(record: ConsumerRecord) -> Ack:
+    """The answer in a record. Raises `InvalidRecord`."""
     event = decode(record)
     try:
         message = msgspec.convert(event.data, AckMessage)

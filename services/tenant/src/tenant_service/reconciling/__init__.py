@@ -1,0 +1,1 @@
+"""What services have of their tenants against what the registry says: findings, and their repair."""
