@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,8 +15,10 @@ from aiokafka import AIOKafkaProducer
 
 from tenant_service.republishing.comparison import Difference
 from tenant_service.republishing.service import compare_topics, republish
+from tenant_service.revocations.service import forget_expired_revocations
 from tenantry.config import Layer
 from tenantry.events import Event, KafkaDirectory, KafkaSettings, OutboxRelay, create_topics, encode
+from tenantry.identity import holder_of
 from tenantry.testing import eventually
 
 TENANTS = "tenant.state.v1"
@@ -217,3 +219,24 @@ async def test_the_command_says_what_differs_and_puts_it_right(api, kafka, datab
     assert (code, said["published"]) == (0, missing)
     await relay(database, kafka)
     assert await run("--check") == (0, {"published": 0, "differences": [], "ahead": []})
+
+
+async def test_revocations_are_built_again_and_forgotten_when_their_time_is_over(api, told, kafka, database):
+    path = f"/v1/tenants/{told['tenant_id']}/revocations"
+    wanted = {"issuer": "https://idp.test", "subject": secrets.token_hex(4)}
+    made = (await api.http.post(path, json=wanted)).json()
+    await forget_outbox(database)
+    await rebuild(api, kafka, database)
+    async with follower(kafka) as known:
+        assert len(known.credentials.revocations) >= 1
+        holder = holder_of(wanted["issuer"], wanted["subject"])
+        assert known.credentials.revocations.refuses(holder, told["tenant_id"], datetime(2026, 1, 1, tzinfo=UTC))
+    assert await differences(api, kafka) == []
+    async with api.runtime.transactions.begin() as session:
+        over = datetime.fromisoformat(made["expires_at"])
+        assert await forget_expired_revocations(session, now=over - timedelta(seconds=1), limit=500) == 0
+        assert await forget_expired_revocations(session, now=over, limit=500) >= 1
+    assert (await api.http.get(path)).json()["items"] == []
+    await relay(database, kafka)
+    async with follower(kafka) as known:
+        assert not known.credentials.revocations.refuses(holder, told["tenant_id"], datetime(2026, 1, 1, tzinfo=UTC))

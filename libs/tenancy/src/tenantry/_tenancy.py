@@ -340,7 +340,14 @@ class Tenancy:
             own = TokenVerifier(self.keys, issuer=self.settings.issuer, audience=self.service, clock=self.clock)
             if isinstance(self._issuers, StaticIssuers) and not len(self._issuers):
                 return own
-        return ExternalVerifier(self._issuers, self._issuer_keys, self.directory, own=own, clock=self.clock)
+        return ExternalVerifier(
+            self._issuers,
+            self._issuer_keys,
+            self.directory,
+            own=own,
+            revocations=self.credentials.revocations,
+            clock=self.clock,
+        )
 
     def config(self, namespace: str) -> ConfigView:
         """What holds for the current tenant in a namespace, from local memory. Raises `NoTenant` without a tenant."""

@@ -20,6 +20,8 @@ from tenant_service.members.api import ME_PATH
 from tenant_service.members.api import me_router as me
 from tenant_service.members.api import router as members
 from tenant_service.offboarding.api import router as offboarding
+from tenant_service.revocations.api import router as revocations
+from tenant_service.revocations.api import tenant_router as tenant_revocations
 from tenant_service.runs.api import clock_router as clock_runs
 from tenant_service.runs.api import router as runs
 from tenant_service.runtime import Runtime
@@ -56,6 +58,8 @@ def create_app(runtime: Runtime) -> FastAPI:
     for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support):
         app.include_router(router)
     for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding):
+        app.include_router(router)
+    for router in (revocations, tenant_revocations):
         app.include_router(router)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)

@@ -18,7 +18,7 @@ CATALOGUE = DataCatalogue(
         SystemTable("config_schema"),
         SystemTable("config_schema_version"),
         SystemTable("config_version", tenant_column="tenant_id"),
-        # What was found to differ says ids and codes of a tenant, and outlives it: a purge may be what is found wanting.
+        # Ids and codes, which outlive the tenant: its purge may be what is found wanting.
         SystemTable("finding", tenant_column="tenant_id", retention=Retention.STATUTE, exported=False),
         SystemTable("flag"),
         SystemTable("flag_version"),
@@ -45,6 +45,7 @@ CATALOGUE = DataCatalogue(
         SystemTable("test_clock"),
         SystemTable("tier"),
         SystemTable("tier_version"),
+        SystemTable("token_revocation", tenant_column="tenant_id", exported=False),
         *OFFBOARDING_TABLES,
     ],
 )

@@ -6,6 +6,7 @@ from typing import NoReturn
 from tenant_service.domains.quarantine import let_go
 from tenant_service.identity.signing_keys import retire_signing_keys
 from tenant_service.listening import until_it_works
+from tenant_service.revocations.service import forget_expired_revocations
 from tenant_service.sessions.service import end_expired_sessions
 from tenant_service.support.service import end_expired_grants
 from tenant_service.transactions import Transactions
@@ -17,7 +18,7 @@ SESSIONS_AT_ONCE = 500
 
 
 async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
-    """Retire keys, sessions, support access and quarantines whose time is over, every minute until cancelled."""
+    """Every minute until cancelled, retire what is over: keys, sessions, revocations, support access, quarantines."""
     while True:
         async for attempt in until_it_works("housekeeping"):
             with attempt:
@@ -25,6 +26,7 @@ async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
                     await retire_signing_keys(session, now=clock.now())
                     await delete_expired_idempotency_keys(session)
                     await end_expired_sessions(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
+                    await forget_expired_revocations(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
                     await end_expired_grants(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
                     await let_go(session, now=clock.now())
         await asyncio.sleep(EVERY_SECONDS)

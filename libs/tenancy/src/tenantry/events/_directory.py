@@ -15,7 +15,7 @@ from tenantry.events._envelope import InvalidRecord, version_of
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
 from tenantry.features import Flag, FlagStore
-from tenantry.identity import Credential, CredentialStore, KeySet
+from tenantry.identity import REVOCATION_PREFIX, Credential, CredentialStore, KeySet, TokenRevocation
 
 TENANT_STATE: Final = "tenant.state.v1"
 PLATFORM_STATE: Final = "platform.state.v1"
@@ -27,11 +27,13 @@ _JWKS: Final = b"jwks"
 _CONFIG: Final = b"config/"
 _SCHEMA: Final = b"config-schema/"
 _FLAG: Final = b"flag/"
+_REVOCATION: Final = REVOCATION_PREFIX.encode()
 
 _decode_tenant: Final = msgspec.json.Decoder(Tenant).decode
 _decode_tier: Final = msgspec.json.Decoder(Tier).decode
 _decode_jwks: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_credential: Final = msgspec.json.Decoder(Credential).decode
+_decode_revocation: Final = msgspec.json.Decoder(TokenRevocation).decode
 _decode_layer: Final = msgspec.json.Decoder(LayerDocument).decode
 _decode_schema: Final = msgspec.json.Decoder(NamespaceSchema).decode
 _decode_flag: Final = msgspec.json.Decoder(Flag).decode
@@ -155,7 +157,18 @@ class KafkaDirectory:
         self.flags.upsert(flag)
 
     def _apply_credential(self, key: bytes, value: bytes | None) -> None:
-        if value is None:
+        if key.startswith(_REVOCATION):
+            self._apply_revocation(key.removeprefix(_REVOCATION).decode(), value)
+        elif value is None:
             self.credentials.remove(key.decode())
         else:
             self.credentials.upsert(_decode_credential(value))
+
+    def _apply_revocation(self, revocation_id: str, value: bytes | None) -> None:
+        if value is None:
+            self.credentials.revocations.remove(revocation_id)
+            return
+        revocation = _decode_revocation(value)
+        if revocation.id != revocation_id:
+            raise ValueError("the key names another revocation than the document")
+        self.credentials.revocations.upsert(revocation)

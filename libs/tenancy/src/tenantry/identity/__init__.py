@@ -33,10 +33,18 @@ if TYPE_CHECKING:
         Verifier,
     )
     from tenantry.identity._issuer_keys import IssuerKeyring, IssuerKeys, KeysUnknown, KeysUnusable
-    from tenantry.identity._issuers import IssuerRegistry, ScopeClaim, StaticIssuers, TenantClaim, TrustedIssuer
+    from tenantry.identity._issuers import (
+        LONGEST_ISSUED_LIFETIME,
+        IssuerRegistry,
+        ScopeClaim,
+        StaticIssuers,
+        TenantClaim,
+        TrustedIssuer,
+    )
     from tenantry.identity._key_use import KeyUse, told_by
     from tenantry.identity._keys import KeySet
     from tenantry.identity._resolver import Resolver
+    from tenantry.identity._revocations import REVOCATION_PREFIX, TokenRevocation, TokenRevocations, holder_of
     from tenantry.identity._selectors import DEFAULT_SELECTORS, TENANT_PARAMETER, Selector
     from tenantry.identity._service_tokens import ServiceTokens
     from tenantry.identity._tokens import ALGORITHM, MAX_TOKEN_LIFETIME, TokenVerifier
@@ -50,7 +58,9 @@ __all__ = [
     "CSRF_HEADER",
     "DEFAULT_SELECTORS",
     "DEFAULT_SOURCES",
+    "LONGEST_ISSUED_LIFETIME",
     "MAX_TOKEN_LIFETIME",
+    "REVOCATION_PREFIX",
     "SESSION_COOKIE",
     "SESSION_PREFIX",
     "TENANT_HEADER",
@@ -83,11 +93,14 @@ __all__ = [
     "Source",
     "StaticIssuers",
     "TenantClaim",
+    "TokenRevocation",
+    "TokenRevocations",
     "TokenVerifier",
     "TrustedIssuer",
     "UnknownHost",
     "Verifier",
     "csrf_token",
+    "holder_of",
     "new_api_key",
     "new_session_secret",
     "secret_hash",
@@ -142,6 +155,7 @@ __getattr__ = lazy_exports(
             "KeysUnusable",
         ),
         "_issuers": (
+            "LONGEST_ISSUED_LIFETIME",
             "IssuerRegistry",
             "ScopeClaim",
             "StaticIssuers",
@@ -154,6 +168,12 @@ __getattr__ = lazy_exports(
         ),
         "_keys": ("KeySet",),
         "_resolver": ("Resolver",),
+        "_revocations": (
+            "REVOCATION_PREFIX",
+            "TokenRevocation",
+            "TokenRevocations",
+            "holder_of",
+        ),
         "_selectors": (
             "DEFAULT_SELECTORS",
             "TENANT_PARAMETER",

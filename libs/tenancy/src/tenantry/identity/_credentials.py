@@ -17,6 +17,7 @@ import msgspec
 
 from tenantry._clock import Clock, SystemClock
 from tenantry.identity._principal import Principal, PrincipalKind
+from tenantry.identity._revocations import TokenRevocations
 
 API_KEY_PREFIX: Final = "tk_"
 SESSION_PREFIX: Final = "ts_"
@@ -75,6 +76,8 @@ class CredentialStore:
         self._hashes: dict[str, str] = {}
         self._ids: dict[str, str] = {}
         self._withdrawn: OrderedDict[str, None] = OrderedDict()
+        self.revocations = TokenRevocations(self._clock)
+        """Tokens of trusted issuers that are refused before their end."""
         self.version = 0
 
     def __len__(self) -> int:

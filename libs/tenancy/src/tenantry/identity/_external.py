@@ -24,6 +24,7 @@ from tenantry.identity._claims import Claims, InvalidToken, read_header
 from tenantry.identity._issuer_keys import IssuerKeyring
 from tenantry.identity._issuers import IssuerRegistry, TenantClaim, TrustedIssuer
 from tenantry.identity._principal import Principal, PrincipalKind
+from tenantry.identity._revocations import TokenRevocations, holder_of
 from tenantry.identity._tokens import TokenVerifier
 
 # Groups and permissions make other issuers' tokens long.
@@ -44,8 +45,10 @@ class _Verified(NamedTuple):
     issuer: TrustedIssuer
     keys_version: int
     subject: str
+    holder: str
     scopes: frozenset[str]
     reference: str | None
+    issued_at: datetime
     expires_at: datetime
 
 
@@ -62,6 +65,7 @@ class ExternalVerifier:
         directory: TenantDirectory,
         *,
         own: TokenVerifier | None = None,
+        revocations: TokenRevocations | None = None,
         clock: Clock | None = None,
     ) -> None:
         """`own` None: no token of the tenant service is accepted."""
@@ -69,14 +73,16 @@ class ExternalVerifier:
         self._keys = keys
         self._directory = directory
         self._own = own
+        self._revocations = TokenRevocations() if revocations is None else revocations
         self._clock = clock or SystemClock()
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
 
     def verify(self, token: str) -> Principal:
         """The principal that the token was issued for, of exactly one tenant.
 
-        Raises `InvalidToken` (401) with the first reason against it, `KeysUnknown` (503) while the issuer's keys are
-        not known, and `TenantNotFound` where the claim names a tenant that is not known here.
+        Raises `InvalidToken` (401) with the first reason against it, a revocation being the last, `KeysUnknown` (503)
+        while the issuer's keys are not known, and `TenantNotFound` where the claim names a tenant that is not known
+        here.
         """
         issuer = self._registry.find(_read_issuer(token))
         if issuer is None:
@@ -84,10 +90,13 @@ class ExternalVerifier:
                 raise InvalidToken("The token was issued by someone who is not trusted here (claim iss).")
             return self._own.verify(token)
         verified = self._look_up(token, issuer)
+        tenant = self._find_tenant(verified)
+        if self._revocations.refuses(verified.holder, tenant.id, verified.issued_at):
+            raise InvalidToken("The person's tokens of that time have been revoked.")
         return Principal(
             subject=verified.subject,
             kind=PrincipalKind.USER,
-            tenant_id=self._find_tenant(verified).id,
+            tenant_id=tenant.id,
             scopes=verified.scopes,
             credential_id=f"token:{verified.subject}",
             expires_at=verified.expires_at,
@@ -119,16 +128,21 @@ class ExternalVerifier:
             raise InvalidToken("The token was issued by someone else (claim iss).")
         if not claims.audiences() & set(issuer.audiences):
             raise InvalidToken("The token is for another application (claim aud).")
+        issued_at, expires_at = self._check_times(claims, issuer)
+        subject = claims.text("sub")
         return _Verified(
             issuer=issuer,
             keys_version=version,
-            subject=f"{issuer.name}:{claims.text('sub')}",
+            subject=f"{issuer.name}:{subject}",
+            holder=holder_of(issuer.issuer, subject),
             scopes=_scopes(claims, issuer),
             reference=None if issuer.tenant is None else _reference(claims, issuer.tenant),
-            expires_at=self._check_times(claims, issuer),
+            issued_at=issued_at,
+            expires_at=expires_at,
         )
 
-    def _check_times(self, claims: Claims, issuer: TrustedIssuer) -> datetime:
+    def _check_times(self, claims: Claims, issuer: TrustedIssuer) -> tuple[datetime, datetime]:
+        """When it was issued, and when it ends."""
         now, skew = self._clock.now(), timedelta(seconds=issuer.clock_skew_seconds)
         issued_at, expires_at = claims.instant("iat"), claims.instant("exp")
         not_before = claims.instant("nbf") if "nbf" in claims else issued_at
@@ -140,7 +154,7 @@ class ExternalVerifier:
             raise InvalidToken(
                 f"The token lives for more than {issuer.max_lifetime_seconds} seconds (claims iat, exp)."
             )
-        return expires_at
+        return issued_at, expires_at
 
     def _signed_payload(self, token: str, issuer: TrustedIssuer) -> bytes:
         header = read_header(token, max_length=_MAX_TOKEN_LENGTH)

@@ -1,6 +1,7 @@
 """Issuers of tokens that are trusted beside, or instead of, the tenant service: a company's identity provider."""
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Annotated, Final, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -11,6 +12,11 @@ ASYMMETRIC_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 TenantScope = Literal["tenant:admin", "tenant:write", "tenant:read", "tenant:billing"]
 ClaimPath = Annotated[tuple[str, ...], Field(min_length=1, max_length=5)]
+
+_LONGEST_LIFETIME: Final = 604_800
+_MOST_SKEW: Final = 120
+LONGEST_ISSUED_LIFETIME: Final = timedelta(seconds=_LONGEST_LIFETIME + _MOST_SKEW)
+"""For how long after it was issued a token of a trusted issuer may be accepted anywhere, at most."""
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -60,8 +66,8 @@ class TrustedIssuer(_Document):
     scopes: ScopeClaim | None = None
     default_scopes: frozenset[TenantScope] = frozenset()
     """What everybody gets whom the issuer lets in; nothing unless it is said."""
-    max_lifetime_seconds: int = Field(default=86_400, ge=60, le=604_800)
-    clock_skew_seconds: int = Field(default=30, ge=0, le=120)
+    max_lifetime_seconds: int = Field(default=86_400, ge=60, le=_LONGEST_LIFETIME)
+    clock_skew_seconds: int = Field(default=30, ge=0, le=_MOST_SKEW)
 
     @field_validator("issuer", "jwks_uri")
     @classmethod

@@ -22,6 +22,7 @@ from tenant_service.models import SagaRunRow, SagaStepRow, TenantRow
 from tenant_service.offboarding import repository
 from tenant_service.offboarding.models import PurgeCertificateRow
 from tenant_service.publication import LayerWithdrawn, withdraw_credential, withdraw_layer, withdraw_tenant
+from tenant_service.revocations.service import withdraw_revocations_of
 from tenant_service.runs.repository import Claimed
 from tenant_service.runs.steps import (
     Finished,
@@ -84,6 +85,7 @@ async def begin_purge(
     await release_names(session, row, clock, quarantine=settings.quarantine, actor=WORKER, now=now)
     for credential_id, version in await repository.living_credentials(session, row.id):
         await withdraw_credential(session, credential_id, row.id, version + 1)
+    await withdraw_revocations_of(session, row.id)
     for layer in await repository.config_layers(session, row.id):
         gone = LayerWithdrawn(Layer(layer.layer), layer.name, layer.namespace)
         await withdraw_layer(session, gone, layer.version + 1, row.id)

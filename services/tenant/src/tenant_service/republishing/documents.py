@@ -27,11 +27,14 @@ from tenant_service.publication import (
     publish_flag,
     publish_key_set,
     publish_layer,
+    publish_revocation,
     publish_schema,
     publish_store,
     publish_tenants,
     publish_tier,
 )
+from tenant_service.revocations.models import TokenRevocationRow
+from tenant_service.revocations.service import revocation_document
 from tenant_service.sessions import service as sessions
 from tenant_service.stores.models import StoreRow
 from tenant_service.support import service as support
@@ -40,6 +43,7 @@ from tenant_service.tenants.document import document
 from tenant_service.tiers.repository import tier_document
 from tenantry import Store, TenantClock, TenantStatus
 from tenantry.config import Layer, layer_key
+from tenantry.identity import REVOCATION_PREFIX
 
 Versions = Callable[[AsyncSession, datetime], Awaitable[dict[str, int]]]
 Publish = Callable[[AsyncSession, Sequence[str], datetime], Awaitable[set[str]]]
@@ -97,11 +101,15 @@ async def _credential_versions(session: AsyncSession, now: datetime) -> dict[str
         alive = {credential.id for credential in await live(session, now=now)}
         found = await session.execute(select(row.id, row.version))
         versions.update({str(each): version for each, version in found if str(each) in alive})
+    revoked = select(TokenRevocationRow.id, TokenRevocationRow.version).where(TokenRevocationRow.expires_at > now)
+    versions.update({f"{REVOCATION_PREFIX}{each}": version for each, version in await session.execute(revoked)})
     return versions
 
 
 async def _publish_credentials(session: AsyncSession, keys: Sequence[str], now: datetime) -> set[str]:
-    ids, told = [UUID(key) for key in keys], set()
+    revoked = [UUID(key.removeprefix(REVOCATION_PREFIX)) for key in keys if key.startswith(REVOCATION_PREFIX)]
+    ids = [UUID(key) for key in keys if not key.startswith(REVOCATION_PREFIX)]
+    told = await _publish_revocations(session, revoked, now)
     for row, live in _CREDENTIALS:
         locked = select(row.id, row.version).where(row.id.in_(ids)).order_by(row.id).with_for_update()
         versions = {str(each): version for each, version in await session.execute(locked)}
@@ -109,6 +117,14 @@ async def _publish_credentials(session: AsyncSession, keys: Sequence[str], now: 
             await publish_credential(session, credential, versions[credential.id])
             told.add(credential.id)
     return told
+
+
+async def _publish_revocations(session: AsyncSession, ids: Sequence[UUID], now: datetime) -> set[str]:
+    live = TokenRevocationRow.id.in_(ids), TokenRevocationRow.expires_at > now
+    rows = (await session.scalars(select(TokenRevocationRow).where(*live).with_for_update())).all()
+    for row in rows:
+        await publish_revocation(session, revocation_document(row), row.version)
+    return {f"{REVOCATION_PREFIX}{row.id}" for row in rows}
 
 
 async def _layer_versions(session: AsyncSession, *, of_tenants: bool) -> dict[str, int]:

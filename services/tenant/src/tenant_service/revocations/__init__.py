@@ -1,0 +1,1 @@
+"""Tokens of a company's own identity provider, refused before their end."""
