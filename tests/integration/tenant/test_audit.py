@@ -11,7 +11,8 @@ from sqlalchemy import event
 
 from tenant_service import audit
 from tenant_service.audit import Deed, service
-from tenant_service.audit.service import Verification
+from tenant_service.audit.repository import pages_of_entries
+from tenant_service.domain.audit_trail import Verification
 from tenantry import uuid7
 from tenantry.database import create_service_database, migrate
 from tenantry.database._tree import migrations_directory
@@ -103,6 +104,51 @@ async def test_a_chain_that_was_written_anew_has_another_digest(platform):
 
     assert after.broken == ()
     assert after.digest != before.digest
+
+
+async def test_all_chains_are_verified_by_two_statements(platform):
+    chains = [uuid7() for _ in range(4)]
+    for chain_id in chains:
+        await write(platform, chain_id, 2)
+    sent = []
+
+    def note(_connection, _cursor, statement, *_):
+        sent.append(statement)
+
+    engine = platform.transactions._databases.system.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        found = await verify(platform)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+    assert found.chains >= len(chains)
+    assert len([each for each in sent if "audit" in each]) == 2
+
+
+async def test_entries_are_read_a_page_at_a_time_chain_after_chain(platform):
+    """So that the memory of a verification does not grow with the trail."""
+    chains = sorted(uuid7() for _ in range(2))
+    async with platform.database.connect() as owner:
+        for chain_id in chains:
+            await owner.execute(
+                "INSERT INTO system.audit_entry (chain_id, position, id, occurred_at, actor, actor_kind, credential_id,"
+                " action, target, detail, context, content_hash, hash) SELECT $1, n, gen_random_uuid(), now(), '', '',"
+                " '', '', '', '{}', '{}', '', '' FROM generate_series(1, 1200) AS n",
+                chain_id,
+            )
+    try:
+        async with platform.transactions.begin() as session:
+            pages = [page async for page in pages_of_entries(session, None)]
+            assert not list(session.identity_map.values())
+    finally:
+        async with platform.database.connect() as owner:
+            await owner.execute("DELETE FROM system.audit_entry WHERE chain_id = ANY ($1)", chains)
+
+    assert {len(page) for page in pages[:-1]} == {1000}
+    read = [(link.entry.chain_id, link.position) for page in pages for link in page]
+    assert read == sorted(read)
+    assert [each for each in read if each[0] in chains] == [(each, n) for each in chains for n in range(1, 1201)]
 
 
 async def test_entries_that_come_at_once_make_one_chain(platform):

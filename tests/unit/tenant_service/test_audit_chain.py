@@ -1,8 +1,7 @@
 """The hash chain: what holds, and what is named when it does not."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,23 +13,23 @@ from hypothesis import strategies as st
 
 from tenant_service.domain.audit_chain import (
     Break,
+    ChainCheck,
     End,
     Entry,
     Link,
     before_the_first,
     canonical,
     content_hash,
-    find_break,
     link,
 )
 
 CHAIN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 
 
-def entry(detail: dict[str, Any] | None = None) -> Entry:
+def entry(detail: dict[str, Any] | None = None, chain_id: UUID = CHAIN) -> Entry:
     return Entry(
         id=uuid4(),
-        chain_id=CHAIN,
+        chain_id=chain_id,
         occurred_at=datetime(2026, 1, 1, tzinfo=UTC),
         actor="operator",
         actor_kind="operator",
@@ -46,19 +45,18 @@ def entry(detail: dict[str, Any] | None = None) -> Entry:
 
 def chain(entries: Sequence[Entry]) -> list[Link]:
     links: list[Link] = []
-    previous = before_the_first(CHAIN)
+    previous = before_the_first(entries[0].chain_id)
     for position, each in enumerate(entries, start=1):
         previous = link(previous, position, content_hash(each))
         links.append(Link(each, position, content_hash(each), previous))
     return links
 
 
-def check(links: Sequence[Link], end: End | None) -> Break | None:
-    async def stream() -> AsyncIterator[Link]:
-        for each in links:
-            yield each
-
-    return asyncio.run(find_break(CHAIN, stream(), end))
+def check(links: Sequence[Link], end: End | None, chain_id: UUID = CHAIN) -> Break | None:
+    followed = ChainCheck(chain_id)
+    for each in links:
+        followed.follow(each)
+    return followed.compare(end)
 
 
 WHOLE = chain([entry({"n": n}) for n in range(4)])
@@ -129,11 +127,7 @@ def test_an_entry_beyond_the_end_and_another_head_are_named() -> None:
 
 
 def test_a_chain_of_another_tenant_does_not_fit() -> None:
-    async def stream() -> AsyncIterator[Link]:
-        for each in WHOLE:
-            yield each
-
-    found = asyncio.run(find_break(uuid4(), stream(), END))
+    found = check(WHOLE, END, uuid4())
 
     assert found is not None
     assert found.position == 1

@@ -1,11 +1,12 @@
 """Reading the trail."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.domain.audit_chain import End, Entry, Link
@@ -54,30 +55,39 @@ async def list_entries(
     return [_link(row) for row in await session.scalars(statement)]
 
 
-async def stream_entries(
-    session: AsyncSession, chain_id: UUID, wanted: AuditFilter | None = None
-) -> AsyncIterator[Link]:
+async def stream_entries(session: AsyncSession, chain_id: UUID, wanted: AuditFilter) -> AsyncIterator[Link]:
     """Every entry of a chain that matches, the oldest first, without holding them all."""
-    statement = _matching(chain_id, wanted or AuditFilter()).order_by(AuditEntryRow.position)
-    rows = await session.stream_scalars(statement.execution_options(yield_per=_ROWS_AT_ONCE))
-    async for row in rows:
-        yield _link(row)
-        session.expunge(row)
+    async for page in _pages(session, _matching(chain_id, wanted).order_by(AuditEntryRow.position)):
+        for link in page:
+            yield link
 
 
-async def find_end(session: AsyncSession, chain_id: UUID) -> End | None:
-    """What the chain says of itself; None where nothing was ever written to it."""
-    row = await session.get(AuditChainRow, chain_id)
-    return None if row is None else End(row.length, row.head)
+async def pages_of_entries(session: AsyncSession, chain_id: UUID | None) -> AsyncIterator[Sequence[Link]]:
+    """Every entry of a chain, or of all, chain after chain and the oldest first, without holding them all."""
+    statement = select(AuditEntryRow).order_by(AuditEntryRow.chain_id, AuditEntryRow.position)
+    if chain_id is not None:
+        statement = statement.where(AuditEntryRow.chain_id == chain_id)
+    async for page in _pages(session, statement):
+        yield page
 
 
-async def chain_ids(session: AsyncSession) -> Sequence[UUID]:
-    """Every chain that there is a head or an entry of."""
-    known = select(AuditChainRow.chain_id).union(select(AuditEntryRow.chain_id))
-    return sorted((await session.scalars(known)).all())
+async def find_ends(session: AsyncSession, chain_id: UUID | None) -> Mapping[UUID, End]:
+    """What a chain, or each, says of itself; those that nothing was ever written to are not in it."""
+    statement = select(AuditChainRow.chain_id, AuditChainRow.length, AuditChainRow.head)
+    if chain_id is not None:
+        statement = statement.where(AuditChainRow.chain_id == chain_id)
+    return {each: End(length, head) for each, length, head in await session.execute(statement)}
 
 
-def _link(row: AuditEntryRow) -> Link:
+async def _pages(session: AsyncSession, statement: Select[AuditEntryRow]) -> AsyncIterator[Sequence[Link]]:
+    # Columns, of which the session remembers nothing.
+    columns = statement.with_only_columns(*AuditEntryRow.__table__.columns)
+    rows = await session.stream(columns.execution_options(yield_per=_ROWS_AT_ONCE))
+    async for page in rows.partitions():
+        yield [_link(row) for row in page]
+
+
+def _link(row: AuditEntryRow | Row[Any]) -> Link:
     entry = Entry(
         id=row.id,
         chain_id=row.chain_id,

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from tenant_service.audit.service import Verification
 from tenant_service.domain.audit_chain import Link
+from tenant_service.domain.audit_trail import Verification
 
 
 class AuditActorOut(BaseModel):

@@ -1,10 +1,8 @@
 """`tenantry audit`: read, keep and check the trail."""
 
-import asyncio
-import hashlib
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +14,8 @@ from tenant_service.commands._arguments import AsJson, Everything, Limit, comple
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused
 from tenant_service.commands._output import note, print_json, print_line, print_page
-from tenant_service.domain.audit_chain import End, Entry, Link, find_break
+from tenant_service.domain.audit_chain import Entry, Link
+from tenant_service.domain.audit_trail import TrailCheck
 
 app = noun("The audit trail: read it, keep it, check it.")
 
@@ -144,33 +143,26 @@ def _trail(api: ControlPlane, reference: str | None, *, platform: bool) -> str:
 
 def _verify_file(file: Path) -> dict[str, Any]:
     """What the service says of chains, of those in an export. Raises `CommandFailed` for a line that is no entry."""
-    chains: dict[UUID, list[Link]] = {}
+    check = TrailCheck()
     with file.open(encoding="utf-8", errors="replace") as lines:
-        for link in _links(file, lines):
-            chains.setdefault(link.entry.chain_id, []).append(link)
-    if not chains:
+        check.follow(_links(file, lines))
+    found = check.verify_alone()
+    if not found.chains:
         raise CommandFailed(f"{file} holds no entries", "`tenantry audit export REF --output FILE` writes them")
-    broken, digest = [], hashlib.sha256()
-    for chain_id in sorted(chains):
-        links = chains[chain_id]
-        # An export says nothing of its chain's end: its last line is taken for it, and the digest covers that.
-        found = asyncio.run(find_break(chain_id, _each(links), End(len(links), links[-1].hash)))
-        if found is not None:
-            broken.append(
-                {
-                    "chain_id": str(chain_id),
-                    "position": found.position,
-                    "entry_id": None if found.entry_id is None else str(found.entry_id),
-                    "reason": found.reason,
-                }
-            )
-        digest.update(chain_id.bytes + len(links).to_bytes(8, "big") + links[-1].hash)
     return {
-        "ok": not broken,
-        "chains": len(chains),
-        "entries": sum(map(len, chains.values())),
-        "broken": broken,
-        "digest": digest.hexdigest(),
+        "ok": not found.broken,
+        "chains": found.chains,
+        "entries": found.entries,
+        "broken": [
+            {
+                "chain_id": str(each.chain_id),
+                "position": each.first.position,
+                "entry_id": None if each.first.entry_id is None else str(each.first.entry_id),
+                "reason": each.first.reason,
+            }
+            for each in found.broken
+        ],
+        "digest": found.digest.hex(),
     }
 
 
@@ -203,8 +195,3 @@ def _link(told: dict[str, Any]) -> Link:
         context=told["context"],
     )
     return Link(entry, told["position"], bytes.fromhex(told["content_hash"]), bytes.fromhex(told["hash"]))
-
-
-async def _each(links: Sequence[Link]) -> AsyncIterator[Link]:
-    for link in links:
-        yield link

@@ -10,7 +10,7 @@ hash still proves the entries around it.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -102,28 +102,53 @@ def before_the_first(chain_id: UUID) -> bytes:
     return chain_id.bytes
 
 
-async def find_break(chain_id: UUID, links: AsyncIterator[Link], end: End | None) -> Break | None:
-    """The first thing wrong with a chain whose links come in the order of their positions; None: it holds.
+class ChainCheck:
+    """Follows a chain link by link, in the order of their positions, and remembers the first that is wrong.
 
-    `end` None is a chain that nothing is known of: it may have no entries. Only a copy of the head that is kept
-    elsewhere shows that everything, the end included, was written anew.
+    What comes after a break is counted and not looked at. Only a copy of the head that is kept elsewhere shows that
+    everything, the end included, was written anew.
     """
-    previous, position, last = before_the_first(chain_id), 0, None
-    async for each in links:
-        expected = position + 1
+
+    def __init__(self, chain_id: UUID) -> None:
+        self.broken: Break | None = None
+        self._length = 0
+        self._head = before_the_first(chain_id)
+        self._last: UUID | None = None
+
+    @property
+    def end(self) -> End:
+        """Where the chain ends as far as it was followed."""
+        return End(self._length, self._head)
+
+    def follow(self, each: Link) -> None:
+        if self.broken is None:
+            self.broken = self._fault(each)
+        self._length, self._head, self._last = self._length + 1, each.hash, each.entry.id
+
+    def compare(self, known: End | None) -> Break | None:
+        """The first thing wrong with the chain, whose end is told apart from its links; None: it holds.
+
+        `known` None is a chain that nothing is known of: it may have no entries.
+        """
+        if self.broken is not None:
+            return self.broken
+        position, previous = self._length, self._head
+        known = End(0, previous) if known is None else known
+        if position < known.length:
+            return Break(position + 1, None, "the entry is missing: the chain is longer")
+        if position > known.length or known.head != previous:
+            return Break(position, self._last, "the chain does not end with this entry")
+        return None
+
+    def _fault(self, each: Link) -> Break | None:
+        previous, expected = self._head, self._length + 1
         if each.position != expected:
             return Break(expected, None, "the entry is missing")
         if content_hash(each.entry) != each.content_hash:
             return Break(each.position, each.entry.id, "the content is not what was hashed")
         if link(previous, each.position, each.content_hash) != each.hash:
             return Break(each.position, each.entry.id, "the entry does not follow from the one before it")
-        previous, position, last = each.hash, each.position, each.entry.id
-    known = End(0, previous) if end is None else end
-    if position < known.length:
-        return Break(position + 1, None, "the entry is missing: the chain is longer")
-    if position > known.length or known.head != previous:
-        return Break(position, last, "the chain does not end with this entry")
-    return None
+        return None
 
 
 def _number(text: str) -> float | int:
