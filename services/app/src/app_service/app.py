@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from app_service import documents_api, files_api
+from app_service import documents_api, exports_api, files_api
 from app_service.settings import AppSettings
 from tenantry import Tenancy
 from tenantry.http import service_app
@@ -22,6 +22,8 @@ def create_app(settings: AppSettings, tenancy: Tenancy) -> FastAPI:
     )
     app.state.max_file_bytes = settings.max_file_bytes
     app.include_router(documents_api.router)
+    app.state.export_days = settings.export_days
     app.include_router(files_api.router)
+    app.include_router(exports_api.router)
     tenancy.install(app, meter_requests=REQUEST_EVENT)
     return app

@@ -23,8 +23,14 @@ async def _max_file_bytes(connection: HTTPConnection) -> int:
     return limit
 
 
+async def _export_days(connection: HTTPConnection) -> int:
+    days: int = connection.app.state.export_days
+    return days
+
+
 App = Annotated[Tenancy, Depends(_tenancy)]
 MaxFileBytes = Annotated[int, Depends(_max_file_bytes)]
+ExportDays = Annotated[int, Depends(_export_days)]
 
 Reader = Depends(require_scope(Scope.TENANT_READ, Scope.SERVICE, Scope.PLATFORM))
 Writer = Depends(require_scope(Scope.TENANT_WRITE, Scope.SERVICE, Scope.PLATFORM))

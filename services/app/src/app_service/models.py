@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tenantry.database import DataCatalogue, Retention, SystemTable, TenantMixin, TenantTable, metadata
+from tenantry.jobs import JOB_TABLES
 from tenantry.offboarding import OFFBOARDING_TABLES
 
 SEARCH_VECTOR = (
@@ -79,8 +80,37 @@ class FileChunk(TenantMixin, Record):
     data: Mapped[bytes]
 
 
+class Export(TenantMixin, Record):
+    """An archive of everything that the tenant had when a job wrote it; until then it has no `finished_at`."""
+
+    __tablename__ = "export"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    job_id: Mapped[int]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    documents: Mapped[int]
+    files: Mapped[int]
+    size: Mapped[int]
+    sha256: Mapped[bytes | None]
+
+
+class ExportChunk(TenantMixin, Record):
+    """A piece of an archive; all but the last have the same length."""
+
+    __tablename__ = "export_chunk"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "export_id"], ["export.tenant_id", "export.id"], ondelete="CASCADE"),
+    )
+
+    export_id: Mapped[UUID] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    data: Mapped[bytes]
+
+
 class StorageTotal(TenantMixin, Record):
-    """What a tenant's files take, in bytes: one row, whose lock orders the changes."""
+    """What a tenant's files and exports take, in bytes: one row, whose lock orders the changes."""
 
     __tablename__ = "storage_total"
 
@@ -94,8 +124,12 @@ CATALOGUE = DataCatalogue(
         TenantTable("document", retention=Retention.ERASE),
         TenantTable("document_file", retention=Retention.ERASE),
         TenantTable("file_chunk", retention=Retention.ERASE),
+        TenantTable("export", retention=Retention.ERASE),
+        # Copies of what is exported anyway.
+        TenantTable("export_chunk", retention=Retention.ERASE, exported=False),
         TenantTable("storage_total", retention=Retention.ERASE),
         SystemTable("warm_place"),
         *OFFBOARDING_TABLES,
+        *JOB_TABLES,
     ],
 )

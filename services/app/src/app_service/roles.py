@@ -5,13 +5,16 @@ import asyncio
 from app_service.app import SERVICE, create_app
 from app_service.consumers import LANES, request_handlers
 from app_service.housekeeping import keep_house
+from app_service.jobs import jobs
 from app_service.models import CATALOGUE
 from app_service.settings import AppSettings
 from tenantry import StartupRefused, SystemClock, Tenancy, TenancySettings
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings, Places
 from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder
+from tenantry.jobs import JobWorker
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
+from tenantry.reconciling import observing_handlers
 
 
 async def run_api() -> None:
@@ -34,6 +37,7 @@ async def run_worker() -> None:
         handlers = {
             **request_handlers(state, places, clock_wait_seconds=settings.clock_wait_seconds),
             **offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None),
+            **observing_handlers(databases, CATALOGUE, state, places=places),
         }
         offboarding = OffboardingWorker(databases, CATALOGUE, clock, store=exports, settings=database_settings)
         async with asyncio.TaskGroup() as tasks:
@@ -41,6 +45,12 @@ async def run_worker() -> None:
             tasks.create_task(offboarding.run())
             tasks.create_task(keep_house(databases, state.directory))
             tasks.create_task(places.keep_warm())
+
+
+async def run_jobs() -> None:
+    """Run what tenants have queued: exports, and their end."""
+    async with Tenancy.from_env(SERVICE, meter=True).run() as tenancy:
+        await JobWorker(jobs, tenancy).run()
 
 
 async def run_relay() -> None:
@@ -52,5 +62,6 @@ async def run_relay() -> None:
 ROLES = (
     Role("app-api", SERVICE, "Documents and files over HTTP", run_api),
     Role("app-worker", SERVICE, "Makes the places of tenants and follows their clocks", run_worker),
+    Role("app-jobs", SERVICE, "Runs the jobs of tenants", run_jobs),
     Role("app-relay", SERVICE, "Publishes the app service's outbox", run_relay),
 )

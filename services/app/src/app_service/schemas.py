@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from app_service.domain import check_text, normalise_tags
+from app_service.domain import ExportState, check_text, normalise_tags
 from app_service.domain.text import MAX_FILE_NAME_LENGTH, MAX_TAG_LENGTH, MAX_TAGS, check_file_name
 
 _readable = AfterValidator(check_text)
@@ -85,3 +85,21 @@ class FileOut(BaseModel):
     sha256: Annotated[str, BeforeValidator(_hex)]
     version: int
     updated_at: datetime
+
+
+class ExportOut(BaseModel):
+    """An archive of all documents and files: `size` in bytes, `sha256` in hex, both once it is `ready`.
+
+    `error` says why the last attempt failed; one that is not `failed` is tried again. After `expires_at` it is gone.
+    """
+
+    id: UUID
+    state: ExportState
+    created_at: datetime
+    expires_at: datetime
+    finished_at: datetime | None
+    documents: int | None
+    files: int | None
+    size: int | None
+    sha256: str | None
+    error: str | None

@@ -13,4 +13,5 @@ class AppSettings(BaseSettings):
     port: int = 8004
     max_body_bytes: int = Field(default=MEBIBYTE, gt=0, description="of a request that is not an upload")
     max_file_bytes: int = Field(default=32 * MEBIBYTE, gt=0, description="of one attachment")
+    export_days: int = Field(default=7, ge=1, le=3650, description="for which an export is kept")
     clock_wait_seconds: int = Field(default=30, gt=0, description="how long clock.advance waits for the directory")
