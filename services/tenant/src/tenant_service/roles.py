@@ -11,6 +11,8 @@ from tenant_service.domains.resolver import DnsResolver
 from tenant_service.housekeeping import keep_house
 from tenant_service.offboarding.expiry import keep_exports
 from tenant_service.publication import TENANT_ACKS
+from tenant_service.reconciling.consumers import REPORTS_GROUP, reports_handler
+from tenant_service.reconciling.worker import Reconciler
 from tenant_service.runs.consumers import acks_handler
 from tenant_service.runs.worker import SagaWorker
 from tenant_service.runtime import Runtime, open_databases, system_url
@@ -24,6 +26,7 @@ from tenantry.cli import Role, serve_http
 from tenantry.database import DatabaseSettings
 from tenantry.events import KafkaSettings, OutboxRelay, RequestResponder, TransactionalConsumer
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
+from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 
 # A thousand tenants that are provisioned at once are a thousand acks; a batch of them is three statements.
 ACKS_AT_ONCE = 500
@@ -68,12 +71,26 @@ async def run_worker() -> None:
             handle=billing_handler(clock),
         )
         exports = ExportSettings(export_url=settings.export_url).store()
-        handlers = offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
-        tasks.create_task(RequestResponder(SERVICE, KafkaSettings(), databases.system, handlers).run())
+        handlers = {
+            **offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None),
+            **observing_handlers(databases, CATALOGUE, None),
+        }
+        responder = RequestResponder(SERVICE, KafkaSettings(), databases.system, handlers, lanes=OBSERVE_LANES)
+        tasks.create_task(responder.run())
         tasks.create_task(OffboardingWorker(databases, CATALOGUE, clock, store=exports).run())
         tasks.create_task(worker.run())
         tasks.create_task(acks.run())
         tasks.create_task(billing.run())
+        reports = TransactionalConsumer(
+            kafka=KafkaSettings(),
+            engine=databases.system,
+            group=REPORTS_GROUP,
+            topics=[TENANT_ACKS],
+            handle=reports_handler(clock),
+            max_records=ACKS_AT_ONCE,
+        )
+        tasks.create_task(reports.run())
+        tasks.create_task(Reconciler(transactions, KafkaSettings(), settings.reconciling(), clock).run())
         tasks.create_task(keep_trials(transactions, clock, timedelta(days=settings.trial_ending_days)))
         tasks.create_task(keep_house(transactions, clock))
         if exports is not None:
