@@ -14,6 +14,8 @@ from tenantry.testing import eventually
 
 FIRST = "2026-01-01T00:00:00Z"
 SECOND = "2026-02-01T00:00:00Z"
+# Of this database: other tests run at the same time on the same server.
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 async def new_clock(api):
@@ -108,7 +110,7 @@ async def test_a_tenant_that_is_created_during_an_advance_has_the_new_time(platf
 
     async def waits_or_is_done():
         async with platform.database.connect() as connection:
-            waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            waiting = await connection.fetchval(WAITING)
         return waiting or advanced.is_set()
 
     async def add_during_an_advance(session, newcomers, *, now):
@@ -138,7 +140,7 @@ async def test_a_document_that_waited_for_an_advance_has_the_new_time(platform):
 
     async def waits():
         async with platform.database.connect() as connection:
-            return await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return await connection.fetchval(WAITING)
 
     async with anyio.create_task_group() as tasks, platform.transactions.begin() as session:
         await advance_clock(session, clock.id, later, actor=WORKER, now=start)
