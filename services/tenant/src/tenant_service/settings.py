@@ -46,9 +46,6 @@ class TenantSettings(BaseSettings):
     # For how long an export can be read before its files are deleted.
     export_days: int = Field(default=30, ge=1, le=3650)
 
-    # Common to all services: how often it is written down when API keys were last used.
-    key_use_seconds: float = Field(default=60.0, gt=0, validation_alias="TENANTRY_KEY_USE_SECONDS")
-
     # External: a trusted identity provider knows the people. Members and invitations are then not kept here; API keys,
     # domains, support access and the clients of services are.
     identity: Literal["builtin", "external"] = "builtin"
@@ -74,7 +71,7 @@ class TenantSettings(BaseSettings):
     offboarding_services: list[str] = Field(default_factory=list)
     # How long before its end a trial is said to be ending, in `tenant.trial_ending.v1`.
     trial_ending_days: int = Field(default=3, ge=0, le=365)
-    # A turn takes up to 200 steps at once, so two are enough to have one working while the other commits.
+    # A turn takes up to 50 steps at once, so two are enough to have one working while the other commits.
     saga_concurrency: int = Field(default=2, ge=1, le=64)
     saga_attempts: int = Field(default=8, ge=1)
     # Kafka keeps a request for a service that is away, so asking again soon would only make work.

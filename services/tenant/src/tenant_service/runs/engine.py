@@ -20,8 +20,9 @@ from tenantry import TenantryError, span
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# Enough that a thousand runs are a handful of transactions, few enough that one takes a fraction of a second.
-STEPS_AT_ONCE = 200
+# A turn costs 12 ms and half a millisecond more for each run. Few enough that who has just signed up waits for less than
+# a tenth of a second until the turn before theirs is over, enough that a thousand are no more work than they must be.
+STEPS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
