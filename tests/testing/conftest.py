@@ -1,92 +1,11 @@
-"""Two tenants of the boards product with the same names of everything, and a word of its own in every other text."""
-
-from contextlib import asynccontextmanager
-from pathlib import Path
-
-import httpx
 import pytest
 import structlog
-from boards_product import CATALOGUE, Board, Card, create_app
-from sqlalchemy import text
-
-from tenantry import Tenancy, TenancySettings, uuid7
-from tenantry.testing import GivenState, Side, TenantFactory, rows_of
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-WORDS = {"tenant-a": "gravenstein", "tenant-b": "boskoop-apple"}
-EMPTY = {"system.idempotency_key": "only requests write there"}
+from boards_world import MIGRATIONS, run_world
 
 
 @pytest.fixture(scope="module")
 def database(service_database):
     return service_database("boards", MIGRATIONS)
-
-
-class World:
-    """Both tenants, and the product on `tenancy`."""
-
-    def __init__(self, database, tenancy, state, a, b):
-        self.database = database
-        self.tenancy = tenancy
-        self.state = state
-        self.a = a
-        self.b = b
-        self._count = {a.slug: 0, b.slug: 0}
-
-    @property
-    def databases(self):
-        return self.tenancy.databases
-
-    async def plant(self, tenant):
-        """A board with a card; the names of A and B are the same ones in the same order."""
-        self._count[tenant.slug] += 1
-        number, word = self._count[tenant.slug], WORDS[tenant.slug]
-        board_id, card_id = uuid7(), uuid7()
-        async with self.databases.tenant_session(tenant) as session:
-            session.add(Board(id=board_id, name=f"board {number}", purpose=f"to grow {word}"))
-            await session.flush()
-            session.add(Card(id=card_id, board_id=board_id, title="shared title", body=f"about {word}"))
-        return {"board_id": str(board_id), "card_id": str(card_id)}
-
-    async def plant_tally(self, tenant):
-        async with self.databases.tenant_session(tenant) as session:
-            await session.execute(
-                text("INSERT INTO tally VALUES (:id, 'planted', 1, 1, :note) ON CONFLICT DO NOTHING"),
-                {"id": tenant.id, "note": WORDS[tenant.slug]},
-            )
-
-    def side(self, tenant):
-        return Side(
-            headers=self.state.key("tenant:write", tenant=tenant),
-            words=[WORDS[tenant.slug]],
-            names=[str(tenant.id), tenant.slug, tenant.external_id],
-            plant=lambda: self.plant(tenant),
-            rows=rows_of(self.databases, CATALOGUE, tenant),
-        )
-
-    @asynccontextmanager
-    async def served(self, *mutations):
-        """The product, with routes of `mutations` in place of its own, and a client of it."""
-        app = create_app(self.tenancy, *mutations)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://boards.test") as client:
-            yield app, client
-
-
-@asynccontextmanager
-async def run_world(database, state_dir, **database_changes):
-    make = TenantFactory()
-    a, b = make(slug="tenant-a", external_id="org-51"), make(slug="tenant-b", external_id="org-52")
-    state = GivenState([a, b])
-    async with database.databases(**database_changes) as databases:
-        tenancy = Tenancy(
-            "boards",
-            TenancySettings(issuer="https://issuer.test", state_dir=state_dir),
-            source=state,
-            databases=databases,
-        )
-        async with tenancy.run():
-            yield World(database, tenancy, state, a, b)
 
 
 @pytest.fixture

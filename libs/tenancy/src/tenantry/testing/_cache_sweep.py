@@ -86,10 +86,14 @@ class _CacheSweep:
     async def flush(self, call: CachedCall, key: str, store: "_Watch") -> None:
         for side in (0, 1):
             await self.read(call, key, side, "flush")
+        held = []
         for side in (0, 1):
             if await self._kept(call, key, side, store) is None:
                 self.report.blindness(call.name, "flush", "what was read is not in the cache that was given")
                 return
+            held.append(store.answers[0])
+        if held[0].value is not None and held[0].value == held[1].value:
+            self.report.leak(call.name, "store", f"A and B are given the same value, {held[0].name!r}")
         if call.flush is None:
             return
         with tenant_scope(self._tenants[0]):

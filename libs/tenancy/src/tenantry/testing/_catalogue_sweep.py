@@ -41,8 +41,12 @@ _VIEWS: Final = text(
 class _Place:
     """A table where one tenant has its rows."""
 
-    name: str
+    label: str
     table: TenantTable
+
+    @property
+    def name(self) -> str:
+        return quote_qualified(self.label)
 
     @property
     def column(self) -> str:
@@ -90,8 +94,8 @@ async def sweep_catalogue(
             await truth.rollback()
             await _check_role(report, databases, b)
             for name, table in tables_of(catalogue):
-                place = _Place(quote_qualified(name if "." in name else f"{home[1]}.{name}"), table)
-                report.tried[place.name] += 1
+                place = _Place(name if "." in name else f"{home[1]}.{name}", table)
+                report.tried[place.label] += 1
                 # In a place of B's own there is nothing of A's to be found.
                 owners = {"B": b, "A": a} if shared or "." in name else {"B": b}
                 if await _is_planted(report, truth, place, owners, needed=name not in (empty or {})):
@@ -131,12 +135,12 @@ async def _is_planted(
             async with truth.begin_nested():
                 held = await truth.scalar(query, place.key(tenant))
         except DBAPIError as error:
-            report.leak(place.name, "catalogue", _first_line(error))
+            report.leak(place.label, "catalogue", _first_line(error))
             return False
         if not held:
             missing.append(name)
     if missing and needed:
-        report.blindness(place.name, "rows", f"holds no row of {' and '.join(missing)}")
+        report.blindness(place.label, "rows", f"holds no row of {' and '.join(missing)}")
     return not missing
 
 
@@ -165,16 +169,16 @@ async def _sweep_table(
         ),
     }
     for position, (statement, parameters) in statements.items():
-        report.tried[place.name] += 1
+        report.tried[place.label] += 1
         seen = await _try(databases, a, b, statement, parameters)
         if seen is not None:
-            report.leak(place.name, f"{position} bound to A", seen)
+            report.leak(place.label, f"{position} bound to A", seen)
     for position in ("SELECT", "UPDATE", "DELETE", "INSERT"):
-        report.tried[place.name] += 1
+        report.tried[place.label] += 1
         statement, parameters = statements[position]
         seen = await _try(databases, None, b, statement, parameters)
         if seen is not None:
-            report.leak(place.name, f"{position} bound to nobody", seen)
+            report.leak(place.label, f"{position} bound to nobody", seen)
 
 
 async def _try(
@@ -242,7 +246,7 @@ async def _check_words(
         )
         if others is not None:
             report.blindness(
-                place.name,
+                place.label,
                 f"column {column.attname}",
                 f"{str(others)[:60]!r} of B has no word of B and A has not the same",
             )

@@ -17,8 +17,8 @@ from tenantry.database._names import TENANT_SETTING, literal, quote, quote_quali
 from tenantry.testing._report import SweepReport
 
 _FATES: Final = (
-    *["commit"] * 8,
-    *["read"] * 3,
+    *["commit"] * 20,
+    *["read"] * 8,
     *("commit in the middle", "roll back in the middle", "savepoint"),
     *("raise", "failing statement", "failing savepoint", "cancel", "cancel at the server", "lose the connection"),
 )
@@ -78,16 +78,18 @@ async def sweep_pool(
     for fate in {"no tenant", *_FATES}:
         if transactions >= len(_FATES) * 10 and not sweep.report.tried[fate]:
             sweep.report.blindness("pool", fate, "did not happen")
-    if len(sweep.processes) > connections + sweep.lost:
-        sweep.report.blindness("pool", "connections", f"{len(sweep.processes)} were used, {connections} were meant")
+    if sweep.most_held != connections:
+        sweep.report.blindness(
+            "pool", "connections", f"{sweep.most_held} were in use at the same time, {connections} were meant"
+        )
     return sweep.report.concluded()
 
 
 class _PoolSweep:
     def __init__(self, databases: TenantSessions, tenants: Sequence[Tenant], table: str, column: TenantColumn) -> None:
         self.report = SweepReport("pool")
-        self.processes: set[int] = set()
-        self.lost = 0
+        self.most_held = 0
+        self._held = 0
         self._databases = databases
         self._keys = {tenant.id: str(column.key_of(tenant)) for tenant in tenants}
         self._seen = text(f"SELECT DISTINCT {quote(column.name)}::text FROM {quote_qualified(table)}")  # noqa: S608
@@ -95,7 +97,7 @@ class _PoolSweep:
             f"coalesce(current_setting({literal(name)}, true), '')" for name in {TENANT_SETTING, column.setting}
         )
         self._state = (
-            f"SELECT pg_backend_pid(), concat_ws(', ', {settings}), current_setting('transaction_read_only'),"
+            f"SELECT concat_ws(', ', {settings}), current_setting('transaction_read_only'),"
             f" to_regclass({literal(quote_qualified(table))}) IS NOT NULL"
         )
         self._count = f"SELECT count(*) FROM {quote_qualified(table)}"  # noqa: S608 - quoted
@@ -105,10 +107,12 @@ class _PoolSweep:
         """Looks at every connection that is handed out inside the block."""
         async with self._databases.engine_for(tenant) as engine:
             event.listen(engine.sync_engine, "checkout", self._check)
+            event.listen(engine.sync_engine, "checkin", self._count_out)
             try:
                 yield
             finally:
                 event.remove(engine.sync_engine, "checkout", self._check)
+                event.remove(engine.sync_engine, "checkin", self._count_out)
 
     async def run(self, tenant: Tenant, fate: str, places: asyncio.Semaphore) -> None:
         # In a task of its own, which a fate may cancel: and not before its transaction is under way.
@@ -158,7 +162,6 @@ class _PoolSweep:
                 case "cancel at the server":
                     await session.execute(_CANCELLED)
                 case "lose the connection":
-                    self.lost += 1
                     await session.execute(_LOST)
                 case _:
                     await asyncio.sleep(0)
@@ -178,7 +181,12 @@ class _PoolSweep:
             rows = (await connection.exec_driver_sql(self._count)).scalar_one() if state[-1] else 0
             self._judge("no tenant", state, rows)
 
+    def _count_out(self, *_: Any) -> None:
+        self._held -= 1
+
     def _check(self, connection: Any, *_: Any) -> None:
+        self._held += 1
+        self.most_held = max(self.most_held, self._held)
         if not connection.driver_connection.is_closed():  # else the pool is about to replace it
             connection.run_async(self._look_at)
 
@@ -187,8 +195,7 @@ class _PoolSweep:
         self._judge("checkout", tuple(state.values()), await connection.fetchval(self._count) if state[-1] else 0)
 
     def _judge(self, where: str, state: Sequence[Any], rows: int) -> None:
-        process, settings, read_only, _ = state
-        self.processes.add(process)
+        settings, read_only, _ = state
         if settings.strip(", "):
             self.report.leak("pool", where, f"a connection was handed out bound to {settings}")
         if read_only != "off":
