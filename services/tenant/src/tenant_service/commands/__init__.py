@@ -13,6 +13,7 @@ from tenant_service.commands import (
     login,
     members,
     offboarding,
+    reconciling,
     runs,
     stores,
     support,
@@ -23,6 +24,7 @@ from tenant_service.republishing.command import republish
 
 tenants.app.add_typer(runs.app)
 tenants.app.add_typer(offboarding.app)
+tenants.app.add_typer(reconciling.app)
 # The one command that goes to the database: it is for when the topics, or what feeds them, are lost.
 tenants.app.command()(republish)
 
