@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import msgspec
+import pytest
 from aiokafka import ConsumerRecord
 
 from tenantry import Tier
+from tenantry.events import partition_key
 from tenantry.testing import eventually
 from usage_service.metering import parking, rollups
 from usage_service.metering.rollups import RollupStore
@@ -120,6 +122,25 @@ async def test_a_tenant_that_nobody_knows_becomes_a_dead_letter(usage, tenant_fa
     assert await usage.fetch("SELECT FROM pool.usage_event") == []
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_t15_an_event_under_another_tenants_key_is_a_dead_letter_and_counts_for_nobody(
+    usage, tenant_a, tenant_b, tenant_factory, known
+):
+    """Also where the worker does not know the tenant yet, which would have the event wait for it."""
+    await usage.put_meter("calls", API_CALLS)
+    named = tenant_a if known else tenant_factory()
+    poisoned = [json.dumps(event(named, n)).encode() for n in range(3)]
+    good = json.dumps(event(tenant_b, 4)).encode()
+    await usage.produce([*poisoned, good], [tenant_b.id] * 4)
+    async with usage.metering(members=1):
+        await eventually(usage.counted, within=30)
+    rows = await usage.fetch("SELECT tenant_id, sum(count)::int AS count FROM pool.usage_rollup GROUP BY 1")
+    assert [tuple(row) for row in rows] == [(tenant_b.id, 1)]
+    assert await usage.fetch("SELECT 1 FROM system.parked_record") == []
+    found = await letters(usage, kind="undecodable")
+    assert [(letter["tenant_id"], "record's key" in letter["reason"]) for letter in found] == [(None, True)] * 3
+
+
 async def test_groups_past_the_bound_are_counted_as_other(usage, tenant_a, monkeypatch):
     monkeypatch.setattr(rollups, "MAX_GROUPS", 5)
     monkeypatch.setattr(RollupStore.__init__, "__kwdefaults__", {"max_groups": 5})
@@ -219,4 +240,5 @@ async def test_a_batch_that_was_rolled_back_can_be_handled_again(usage, tenant_a
 
 def record(tenant, offset: int) -> ConsumerRecord:
     value = json.dumps(event(tenant, offset, time="2026-11-20T10:00:00Z")).encode()
-    return ConsumerRecord(TOPIC, 0, offset, 1_780_000_000_000, 1, None, value, None, 0, len(value), ())
+    key = partition_key(tenant.id)
+    return ConsumerRecord(TOPIC, 0, offset, 1_780_000_000_000, 1, key, value, None, len(key), len(value), ())

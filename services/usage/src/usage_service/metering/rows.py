@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiokafka import ConsumerRecord
@@ -16,6 +16,8 @@ from usage_service.domain.instants import DAY, EPOCH, UNIX_EPOCH_MILLISECONDS, m
 from usage_service.domain.quantities import canonical_number
 
 _NUL = b"\\u0000"
+# A record's key begins with its tenant's id; a bucket may follow.
+TENANT_LENGTH: Final = 36
 
 
 class _Stored(msgspec.Struct, gc=False):
@@ -79,13 +81,14 @@ def read_rows(
         try:
             event = _decode(value)
             tenant = tenants[event.subject]
+            keyed = record.key[:TENANT_LENGTH] == event.subject.encode()
             text = bytes(event.data)
             data = _decode_data(text)
             elapsed = event.time - EPOCH
         except (KeyError, *_UNREADABLE):
             others.append(record)
             continue
-        if _NUL in value:
+        if _NUL in value or not keyed:
             others.append(record)
             continue
         time = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds

@@ -35,7 +35,7 @@ from usage_service.metering.dead_letters import NO_TENANT, DeadLetter, write_dea
 from usage_service.metering.events import EventStore
 from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_parked
 from usage_service.metering.rollups import RollupStore
-from usage_service.metering.rows import EventRow, Position, decode_event, read_rows, row_of
+from usage_service.metering.rows import TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
 from usage_service.metering.staging import STAGES
 
 GROUP = "usage-meter"
@@ -176,7 +176,7 @@ class MeterWorker:
             received = (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000
             position = Position(record.partition, record.offset, received)
             try:
-                self._place(batch, record.value, position, parked_at=None)
+                self._place(batch, record.value, position, key=record.key or b"")
             except InvalidEvent as error:
                 batch.undecodable.append(InvalidRecord(record, str(error)))
                 batch.letters.append(_undecodable(record.value, position, error))
@@ -186,9 +186,22 @@ class MeterWorker:
             raise InvalidRecords(batch.undecodable)
         return batch
 
-    def _place(self, batch: Batch, value: bytes | None, position: Position, *, parked_at: datetime | None) -> None:
-        """Reads one event into the batch: to store, to park, or to drop. Raises InvalidEvent."""
+    def _place(
+        self,
+        batch: Batch,
+        value: bytes | None,
+        position: Position,
+        *,
+        key: bytes | None = None,
+        parked_at: datetime | None = None,
+    ) -> None:
+        """Reads one event into the batch: to store, to park, or to drop. What was parked has shown its key before.
+
+        Raises InvalidEvent.
+        """
         event = decode_event(value)
+        if key is not None and key[:TENANT_LENGTH].lower() != event.subject.lower().encode():
+            raise InvalidEvent("subject", "is not the tenant of the record's key")
         tenant = self._tenants.get(event.subject)
         if tenant is None:
             tenant = self._find_tenant(event.subject)
