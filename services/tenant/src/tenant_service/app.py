@@ -20,6 +20,7 @@ from tenant_service.members.api import ME_PATH
 from tenant_service.members.api import me_router as me
 from tenant_service.members.api import router as members
 from tenant_service.offboarding.api import router as offboarding
+from tenant_service.reconciling.api import router as reconciling
 from tenant_service.revocations.api import router as revocations
 from tenant_service.revocations.api import tenant_router as tenant_revocations
 from tenant_service.runs.api import clock_router as clock_runs
@@ -61,6 +62,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         app.include_router(router)
     for router in (revocations, tenant_revocations):
         app.include_router(router)
+    app.include_router(reconciling)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)
         app.include_router(clock_runs)
