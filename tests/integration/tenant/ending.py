@@ -79,9 +79,9 @@ class End:
         acks = [row["payload"] for row in await self.platform.outbox("tenant.acks.v1", tenant_id)]
         return [each for each in acks if each["request_id"] == request["request_id"]]
 
-    async def run(self, tenant_id):
+    async def run(self, tenant_id, *kinds):
         items = (await self.api.http.get(f"/v1/tenants/{tenant_id}/runs")).json()["items"]
-        return next(item for item in items if item["kind"] in {RunKind.OFFBOARD, RunKind.EXPORT})
+        return next(item for item in items if item["kind"] in (kinds or (RunKind.OFFBOARD, RunKind.EXPORT)))
 
     async def export(self, tenant_id, export_id):
         return (await self.api.http.get(f"/v1/tenants/{tenant_id}/exports/{export_id}")).json()

@@ -10,7 +10,7 @@ from tests.integration.tenant.ending import active, problem, start_end, vars_of
 from tenant_service.audit import PLATFORM_CHAIN
 from tenant_service.audit.service import verify
 from tenant_service.domain.certificates import certificate_digest
-from tenant_service.domain.saga import RunState, StepName
+from tenant_service.domain.saga import RunKind, RunState, StepName
 from tenantry.offboarding._worker import RETRY_AFTER
 
 GRACE = timedelta(days=30)
@@ -218,3 +218,83 @@ async def test_a_tenant_may_not_end_itself_or_another(end):
             f"/v1/tenants/{mine['id']}/{what}", json={}, headers={"Authorization": f"Bearer {secret}"}
         )
         assert answer.status_code == 403
+
+
+async def test_what_a_restored_backup_brings_back_is_deleted_again(end):
+    tenant, other = await active(end), await active(end)
+    for each in (tenant, other):
+        await end.post(each["id"], "offboard", {"grace_days": 0, "export": False})
+        await end.turn()
+        await end.purge(each["id"])
+    certificate = (await end.api.http.get(f"/v1/tenants/{tenant['id']}/purge-certificate")).json()
+    await bring_back(end, tenant["id"])
+
+    asked = await end.post(tenant["id"], "purge-again")
+    assert asked.status_code == 202
+    again = await end.post(tenant["id"], "purge-again")
+    assert again.json()["id"] == asked.json()["id"]  # it is at it
+    await end.purge(tenant["id"])
+
+    run = await end.run(tenant["id"], RunKind.PURGE)
+    assert (run["id"], run["state"]) == (asked.json()["id"], "succeeded")
+    assert await invitations(end, tenant["id"]) == 0
+    assert (await end.get(tenant["id"]))["status"] == "purged"
+    assert (await end.api.http.get(f"/v1/tenants/{tenant['id']}/purge-certificate")).json() == certificate
+    params = {"action": "tenant.purged_again", "target": tenant["id"]}
+    (entry,) = (await end.api.http.get("/v1/audit", params=params)).json()["items"]
+    assert entry["detail"]["rows_deleted"] == {"app": 7, "tenant": 1}
+    assert len(await end.requests(other["id"], "tenant.purge")) == 1
+
+
+async def test_everything_that_was_purged_since_a_backup_is_deleted_again(end):
+    tenants = []
+    for _ in range(3):
+        tenants.append(await active(end))
+        await end.post(tenants[-1]["id"], "offboard", {"grace_days": 0, "export": False})
+        await end.turn()
+        await end.purge(tenants[-1]["id"])
+        end.clock.advance(timedelta(minutes=1))
+    first, *later = [each["id"] for each in tenants]
+    since = (await end.api.http.get(f"/v1/tenants/{later[0]}/purge-certificate")).json()["certificate"]["ended_at"]
+    for id_ in later:
+        await bring_back(end, id_)
+
+    asked = await end.api.http.post("/v1/purges", json={"purged_since": since})
+    assert (asked.status_code, asked.json()) == (202, {"tenants": 2})
+    repeated = await end.api.http.post("/v1/purges", json={"purged_since": since})
+    assert repeated.json() == {"tenants": 2}
+    for id_ in later:
+        await end.purge(id_)
+        assert await invitations(end, id_) == 0
+        kinds = [run["kind"] for run in (await end.api.http.get(f"/v1/tenants/{id_}/runs")).json()["items"]]
+        assert kinds.count("purge") == 1
+    assert len(await end.requests(first, "tenant.purge")) == 1
+
+
+async def test_only_a_purged_tenant_is_purged_again_and_only_by_an_operator(end):
+    tenant = await active(end)
+    problem(await end.post(tenant["id"], "purge-again"), 409, "not-purged")
+    secret = (await end.post(tenant["id"], "api-keys", {"name": "a", "scopes": ["tenant:admin"]})).json()["key"]
+    as_admin = {"Authorization": f"Bearer {secret}"}
+    for path, body in (
+        (f"/v1/tenants/{tenant['id']}/purge-again", {}),
+        ("/v1/purges", {"purged_since": "2026-01-01T00:00:00Z"}),
+    ):
+        assert (await end.api.http.post(path, json=body, headers=as_admin)).status_code == 403
+    assert (await end.api.http.post("/v1/purges", json={"purged_since": "yesterday"})).status_code == 422
+    assert (await end.get(tenant["id"]))["status"] == "active"
+
+
+async def bring_back(end, tenant_id):
+    """A row of the tenant, as a backup has it."""
+    async with end.platform.database.connect() as connection:
+        await connection.execute(
+            "INSERT INTO system.invitation (id, tenant_id, email, roles, delivery, invited_by, created_at, expires_at)"
+            " SELECT gen_random_uuid(), $1, 'a@example.org', '{viewer}', 'caller', 'x', now(), now()",
+            UUID(tenant_id),
+        )
+
+
+async def invitations(end, tenant_id):
+    async with end.platform.database.connect() as connection:
+        return await connection.fetchval("SELECT count(*) FROM system.invitation WHERE tenant_id = $1", UUID(tenant_id))

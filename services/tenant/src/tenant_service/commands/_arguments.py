@@ -25,6 +25,10 @@ def complete_tenants(incomplete: str) -> list[str]:
 Reference = Annotated[
     str, typer.Argument(metavar="REF", help="Id, external id or slug of a tenant.", autocompletion=complete_tenants)
 ]
+OptionalReference = Annotated[
+    str | None,
+    typer.Argument(metavar="[REF]", help="Id, external id or slug of a tenant.", autocompletion=complete_tenants),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, max=200, help="How many at most.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every one, whatever the limit.")]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, Limit, complete_tenants, noun
+from tenant_service.commands._arguments import AsJson, Everything, Limit, OptionalReference, noun
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused
 from tenant_service.commands._output import note, print_json, print_line, print_page
@@ -19,10 +19,6 @@ from tenant_service.domain.audit_trail import TrailCheck
 
 app = noun("The audit trail: read it, keep it, check it.")
 
-OptionalReference = Annotated[
-    str | None,
-    typer.Argument(metavar="[REF]", help="Id, external id or slug of a tenant.", autocompletion=complete_tenants),
-]
 Platform = Annotated[bool, typer.Option("--platform", help="The platform's own trail.")]
 Action = Annotated[str | None, typer.Option(help="An action, or with a dot at its end the beginning of actions.")]
 Actor = Annotated[str | None, typer.Option(help="Who did it.")]

@@ -11,6 +11,7 @@ from tenant_service.commands._arguments import (
     AsJson,
     IdempotencyKey,
     Note,
+    OptionalReference,
     Reference,
     Timeout,
     Wait,
@@ -18,7 +19,7 @@ from tenant_service.commands._arguments import (
     confirm,
 )
 from tenant_service.commands._client import ControlPlane, connect, new_key, tenant_path
-from tenant_service.commands._failures import CommandFailed
+from tenant_service.commands._failures import CommandFailed, Misused
 from tenant_service.commands._output import note as say
 from tenant_service.commands._output import print_fields, print_json, print_line, print_table
 from tenant_service.commands._waiting import follow_run
@@ -79,6 +80,39 @@ def purge(
             return
         follow_run(api, tenant, lambda run: run["kind"] == "offboard", seconds=timeout)
         _show_certificate(api, tenant, as_json=as_json)
+
+
+@app.command(name="purge-again")
+def purge_again(
+    reference: OptionalReference = None,
+    *,
+    since: Annotated[
+        str | None, typer.Option(help="Every tenant that was purged since then, as in 2026-01-31T00:00:00Z.")
+    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = WAIT_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what a restored backup has brought back of purged tenants: one, or all since the backup was taken."""
+    if (reference is None) is (since is None):
+        raise Misused("say REF or --since")
+    with connect() as api:
+        if reference is None:
+            asked = api.post("/v1/purges", {"purged_since": since})
+            if as_json:
+                print_json(asked)
+                return
+            print_line(f"every service is asked to delete what it has of {asked['tenants']} tenants")
+            say("`tenantry audit list --platform --action tenant.purged_again` shows what had come back")
+            return
+        tenant = api.find_tenant(reference)
+        run = api.post(tenant_path(tenant["id"], "purge-again"))
+        if wait:
+            run = follow_run(api, tenant, lambda each: each["id"] == run["id"], seconds=timeout)
+    if as_json:
+        print_json(run)
+    else:
+        print_line(f"run {run['id']} is {run['state']}")
 
 
 @app.command()

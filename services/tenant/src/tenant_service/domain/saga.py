@@ -31,6 +31,8 @@ class RunKind(StrEnum):
     EXPORT = "export"
     OFFBOARD = "offboard"
     """From the order to stop to the certificate that nothing is left; it waits out the grace in between."""
+    PURGE = "purge"
+    """Delete once more what a purged tenant has: a backup that was restored brought it back."""
     REPAIR = "repair"
     """Have a service provision again a live tenant whose place there was found wanting."""
 
@@ -69,6 +71,7 @@ class StepName(StrEnum):
     BEGIN_PURGE = "begin_purge"
     PURGE_SERVICES = "purge_services"
     CERTIFY = "certify"
+    RECORD_PURGE = "record_purge"
     PROVISION_AGAIN = "provision_again"
 
 
@@ -81,6 +84,7 @@ PLANS: Mapping[RunKind, tuple[StepName, ...]] = MappingProxyType(
         RunKind.CONFIRM_STATE: (StepName.REQUEST_SERVICES,),
         RunKind.EXPORT: (StepName.EXPORT_DATA,),
         RunKind.REPAIR: (StepName.PROVISION_AGAIN,),
+        RunKind.PURGE: (StepName.PURGE_SERVICES, StepName.RECORD_PURGE),
         RunKind.OFFBOARD: (
             StepName.EXPORT_DATA,
             StepName.AWAIT_GRACE,
@@ -121,6 +125,7 @@ CONSEQUENCES: Mapping[RunKind, Consequences] = MappingProxyType(
         RunKind.CONFIRM_STATE: Consequences(),
         RunKind.EXPORT: Consequences(),
         RunKind.REPAIR: Consequences(),
+        RunKind.PURGE: Consequences(),
         # Once data is being deleted the command is refused, and so is giving the run up.
         RunKind.OFFBOARD: Consequences(cancelled=Command.CANCEL_OFFBOARDING),
     }

@@ -21,7 +21,7 @@ from tenant_service.dependencies import (
     check_may_read,
 )
 from tenant_service.offboarding import repository, service
-from tenant_service.offboarding.schemas import CertificateOut, ExportOut, Offboarding
+from tenant_service.offboarding.schemas import CertificateOut, ExportOut, Offboarding, Purge, PurgesOut
 from tenant_service.offboarding.service import ExportExpired
 from tenant_service.runs.schemas import RunOut
 from tenant_service.tenants.repository import find_tenant
@@ -41,6 +41,8 @@ from tenantry.identity import Scope
 from tenantry.offboarding import ExportNotConfigured
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["offboarding"], route_class=IdempotentRoute)
+
+purges = APIRouter(tags=["offboarding"], route_class=IdempotentRoute)
 
 # Its own data belongs to the tenant: whoever runs it may take a copy.
 Exporter = Depends(require_scope(Scope.PLATFORM, Scope.TENANT_ADMIN))
@@ -93,6 +95,18 @@ async def purge_tenant(
 ) -> TenantOut:
     """Delete the data of a tenant whose grace has ended; nothing brings it back. The certificate says what was done."""
     return _shown(await service.purge_tenant(session, tenant_id, actor=actor, now=now), response)
+
+
+@router.post("/purge-again", status_code=202, dependencies=[Platform])
+async def purge_again(tenant_id: TenantReference, session: Transaction, actor: CurrentActor, now: Now) -> RunOut:
+    """Delete what a restored backup has brought back of a purged tenant. Repeating it while it runs changes nothing."""
+    return RunOut.of(await service.purge_again(session, tenant_id, actor=actor, now=now))
+
+
+@purges.post("/v1/purges", status_code=202, dependencies=[Platform])
+async def purge_all_again(body: Purge, session: Transaction, actor: CurrentActor, now: Now) -> PurgesOut:
+    """Do that for every tenant that was purged since a backup was taken, before the restored service is used."""
+    return PurgesOut(tenants=await service.purge_all_again(session, body.purged_since, actor=actor, now=now))
 
 
 @router.get("/purge-certificate", dependencies=[Platform])

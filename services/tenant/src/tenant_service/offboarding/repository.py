@@ -90,6 +90,20 @@ class Export:
         return None if self.ended_at is None else self.ended_at + kept
 
 
+async def purged_since(session: AsyncSession, since: datetime) -> Sequence[UUID]:
+    """The tenants whose purge was certified from `since` on."""
+    wanted = select(PurgeCertificateRow.tenant_id).where(PurgeCertificateRow.created_at >= since)
+    return (await session.scalars(wanted.order_by(PurgeCertificateRow.tenant_id))).all()
+
+
+async def open_purges(session: AsyncSession, tenant_ids: Collection[UUID]) -> Mapping[UUID, SagaRunRow]:
+    """The runs of these purged tenants that delete once more and are not over, by tenant."""
+    wanted = select(SagaRunRow).where(
+        SagaRunRow.subject_id.in_(tenant_ids), SagaRunRow.kind == RunKind.PURGE, SagaRunRow.state.in_(OPEN)
+    )
+    return {run.subject_id: run for run in await session.scalars(wanted)}
+
+
 async def list_exports(session: AsyncSession, tenant_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Export]:
     """The tenant's exports, the newest first: one statement, however many they are."""
     wanted = _exports(tenant_id)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from tenant_service.domain.saga import RunState
 from tenant_service.offboarding.repository import Export
@@ -19,6 +19,16 @@ class Offboarding(BaseModel):
     grace_days: int = Field(30, ge=0, le=MAX_GRACE_DAYS, description="How long all can be taken back.")
     export: bool | None = Field(None, description="Export the data first; left out: where there is a store for it.")
     note: Note = ""
+
+
+class Purge(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    purged_since: AwareDatetime = Field(description="When the backup that was restored was taken, or earlier.")
+
+
+class PurgesOut(BaseModel):
+    tenants: int = Field(description="How many tenants every service is asked about.")
 
 
 class CertificateOut(BaseModel):

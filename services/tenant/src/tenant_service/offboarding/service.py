@@ -1,18 +1,20 @@
 """Use cases of a tenant's end. The caller opens the transaction and commits it."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenant_service.audit import Actor
+from tenant_service.audit import Actor, Deed, record_many
 from tenant_service.domain.lifecycle import Command, UnderLegalHold
 from tenant_service.domain.saga import RunKind, RunState
 from tenant_service.models import SagaRunRow
 from tenant_service.offboarding import repository
-from tenant_service.runs.repository import Run, add_run, lock_run, wake_workers
+from tenant_service.runs.repository import NewRun, Run, add_run, add_runs, lock_run, wake_workers
 from tenant_service.runs.service import cancel_run, retry_run
 from tenant_service.tenants.document import document
-from tenant_service.tenants.repository import lock_tenant
+from tenant_service.tenants.repository import lock_tenant, lock_tenants
 from tenant_service.tenants.service import command_tenant, present_of
 from tenantry import Conflict, NotFound, Tenant, TenantStatus
 
@@ -29,6 +31,13 @@ class GraceRunning(Conflict):
 
     type = "grace-running"
     title = "The grace of the offboarding has not ended"
+
+
+class NotPurged(Conflict):
+    """Only a tenant that is gone can have come back with a backup."""
+
+    type = "not-purged"
+    title = "The tenant has not been purged"
 
 
 class ExportExpired(NotFound):
@@ -103,6 +112,40 @@ async def purge_tenant(session: AsyncSession, reference: str, *, actor: Actor, n
     await repository.hurry(session, run.id)
     await wake_workers(session)
     return document(row, clock)
+
+
+async def purge_again(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Run:
+    """Have every service delete what it has of a purged tenant: a restored backup brings it back.
+
+    A run that is at it is not begun twice. Raises `NotFound`, `NotPurged`.
+    """
+    row, _ = await lock_tenant(session, reference)
+    if row.status is not TenantStatus.PURGED:
+        raise NotPurged(f"The tenant is {row.status}")
+    under_way = (await repository.open_purges(session, [row.id])).get(row.id)
+    run_id = under_way.id if under_way is not None else (await _begin_purges(session, [row.id], actor, now))[0]
+    return await lock_run(session, row.id, run_id)
+
+
+async def purge_all_again(session: AsyncSession, since: datetime, *, actor: Actor, now: datetime) -> int:
+    """`purge_again` for every tenant whose purge was certified from `since` on; returns how many they are."""
+    wanted = await repository.purged_since(session, since)
+    await lock_tenants(session, wanted)
+    under_way = await repository.open_purges(session, wanted)
+    await _begin_purges(session, [each for each in wanted if each not in under_way], actor, now)
+    return len(wanted)
+
+
+async def _begin_purges(
+    session: AsyncSession, tenant_ids: Sequence[UUID], actor: Actor, now: datetime
+) -> Sequence[UUID]:
+    requested_by = actor.impersonator or actor.subject
+    wanted = [NewRun(RunKind.PURGE, each, each, requested_by) for each in tenant_ids]
+    runs = await add_runs(session, wanted, now=now)
+    deeds = [Deed("tenant.purge_again", str(run.subject_id), run.subject_id, {"run": str(run.id)}) for run in runs]
+    await record_many(session, actor, deeds, now=now)
+    await wake_workers(session)
+    return [run.id for run in runs]
 
 
 async def export_tenant(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Run:

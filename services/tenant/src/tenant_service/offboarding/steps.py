@@ -40,6 +40,7 @@ from tenant_service.tenants.repository import lock_tenant
 from tenant_service.tenants.service import Locked, command_tenant, present_of
 from tenantry import TenantStatus
 from tenantry.config import Layer
+from tenantry.database import Retention
 
 # A test clock is advanced by hand and tells nobody; real time is known beforehand.
 LOOK_AT_TEST_CLOCK = timedelta(seconds=2)
@@ -149,6 +150,29 @@ async def certify(
     return Finished()
 
 
+async def record_purge(
+    session: AsyncSession, run: SagaRunRow, _step: SagaStepRow, _settings: SagaSettings, now: datetime
+) -> StepOutcome:
+    """Say in the platform's trail what had come back. The certificate stands as it was written."""
+    results = await repository.results_of(session, run.id, StepName.PURGE_SERVICES)
+    deleted = {
+        service: sum(
+            table["rows_before"] for table in results[service]["tables"] if table["retention"] == Retention.ERASE
+        )
+        for service in sorted(results)
+    }
+    await audit.record(
+        session,
+        WORKER,
+        "tenant.purged_again",
+        target=str(run.subject_id),
+        chain_id=PLATFORM_CHAIN,
+        now=now,
+        detail={"run": str(run.id), "rows_deleted": deleted, "requested_by": run.requested_by},
+    )
+    return Finished()
+
+
 OFFBOARDING_STEPS: Mapping[StepName, StepWork] = MappingProxyType(
     {
         StepName.EXPORT_DATA: export_data,
@@ -156,6 +180,7 @@ OFFBOARDING_STEPS: Mapping[StepName, StepWork] = MappingProxyType(
         StepName.BEGIN_PURGE: each(begin_purge),
         StepName.PURGE_SERVICES: purge_services,
         StepName.CERTIFY: each(certify),
+        StepName.RECORD_PURGE: each(record_purge),
     }
 )
 
