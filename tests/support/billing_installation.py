@@ -80,7 +80,7 @@ class Installation:
 
     def runtime(self) -> Runtime:
         return Runtime.of(
-            BillingSettings(usage_url=self.neighbours_url, grace_seconds=3600),
+            BillingSettings(grace_seconds=3600),
             TenancySettings(issuer="http://tenant.test", tenant_url="http://tenant.test"),
             self.kafka,
             self.database.settings(),
@@ -91,7 +91,7 @@ class Installation:
             {name: value for name, value in os.environ.items() if not name.startswith(("TENANTRY_", "BILLING_"))}
             | self.database.environment()
             | {
-                "BILLING_USAGE_URL": self.neighbours_url,
+                "TENANTRY_SERVICES": f"usage={self.neighbours_url}",
                 "BILLING_RUN_CHUNK": "5",
                 "TENANTRY_ISSUER": "http://tenant.test",
                 "TENANTRY_TENANT_URL": self.neighbours_url,

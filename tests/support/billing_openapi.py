@@ -16,7 +16,7 @@ def openapi() -> dict[str, Any]:
     """What `/openapi.json` answers."""
     nowhere = "postgresql://nowhere"
     runtime = Runtime.of(
-        BillingSettings(usage_url="http://nowhere", grace_seconds=1),
+        BillingSettings(grace_seconds=1),
         TenancySettings(issuer=ISSUER, tenant_url=ISSUER),
         KafkaSettings(kafka_bootstrap="nowhere"),
         DatabaseSettings(database_url=nowhere, system_database_url=nowhere),

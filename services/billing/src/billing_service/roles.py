@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import httpx
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,7 +28,6 @@ from tenantry.http import delete_expired_idempotency_keys
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 
-_USAGE_TIMEOUT_SECONDS = 10.0
 # A month of hourly rollups of one replayed tenant is a few thousand records: large batches catch up quickly.
 _ROLLUPS_AT_ONCE = 5_000
 _HOUSEKEEPING_SECONDS = 3600.0
@@ -49,7 +47,7 @@ async def run_worker() -> None:
     settings, tenancy = runtime.settings, runtime.tenancy
     async with (
         tenancy.run(),
-        httpx.AsyncClient(timeout=_USAGE_TIMEOUT_SECONDS) as client,
+        tenancy.client("usage") as usage,
         asyncio.TaskGroup() as tasks,
     ):
         engine = tenancy.databases.system
@@ -64,7 +62,7 @@ async def run_worker() -> None:
         runner = InvoiceRunner(
             tenancy.databases,
             tenancy.directory,
-            UsageCuts(client, settings.usage_url, tenancy.tokens),
+            UsageCuts(usage),
             tenancy.clock,
             freshen=runtime.freshen,
             chunk=settings.run_chunk,

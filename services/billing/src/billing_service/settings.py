@@ -13,7 +13,6 @@ class BillingSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8003, ge=0, le=65535)
-    usage_url: str = "http://127.0.0.1:8002"
     # How long after its end a period waits for usage that is still on its way.
     grace_seconds: int = Field(default=3600, ge=0)
     cut_timeout_seconds: int = Field(default=900, gt=0)

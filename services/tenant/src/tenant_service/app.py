@@ -19,7 +19,6 @@ from tenant_service.invitations.api import router as invitations
 from tenant_service.members.api import ME_PATH
 from tenant_service.members.api import me_router as me
 from tenant_service.members.api import router as members
-from tenant_service.offboarding.api import purges
 from tenant_service.offboarding.api import router as offboarding
 from tenant_service.reconciling.api import router as reconciling
 from tenant_service.revocations.api import router as revocations
@@ -34,7 +33,8 @@ from tenant_service.stores.api import router as stores
 from tenant_service.support.api import router as support
 from tenant_service.tenants.api import router as tenants
 from tenant_service.tiers.api import router as tiers
-from tenantry.http import TenancyMiddleware, service_app
+from tenantry.http import RequestLimiting, TenancyMiddleware, service_app
+from tenantry.limits import FairGate, Limiter
 
 # What answers without a credential: whoever calls these is about to get one, or checks somebody else's.
 PUBLIC = (
@@ -61,19 +61,30 @@ def create_app(runtime: Runtime) -> FastAPI:
         app.include_router(router)
     for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding):
         app.include_router(router)
-    for router in (revocations, tenant_revocations, purges):
+    for router in (revocations, tenant_revocations):
         app.include_router(router)
     app.include_router(reconciling)
     if runtime.settings.test_clocks_enabled:
         app.include_router(clocks)
         app.include_router(clock_runs)
+    platform, state = runtime.platform, runtime.state
+    gate = FairGate(platform.max_in_flight, max_waiting=platform.max_waiting, wait=platform.queue_seconds)
+    limiter = Limiter(
+        SERVICE, state.directory, config=state.configuration.config, gate=gate, replicas=platform.replicas
+    )
     app.add_middleware(
         TenancyMiddleware,
         service=SERVICE,
-        directory=runtime.state.directory,
+        directory=state.directory,
         identifier=runtime.identifier,
         public=PUBLIC,
         operations=ABOUT_THE_CALLER,
         administrative=True,
+        limiting=RequestLimiting(limiter),
+        recheck_seconds=platform.recheck_seconds,
+        staleness=lambda: state.lag_seconds,
+        max_staleness=platform.max_staleness_seconds,
+        stale_writes=platform.stale_writes,
+        top_tenants=platform.metrics_top_tenants,
     )
     return app

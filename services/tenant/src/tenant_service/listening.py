@@ -29,11 +29,16 @@ def until_it_works(what: str) -> AsyncRetrying:
 
 
 async def listen(
-    dsn: str, channel: str, notified: Callable[[str], None], connected: Callable[[], None] = lambda: None
+    dsn: str,
+    channel: str,
+    notified: Callable[[str], None],
+    connected: Callable[[], None] = lambda: None,
+    lost: Callable[[], None] = lambda: None,
 ) -> None:
     """Call `notified(payload)` for each notification until cancelled.
 
-    `connected` is called after each (re)connection: whatever was notified before it may have been missed.
+    `connected` is called after each (re)connection: whatever was notified before it may have been missed. `lost` is
+    called when the connection is found to be broken, at most `CHECK_SECONDS` and a time-out after it broke.
     """
 
     def on_notification(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
@@ -49,6 +54,7 @@ async def listen(
             await _until_broken(connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             _log.warning("listener_lost", channel=channel, error=repr(error))
+            lost()
         finally:
             connection.terminate()
 

@@ -7,6 +7,7 @@ after a connection was lost.
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from tenant_service.config.local_state import LocalConfig
 from tenant_service.identity import api_keys
 from tenant_service.identity.secrets import MasterKey
 from tenant_service.identity.signing_keys import Signer, load_jwks, load_signer
-from tenant_service.listening import listen, until_it_works
+from tenant_service.listening import CHECK_SECONDS, listen, until_it_works
 from tenant_service.models import TenantRow, TestClockRow, TierRow
 from tenant_service.publication import Change, CredentialRevoked, KeySetChanged
 from tenant_service.sessions import service as sessions
@@ -46,6 +47,13 @@ class LocalState:
         self._credential_ids: set[str] = set()
         self._stale: set[str] = set()
         self._changed = asyncio.Event()
+        self._hears = False
+        self._deaf_since: float | None = None
+
+    @property
+    def lag_seconds(self) -> float:
+        """How old what is known here may be: 0 while changes of other processes arrive."""
+        return 0.0 if self._deaf_since is None else time.monotonic() - self._deaf_since
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Take in what this process has just committed."""
@@ -78,10 +86,17 @@ class LocalState:
     async def follow(self, transactions: Transactions, dsn: str) -> None:
         """Keep up with the other processes until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                listen(dsn, CHANGE_CHANNEL, self._notified, connected=lambda: self._notified(f'["{EVERYTHING}"]'))
-            )
+            tasks.create_task(listen(dsn, CHANGE_CHANNEL, self._notified, self._connected, self._lost))
             tasks.create_task(self._refresh(transactions))
+
+    def _connected(self) -> None:
+        self._hears = True
+        self._notified(f'["{EVERYTHING}"]')
+
+    def _lost(self) -> None:
+        self._hears = False
+        if self._deaf_since is None:
+            self._deaf_since = time.monotonic() - CHECK_SECONDS
 
     def _notified(self, payload: str) -> None:
         self._stale.update(json.loads(payload))
@@ -98,6 +113,8 @@ class LocalState:
                 with attempt:
                     async with transactions.begin() as session:
                         await self._reload(session, keys)
+            if EVERYTHING in keys and self._hears:
+                self._deaf_since = None
 
     def _knows(self, key: str) -> bool:
         """Whether the change is one of this process, or has come in with a later one."""

@@ -18,9 +18,9 @@ from tenant_service.settings import SERVICE, TenantSettings
 from tenant_service.stores.service import ensure_default_store
 from tenant_service.tiers.service import publish_unpublished_tiers
 from tenant_service.transactions import Transactions
-from tenantry import Clock, StartupRefused
+from tenantry import Clock, StartupRefused, TenancySettings
 from tenantry.database import Databases, DatabaseSettings, UnsafeRole
-from tenantry.identity import Identifier, KeyUse, TokenVerifier
+from tenantry.identity import Hosts, Identifier, KeyUse, TokenVerifier
 from tenantry.offboarding import ExportSettings
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Runtime:
     """The parts that the API's requests use."""
 
     settings: TenantSettings
+    platform: TenancySettings
     clock: Clock
     transactions: Transactions
     state: LocalState
@@ -53,12 +54,16 @@ class Runtime:
         database_settings: DatabaseSettings,
         clock: Clock,
         resolver: TxtResolver | None = None,
+        platform: TenancySettings | None = None,
     ) -> AsyncIterator[Self]:
         """Check and load everything, then follow changes while the block lasts. `resolver` takes the place of DNS.
 
+        `platform` is what all services have in common; by default the environment says it.
         Raises `StartupRefused` for a missing or wrong master key, a bootstrap file or an export store that cannot be
         used, or a database role that may do more than it should.
         """
+        if platform is None:
+            platform = TenancySettings(issuer=settings.base_url)
         master_key = MasterKey.load(
             settings.master_key,
             settings.master_key_file,
@@ -82,20 +87,23 @@ class Runtime:
                 await state.load(session)
             key_use = KeyUse(clock)
             following = asyncio.create_task(state.follow(transactions, system_url(database_settings)))
-            telling = asyncio.create_task(key_use.report(written_by(transactions), every=settings.key_use_seconds))
+            telling = asyncio.create_task(key_use.report(written_by(transactions), every=platform.key_use_seconds))
             try:
                 tokens = TokenVerifier(state.keys, issuer=settings.base_url, audience=SERVICE, clock=clock)
                 identifier = Identifier(
                     directory=state.directory,
                     tokens=tokens,
                     credentials=state.credentials,
-                    base_domains=settings.base_domains,
+                    hosts=Hosts(
+                        base_domains=settings.base_domains, own=platform.hosts, trusted_proxies=platform.trusted_proxies
+                    ),
+                    select=platform.select,
                     audience=SERVICE,
                     key_use=key_use,
                     clock=clock,
                 )
                 dns = resolver or DnsResolver(settings.dns_servers)
-                yield cls(settings, clock, transactions, state, master_key, dns, tokens, identifier, exports)
+                yield cls(settings, platform, clock, transactions, state, master_key, dns, tokens, identifier, exports)
             finally:
                 for task in (telling, following):
                     task.cancel()

@@ -112,6 +112,7 @@ def _environment(home: Home, kept: Secrets, addresses: Addresses, urls: ServiceU
     environment = {
         "TENANTRY_ISSUER": addresses.url("tenant"),
         "TENANTRY_TENANT_URL": addresses.url("tenant"),
+        "TENANTRY_SERVICES": ",".join(f"{name}={url}" for name, url in addresses.urls.items()),
         "TENANTRY_KAFKA_BOOTSTRAP": addresses.kafka,
         "TENANTRY_CLIENT_ID": service_client(service),
         "TENANTRY_CLIENT_SECRET": kept[service_client(service)],
@@ -147,8 +148,8 @@ def _tenant(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
 
 
 def _billing(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
-    del home, kept
-    return {"BILLING_USAGE_URL": addresses.url("usage"), "BILLING_GRACE_SECONDS": str(GRACE_SECONDS)}
+    del home, kept, addresses
+    return {"BILLING_GRACE_SECONDS": str(GRACE_SECONDS)}
 
 
 def _nothing(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Asking the usage service for a cut: a mark in its rollup stream behind everything it has received so far."""
 
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from tenantry.identity import ServiceTokens
+_PATH: Final = "/v1/cuts"
+_TIMEOUT_SECONDS: Final = 10.0
 
 
 class CutSource(Protocol):
@@ -16,12 +17,11 @@ class CutSource(Protocol):
 
 
 class UsageCuts:
-    """Cuts over HTTP, with the service's own credentials. Retries what may pass by itself, a few times."""
+    """Cuts over HTTP. Retries what may pass by itself, a few times."""
 
-    def __init__(self, client: httpx.AsyncClient, usage_url: str, tokens: ServiceTokens) -> None:
-        self._client = client
-        self._url = f"{usage_url.rstrip('/')}/v1/cuts"
-        self._tokens = tokens
+    def __init__(self, usage: httpx.AsyncClient) -> None:
+        """`usage` is `tenancy.client("usage")`: a cut is of all tenants, so it is asked for outside of any scope."""
+        self._usage = usage
 
     async def request_cut(self) -> UUID:
         """Raises httpx.HTTPError when usage keeps refusing: the run shows it and asks again later."""
@@ -34,8 +34,7 @@ class UsageCuts:
         return await retrying(self._post)
 
     async def _post(self) -> UUID:
-        bearer = await self._tokens.bearer("usage")
-        response = await self._client.post(self._url, json={}, headers={"Authorization": f"Bearer {bearer}"})
+        response = await self._usage.post(_PATH, json={}, timeout=_TIMEOUT_SECONDS)
         response.raise_for_status()
         return UUID(response.json()["id"])
 
