@@ -13,22 +13,43 @@ def database(service_database):
     return service_database("app")
 
 
+# What a role may have beside the right to log in, and each of which is a way past the policies.
+UNSAFE = {
+    "bypassing": "BYPASSRLS",
+    "replicating": "REPLICATION",
+    "making roles": "CREATEROLE",
+    "reading files": "IN ROLE pg_read_server_files",
+    "running programs": "IN ROLE pg_execute_server_program",
+}
+
+
 @pytest.fixture
-async def bypassing(database):
-    """The URL of a role that has BYPASSRLS and nothing else."""
+async def url_of(database):
+    """The URL of a role that has one of `UNSAFE` and nothing else."""
     async with database.connect() as admin:
-        name = f"bypass_{database.name}"
-        await admin.execute(f"CREATE ROLE {name} LOGIN BYPASSRLS PASSWORD 'only-for-tests'")
-        await admin.execute(f"GRANT CONNECT ON DATABASE {database.name} TO {name}")
-        yield with_user(database.urls.service, name, "only-for-tests")
-        await admin.execute(f"DROP OWNED BY {name}")
-        await admin.execute(f"DROP ROLE {name}")
+        made = []
+
+        async def url_of(kind):
+            name = f"unsafe_{len(made)}_{database.name}"
+            await admin.execute(f"CREATE ROLE {name} LOGIN {UNSAFE[kind]} PASSWORD 'only-for-tests'")
+            made.append(name)
+            await admin.execute(f"GRANT CONNECT ON DATABASE {database.name} TO {name}")
+            return with_user(database.urls.service, name, "only-for-tests")
+
+        yield url_of
+        for name in made:
+            await admin.execute(f"DROP OWNED BY {name}")
+            await admin.execute(f"DROP ROLE {name}")
 
 
-@pytest.mark.parametrize("kind", ["bypassing", "superuser", "migrator", "provisioner", "system", "backup"])
-async def test_a_role_that_could_look_past_the_policies_is_refused_at_the_start(database, bypassing, kind):
-    urls = {"bypassing": bypassing, "superuser": with_database(database.admin_url, database.name)}
-    url = urls.get(kind) or getattr(database.urls, kind)
+@pytest.mark.parametrize("kind", [*UNSAFE, "superuser", "migrator", "provisioner", "system", "backup"])
+async def test_a_role_that_could_look_past_the_policies_is_refused_at_the_start(database, url_of, kind):
+    if kind in UNSAFE:
+        url = await url_of(kind)
+    elif kind == "superuser":
+        url = with_database(database.admin_url, database.name)
+    else:
+        url = getattr(database.urls, kind)
     async with database.databases(database_url=url) as databases:
         with pytest.raises(UnsafeRole):
             await databases.verify_roles()

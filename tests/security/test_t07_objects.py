@@ -1,8 +1,9 @@
-"""T7: views, materialized views, partitions and SECURITY DEFINER functions over a tenant's table.
+"""T7: views, materialized views, partitions, SECURITY DEFINER functions and logical decoding of a tenant's table.
 
 For each there is what the server lets through, and that the audit of the catalogue names it before it is deployed.
 """
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -122,3 +123,20 @@ async def test_truncate_in_a_grant_is_named(database, made):
     assert "pool.document is granted to app_service: TRUNCATE" in await audit(database)
     await made("REVOKE TRUNCATE ON pool.document FROM app_service")
     assert await audit(database) == []
+
+
+@pytest.mark.parametrize("role", ["service", "system"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_create_logical_replication_slot('of_all_tables', 'pgoutput', true)",
+        "SELECT * FROM pg_logical_slot_get_changes('of_all_tables', NULL, NULL)",
+        "CREATE PUBLICATION of_all_tables FOR ALL TABLES",
+        "COPY pool.document TO '/tmp/of_all_tables'",
+    ],
+)
+async def test_what_knows_no_policies_is_refused(database, role, statement):
+    """Logical decoding, and files of the server."""
+    async with database.connect(role) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)

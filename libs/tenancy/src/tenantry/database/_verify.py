@@ -16,6 +16,9 @@ _FINDINGS = text(
         SELECT format('%I has BYPASSRLS', r.rolname), 2 FROM pg_roles r
          WHERE r.rolbypassrls AND pg_has_role(current_user, r.oid, 'MEMBER')
         UNION ALL
+        SELECT format('%I may follow the changes of every table (REPLICATION)', r.rolname), 2 FROM pg_roles r
+         WHERE r.rolreplication AND pg_has_role(current_user, r.oid, 'MEMBER')
+        UNION ALL
         SELECT format('%I may create roles', r.rolname), 3 FROM pg_roles r
          WHERE r.rolcreaterole AND pg_has_role(current_user, r.oid, 'MEMBER')
         UNION ALL
@@ -37,6 +40,10 @@ _FINDINGS = text(
 )
 
 
+# Whoever reads or writes the server's files, or runs programs there, asks no policy.
+_SERVER_ACCESS = ("pg_read_server_files", "pg_write_server_files", "pg_execute_server_program")
+
+
 def verify_service_role(connection: Connection, roles: RoleNames) -> None:
     """Raises UnsafeRole if the role of ``connection`` could see rows of a tenant that it did not bind."""
     _verify(connection, [roles.owner, roles.migrator, roles.provisioner, roles.system, roles.backup])
@@ -48,7 +55,7 @@ def verify_system_role(connection: Connection, roles: RoleNames) -> None:
 
 
 def _verify(connection: Connection, forbidden: list[str]) -> None:
-    findings = connection.scalars(_FINDINGS, {"forbidden": forbidden}).all()
+    findings = connection.scalars(_FINDINGS, {"forbidden": [*forbidden, *_SERVER_ACCESS]}).all()
     if findings:
         msg = f"this role could bypass the isolation of tenants: {'; '.join(findings)}"
         raise UnsafeRole(msg)
