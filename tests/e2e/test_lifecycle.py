@@ -70,7 +70,7 @@ def test_down_interrupt_and_a_killed_supervisor_leave_nothing_behind(fresh: Home
     try:
         first.wait_until_up()
         processes = first.everything()
-        assert len(processes) >= 15  # the supervisor, two servers, twelve roles
+        assert len(processes) >= 16  # the supervisor, two servers, thirteen roles
         operator = read_json(fresh.operator_file)
 
         second = command(fresh, "up")

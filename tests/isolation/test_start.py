@@ -52,7 +52,7 @@ async def unsafe_role(postgres_url, app_environment, request):
 
 
 @pytest.mark.parametrize("unsafe_role", ROLES, indirect=True)
-@pytest.mark.parametrize("role", ["app-api", "app-worker"])
+@pytest.mark.parametrize("role", ["app-api", "app-worker", "app-jobs"])
 async def test_an_unsafe_role_is_refused(app_environment, unsafe_role, role):
     kind, name = unsafe_role
     environment = {
@@ -76,7 +76,7 @@ async def test_a_missing_setting_is_one_line(app_environment):
     assert "Traceback" not in finished.stderr
 
 
-@pytest.mark.parametrize("role", ["app-api", "app-worker", "app-relay"])
+@pytest.mark.parametrize("role", ["app-api", "app-worker", "app-jobs", "app-relay"])
 async def test_a_database_that_is_away_or_refuses_the_login_is_one_line(app_environment, role):
     parts = urlsplit(app_environment["APP_DATABASE_URL"])
     away = urlunsplit(parts._replace(netloc=f"app_service:secret@127.0.0.1:{free_port()}"))

@@ -1,8 +1,9 @@
 """The app in this process: its real application on a real database, with a directory and a spool in memory."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +15,10 @@ from issuer import ISSUER, Issuer
 from local_state import GivenState
 
 from app_service.app import create_app
+from app_service.jobs import jobs
 from app_service.settings import AppSettings
 from tenantry import Clock, SystemClock, Tenancy, TenancySettings, Tenant
+from tenantry.jobs import JobSettings, JobWorker
 from tenantry.metering import MeteringClient, Spool
 from tenantry.testing import ServiceDatabase
 
@@ -57,6 +60,17 @@ class Product:
             for event in self.spool.events
             if event["subject"] == str(tenant.id) and event_type in {None, event["type"]}
         ]
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The jobs of tenants are run inside the block."""
+        task = asyncio.create_task(JobWorker(jobs, self.tenancy, JobSettings(own_database_poll_seconds=0.1)).run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     @contextmanager
     def changed(self, tenant: Tenant, **changes: Any) -> Iterator[Tenant]:

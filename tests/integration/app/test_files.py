@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import func, select
 
-from app_service.models import FileChunk, StorageTotal
+from app_service.models import ExportChunk, FileChunk, StorageTotal
 from app_service.streams import CHUNK_BYTES
 from tenantry import TenantClock, TenantStatus, uuid7
 from tenantry.testing import eventually
@@ -21,9 +21,11 @@ def content(size, salt=7):
 
 
 async def stored(product, tenant):
-    """Bytes in chunks, and what the total says."""
+    """Bytes in chunks, of files and of the export that the world has planted, and what the total says."""
     async with product.tenancy.databases.tenant_session(tenant) as session:
-        chunks = await session.scalar(select(func.coalesce(func.sum(func.length(FileChunk.data)), 0)))
+        chunks = 0
+        for data in (FileChunk.data, ExportChunk.data):
+            chunks += await session.scalar(select(func.coalesce(func.sum(func.length(data)), 0)))
         total = await session.scalar(select(StorageTotal.bytes))
     return chunks, total
 

@@ -17,9 +17,10 @@ _COMPRESSION_LEVEL: Final = 6
 class Archive:
     """Packing takes time, and so happens in threads: the event loop has heartbeats to send."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], packer: ZipFile) -> None:
+        """`packer` writes to `file`."""
         self._file = file
-        self._zip = ZipFile(file, "w", ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL)
+        self._zip = packer
 
     async def add(self, name: str, at: datetime, pieces: AsyncIterable[bytes]) -> None:
         """An entry with this path, time and content."""
@@ -51,5 +52,8 @@ class Archive:
 @asynccontextmanager
 async def new_archive() -> AsyncIterator[Archive]:
     """An empty archive; it is gone when the block ends, or the process dies."""
-    with tempfile.TemporaryFile(prefix="export-") as file:
-        yield Archive(file)
+    with (
+        tempfile.TemporaryFile(prefix="export-") as file,
+        ZipFile(file, "w", ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL) as packer,
+    ):
+        yield Archive(file, packer)

@@ -25,14 +25,14 @@ ROLES = {
     "tenant": ("tenant-api", "tenant-worker", "tenant-relay"),
     "usage": ("usage-api", "usage-meter", "usage-relay"),
     "billing": ("billing-api", "billing-worker", "billing-relay"),
-    "app": ("app-api", "app-worker", "app-relay"),
+    "app": ("app-api", "app-worker", "app-jobs", "app-relay"),
 }
 OPERATOR = "operator"
 SAMPLE_TRAFFIC = "sample-traffic"
 GRACE_SECONDS = 3600
 
 # Started after the servers (rank 1) and stopped before them; relays go last so that they can empty the outboxes.
-_RANKS = {"relay": 10, "worker": 20, "meter": 20, "api": 30}
+_RANKS = {"relay": 10, "worker": 20, "meter": 20, "jobs": 20, "api": 30}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def write_operator_file(home: Home, kept: Secrets, addresses: Addresses, postgre
 
 
 def programs(home: Home, kept: Secrets, addresses: Addresses, databases: Mapping[str, ServiceUrls]) -> list[Program]:
-    """The twelve role processes."""
+    """The thirteen role processes."""
     command = str(Path(sysconfig.get_path("scripts")) / "tenantry")
     return [
         Program(

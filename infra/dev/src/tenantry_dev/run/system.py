@@ -1,4 +1,4 @@
-"""The whole system as processes of this machine: servers, databases, topics, and the twelve roles of the services."""
+"""The whole system as processes of this machine: servers, databases, topics, and the thirteen roles of the services."""
 
 from __future__ import annotations
 
