@@ -10,14 +10,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Query
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import TextClause, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tenantry import NotFound, Tenancy, TenantReadSession, TenantSession, current_tenant, uuid7
 from tenantry.cache import CachedFunction
 from tenantry.database import DataCatalogue, TenantMixin, TenantTable, metadata
-from tenantry.events import InvalidRecord, Record, decode
+from tenantry.events import Handle, InvalidRecord, Record, decode
 from tenantry.http import Cursor, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, idempotent
 
 CATALOGUE = DataCatalogue("boards", [TenantTable("board"), TenantTable("card"), TenantTable("tally")])
@@ -201,13 +201,17 @@ UPSERT = text(
 )
 
 
-async def consume_tallies(connection: AsyncConnection, records: Sequence[Record]) -> None:
+def consume_tallies(tenancy: Tenancy, statement: TextClause = UPSERT) -> Handle:
     """Keeps the last tally of each name; the version is that of the event."""
-    for record in records:
-        event = decode(record)
-        if event.data is None or event.tenant_id is None:
-            raise InvalidRecord(record, "a tally has a tenant and a value")
-        await connection.execute(UPSERT, tally_of(event.tenant_id, event.version, event.data))
+
+    async def consume(connection: AsyncConnection, records: Sequence[Record]) -> None:
+        for record in records:
+            event = decode(record)
+            if event.data is None or event.tenant_id is None or tenancy.directory.get(event.tenant_id) is None:
+                raise InvalidRecord(record, "a tally has a value, and a tenant that exists")
+            await connection.execute(statement, tally_of(event.tenant_id, event.version, event.data))
+
+    return consume
 
 
 def tally_of(tenant_id: UUID, version: int, data: Mapping[str, Any]) -> dict[str, Any]:
