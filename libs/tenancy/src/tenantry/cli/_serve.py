@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ async def serve_http(app: Starlette, *, host: str, port: int) -> None:
                     timeout_graceful_shutdown=DRAIN_SECONDS,
                 )
             )
+            _settle()
             log.info("http_serving", host=host, port=port)
             await _serve(server, listener)
 
@@ -60,6 +62,7 @@ async def run_roles(roles: Sequence[Role]) -> None:
     The log lines of a role carry its `role` and `service`. Roles are cancelled and awaited. Returns when all ended
     because they were told to; raises the first error of a role, and `RuntimeError` for one that returned by itself.
     """
+    _settle()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,6 +85,16 @@ async def _run(role: Role) -> None:
     # In the context of the role's own task, which whatever it starts inherits.
     structlog.contextvars.bind_contextvars(service=role.service, role=role.name)
     await role.run()
+
+
+def _settle() -> None:
+    """Takes what is there by now, which stays until the end, out of the garbage collector's sight.
+
+    Modules, routes and tenants are some 200,000 objects. To look at all of them takes 50 ms and more, every few seconds,
+    in which no request is served: that is what the slowest of a hundred requests would be waiting for.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _WithState:
