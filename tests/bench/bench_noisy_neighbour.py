@@ -2,27 +2,33 @@
 
 The app service is a process on a real database; tenants, tier and keys come to it over Kafka. The quiet tenant lists
 its documents at a modest rate, alone and then beside the neighbour, which does the same at 100 times its limit of 20
-requests a second from a process of its own. Both are open-loop: a request counts from when it was due. Last, the tier
-is published without limits, to show what they are for.
+requests a second from a process of its own. Both are open-loop: a request counts from when it was due.
+
+The generators use the same cores as the service, and that slows the quiet tenant as well. So there is a third measure
+in each run: the neighbour's requests go to a bare process that answers each with a constant. That ratio is the limit,
+what no service could better on this machine. Last, the tier is published without limits, to show what they are for.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median, quantiles
+from typing import cast
 from uuid import uuid4
 
 import httpx
 import msgspec
 import psutil
+import uvloop
 from aiokafka import AIOKafkaProducer
 from load import Outcome, offer
 from report import Row, Servers, row
@@ -42,13 +48,18 @@ DOCUMENTS = 50
 GOAL_RATIO = 1.5
 LIMITED = {"requests": {"read": {"rate": LIMIT, "burst": LIMIT}}, "concurrency": 20, "connections": 4}
 _BORN = datetime(2026, 1, 1, tzinfo=UTC)
+_REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """p99 of the quiet tenant in seconds, and the part of a core that the service used, alone and beside the other."""
+    """p99 of the quiet tenant in seconds: alone, beside load on another process, beside load on its own service.
+
+    And the part of a core that the service used, alone and beside the other.
+    """
 
     alone: float
+    elsewhere: float
     beside: float
     cpu_alone: float
     cpu_beside: float
@@ -116,9 +127,11 @@ async def run(servers: Servers) -> list[Row]:
             "noisy_neighbour",
             median(ratios),
             "x p99 alone",
+            limit=median(run.elsewhere / run.alone for run in runs),
             goal=GOAL_RATIO,
             ratios=[round(ratio, 2) for ratio in ratios],
             alone_p99_ms=[round(run.alone * 1e3, 2) for run in runs],
+            elsewhere_p99_ms=[round(run.elsewhere * 1e3, 2) for run in runs],
             beside_p99_ms=[round(run.beside * 1e3, 2) for run in runs],
             cpu_alone=[round(run.cpu_alone, 2) for run in runs],
             cpu_beside=[round(run.cpu_beside, 2) for run in runs],
@@ -139,20 +152,46 @@ async def _compare(port: int, quiet: str, loud: str, server: int) -> _Run:
     process = psutil.Process(server)
     before = _cpu(process)
     alone = await _quiet(port, quiet)
+    cpu_alone = (_cpu(process) - before) / alone.seconds
+    async with _bare_responder() as elsewhere_port, _neighbour(elsewhere_port, loud):
+        elsewhere = await _quiet(port, quiet)
     between = _cpu(process)
-    neighbour = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, str(port), str(LIMIT * TIMES), str(SECONDS + 1),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert neighbour.stdin is not None
-    assert neighbour.stdout is not None
-    neighbour.stdin.write(loud.encode() + b"\n")
-    await neighbour.stdout.readline()  # it has begun
-    beside = await _quiet(port, quiet)
-    cpu_beside = (_cpu(process) - between) / beside.seconds
-    output, _ = await neighbour.communicate()
-    cpu_alone = (between - before) / alone.seconds
-    return _Run(_p99(alone), _p99(beside), cpu_alone, cpu_beside, json.loads(output))
+    async with _neighbour(port, loud) as neighbour:
+        beside = await _quiet(port, quiet)
+        cpu_beside = (_cpu(process) - between) / beside.seconds
+    return _Run(_p99(alone), _p99(elsewhere), _p99(beside), cpu_alone, cpu_beside, json.loads(neighbour.read()))
+
+
+@asynccontextmanager
+async def _neighbour(port: int, secret: str) -> AsyncIterator[io.StringIO]:
+    """The loud tenant at its work, from when it has begun until it is done; what it has to report is there then."""
+    report = io.StringIO()
+    process = await _child("offer", str(port), str(LIMIT * TIMES), str(SECONDS + 1))
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(secret.encode() + b"\n")
+    await process.stdout.readline()
+    yield report
+    output, _ = await process.communicate()
+    report.write(output.decode())
+    report.seek(0)
+
+
+@asynccontextmanager
+async def _bare_responder() -> AsyncIterator[int]:
+    process = await _child("respond")
+    assert process.stdout is not None
+    try:
+        yield int(await process.stdout.readline())
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _child(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, __file__, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -210,16 +249,41 @@ async def _app_stack(servers: Servers) -> AsyncIterator[AppStack]:
         await _remove(servers, name, kafka)
 
 
-async def _neighbour(port: int, rate: float, seconds: float, secret: str) -> None:
+async def _offer(port: int, rate: float, seconds: float, secret: str) -> None:
     print("begun", flush=True)  # noqa: T201 - for the process that waits for it
     outcome = await offer(port, _lists(port, secret), rate=rate, seconds=seconds, connections=64)
     statuses = {str(status): count for status, count in sorted(outcome.statuses.items())}
     print(json.dumps({"offered": rate, "answered": round(outcome.rate), **statuses}))  # noqa: T201 - its result
 
 
+class _Constant(asyncio.Protocol):
+    """Answers whatever is asked, as the service answers who is over the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        for _ in range(data.count(b"\r\n\r\n")):
+            self._transport.write(_REFUSAL)
+
+
+async def _respond() -> None:
+    server = await asyncio.get_running_loop().create_server(_Constant, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - for the process that waits for it
+    await server.serve_forever()
+
+
+def main() -> None:
+    """A process of the bench: the neighbour's generator, or the bare process that it may be aimed at."""
+    # What asks is not what is measured: where both want a core, the service has it.
+    os.nice(10)
+    work, *arguments = sys.argv[1:]
+    if work == "respond":
+        uvloop.run(_respond())
+    else:
+        port, rate, seconds = arguments
+        uvloop.run(_offer(int(port), float(rate), float(seconds), sys.stdin.readline().strip()))
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    for argument, kind in (("port", int), ("rate", float), ("seconds", float)):
-        parser.add_argument(argument, type=kind)
-    chosen = parser.parse_args()
-    asyncio.run(_neighbour(chosen.port, chosen.rate, chosen.seconds, sys.stdin.readline().strip()))
+    main()
