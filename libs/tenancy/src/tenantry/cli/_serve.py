@@ -90,7 +90,7 @@ async def _run(role: Role) -> None:
 def _settle() -> None:
     """Takes what is there by now, which stays until the end, out of the garbage collector's sight.
 
-    Modules, routes and tenants are some 200,000 objects. To look at all of them takes 50 ms and more, every few seconds,
+    Modules, routes and tenants are some 200,000 objects. To look at all of them takes 50 ms or more, every few seconds,
     in which no request is served: that is what the slowest of a hundred requests would be waiting for.
     """
     gc.collect()
