@@ -6,11 +6,12 @@ import json
 import asyncpg
 import pytest
 from app_product import run_product
+from broker import open_broker
 from sqlalchemy import text
 from typer.testing import CliRunner
 
 from app_service.models import CATALOGUE
-from tenantry import Conflict, Isolation, ResidencyViolation, uuid7
+from tenantry import Conflict, Isolation, ResidencyViolation, StartupRefused, uuid7
 from tenantry.cli._main import app as command_line
 from tenantry.database import (
     Places,
@@ -23,7 +24,19 @@ from tenantry.database import (
     tenant_schema,
 )
 from tenantry.database._url import with_database
-from tenantry.events import PROVISION_TENANT, KafkaDirectory, KafkaSettings, Request, place_handlers
+from tenantry.events import (
+    PROVISION_TENANT,
+    KafkaDirectory,
+    KafkaSettings,
+    NotRelayed,
+    OutboxEvent,
+    Request,
+    append_outbox,
+    append_outbox_many,
+    place_handlers,
+    relay_stores,
+)
+from tenantry.testing import eventually
 from tenantry.testing._databases import PASSWORD, ROLES, drop_databases, run_aside
 
 STORE = "eu-2"
@@ -168,3 +181,67 @@ async def test_a_tenant_of_another_region_is_refused_at_every_door(app, tenant_f
                 pass
         with pytest.raises(ResidencyViolation), product.tenancy.databases.sync.tenant_session(elsewhere) as session:
             session.connection()
+
+
+EVENT = {"topic": "tenant.acks.v1", "type": "t.v1", "data": {"a": 1}, "version": 1}
+
+
+@pytest.fixture
+async def kafka(kafka_bootstrap, kafka_prefix):
+    async with open_broker(kafka_bootstrap, kafka_prefix) as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("isolation", [Isolation.POOL, Isolation.SCHEMA], ids=str)
+async def test_events_of_a_tenant_in_another_store_are_published_from_there(
+    app, second, tenant_factory, isolation, kafka
+):
+    here, there = tenant_factory(), tenant_factory(isolation=isolation, store=STORE)
+    key = f"key-{isolation}"
+    async with app.databases(**stores(second)) as databases:
+        await Places("app", app.settings(**stores(second))).provide(there.id, there.placement)
+        for tenant in (here, there):
+            async with databases.tenant_session(tenant) as session:
+                await append_outbox(session, key=f"{key} {tenant.id}", tenant_id=tenant.id, **EVENT)
+        relaying = asyncio.create_task(relay_stores("app", databases, kafka.settings))
+        try:
+
+            async def published():
+                keys = {record.key.decode() for record in await kafka.read("tenant.acks.v1")}
+                return {f"{key} {here.id}", f"{key} {there.id}"} <= keys
+
+            await eventually(published, within=60)
+        finally:
+            relaying.cancel()
+            await asyncio.wait([relaying])
+        for store in databases.stores:
+            async with databases.system_session(store) as session:
+                assert await session.scalar(text("SELECT count(*) FROM system.outbox")) == 0
+
+
+async def test_an_event_that_nobody_would_publish_is_refused_before_it_is_written(app, second, tenant_factory):
+    tenant = tenant_factory(isolation=Isolation.DATABASE, store=STORE)
+    async with app.databases(**stores(second)) as databases:
+        await Places("app", app.settings(**stores(second))).provide(tenant.id, tenant.placement)
+        app.owns_database_of(tenant.id)
+        event = OutboxEvent(key="k", tenant_id=tenant.id, **EVENT)
+        for append in (
+            lambda session: append_outbox(session, key="k", tenant_id=tenant.id, **EVENT),
+            lambda session: append_outbox_many(session, [event]),
+        ):
+            with pytest.raises(NotRelayed, match="own database"):
+                async with databases.tenant_session(tenant) as session:
+                    await append(session)
+        url = with_database(second.provisioner, tenant_database("app", tenant.id))
+        connection = await asyncpg.connect(url)
+        try:
+            assert await connection.fetchval("SELECT count(*) FROM system.outbox") == 0
+        finally:
+            await connection.close()
+
+
+async def test_a_relay_that_cannot_reach_a_store_does_not_start(app, second, kafka):
+    without = {"stores": {STORE: StoreUrls(database_url=second.service)}}
+    async with app.databases(**without) as databases:
+        with pytest.raises(StartupRefused, match=STORE):
+            await relay_stores("app", databases, kafka.settings)

@@ -11,7 +11,7 @@ from app_service.settings import AppSettings
 from tenantry import StartupRefused, SystemClock, Tenancy, TenancySettings
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases, DatabaseSettings, Places
-from tenantry.events import KafkaDirectory, KafkaSettings, OutboxRelay, RequestResponder
+from tenantry.events import KafkaDirectory, KafkaSettings, RequestResponder, relay_stores
 from tenantry.jobs import JobWorker
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 from tenantry.reconciling import observing_handlers
@@ -54,9 +54,9 @@ async def run_jobs() -> None:
 
 
 async def run_relay() -> None:
-    """Publish the outbox, which holds the answers."""
+    """Publish the outbox of every store, which holds the answers."""
     async with Tenancy.from_env(SERVICE).run() as tenancy:
-        await OutboxRelay(SERVICE, tenancy.databases.system, KafkaSettings()).run()
+        await relay_stores(SERVICE, tenancy.databases, KafkaSettings())
 
 
 ROLES = (

@@ -7,7 +7,7 @@ from tenantry.database._backbone import backbone_tables, bind_function
 from tenantry.database._bulk import copy_rows, copy_rows_sync
 from tenantry.database._catalogue import DataCatalogue
 from tenantry.database._criteria import TenantScoped, bound_tenant
-from tenantry.database._databases import Databases
+from tenantry.database._databases import RELAYED, Databases
 from tenantry.database._errors import (
     ConnectionsExhausted,
     ForeignRow,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tenantry.database._sync_databases import SyncDatabases
 
 __all__ = [
+    "RELAYED",
     "TENANT_ID",
     "ConnectionsExhausted",
     "DataCatalogue",

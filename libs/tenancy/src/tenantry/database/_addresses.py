@@ -78,3 +78,8 @@ class Addresses:
         """The stores in which this process has the system role; None is the service's own."""
         own = () if self.settings.system_database_url is None else (None,)
         return (*own, *(name for name, urls in self.settings.stores.items() if urls.system_database_url is not None))
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The other stores in which it has not."""
+        return tuple(name for name, urls in self.settings.stores.items() if urls.system_database_url is None)

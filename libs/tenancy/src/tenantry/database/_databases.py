@@ -42,6 +42,9 @@ T = TypeVar("T")
 # Who has a database to itself shares its connections with nobody, and has no more of them than it may.
 _OWN_DATABASES: Final = "databases of tenants"
 
+RELAYED: Final = "tenantry_relayed"
+"""The execution option of engines that says whether somebody publishes the outbox of their database."""
+
 
 class Databases:
     """Engines and sessions of ``service``, for one process and one event loop.
@@ -87,6 +90,15 @@ class Databases:
     def stores(self) -> tuple[str | None, ...]:
         """The stores in which this process has the system role; None is the service's own."""
         return self._addresses.overseen
+
+    @property
+    def unseen_stores(self) -> tuple[str, ...]:
+        """Stores in which this process lacks the system role."""
+        return self._addresses.unseen
+
+    def system_of(self, store: str | None) -> AsyncEngine:
+        """The engine of the system role in one of :attr:`stores`. Raises UnknownStore, MissingUrl."""
+        return self._system_engine(store)
 
     @property
     def sync(self) -> "SyncDatabases":
@@ -236,13 +248,14 @@ class Databases:
         return self._systems[url]
 
     def _create_tenant_engine(self, url: str) -> AsyncEngine:
-        engine = self._create_engine(url, size=self._settings.tenant_pool_size, overflow=0)
+        engine = self._create_engine(url, size=self._settings.tenant_pool_size, overflow=0, relayed=False)
         guard_tenants(engine.sync_engine)
         return engine
 
-    def _create_engine(self, url: str, *, size: int, overflow: int) -> AsyncEngine:
+    def _create_engine(self, url: str, *, size: int, overflow: int, relayed: bool = True) -> AsyncEngine:
         engine = create_async_engine(
             sqlalchemy_url(url),
+            execution_options={RELAYED: relayed},
             pool_size=size,
             max_overflow=overflow,
             pool_timeout=self._settings.pool_timeout_seconds,

@@ -19,9 +19,9 @@ from tenantry.events._envelope import (
     version_of,
 )
 from tenantry.events._offsets import Fenced
-from tenantry.events._outbox import LANES, OutboxEvent, append_outbox, append_outbox_many, lane_of
+from tenantry.events._outbox import LANES, NotRelayed, OutboxEvent, append_outbox, append_outbox_many, lane_of
 from tenantry.events._place_handlers import PLACE_LANES, PROVISION_TENANT, RELEASE_TENANT, place_handlers, place_lane
-from tenantry.events._relay import OutboxRelay
+from tenantry.events._relay import OutboxRelay, relay_stores
 from tenantry.events._requests import (
     LATER,
     Ack,
@@ -62,6 +62,7 @@ __all__ = [
     "Lane",
     "LaneRule",
     "Later",
+    "NotRelayed",
     "NotYet",
     "OutboxEvent",
     "OutboxRelay",
@@ -94,6 +95,7 @@ __all__ = [
     "place_handlers",
     "place_lane",
     "put_users",
+    "relay_stores",
     "state_applied",
     "version_of",
 ]

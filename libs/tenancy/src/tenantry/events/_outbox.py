@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry import current_request_id, current_traceparent, uuid7
+from tenantry.database import RELAYED
 from tenantry.events._envelope import encode_data
 
 # Hash lanes of a service's outbox. Fixed: a row's lane is written with it, and its order holds only inside its lane.
@@ -48,6 +49,13 @@ _INSERT_MANY: Final = text(
 )
 
 
+class NotRelayed(RuntimeError):
+    """Nobody publishes what is written to this database: it is a single tenant's own.
+
+    Append in a session of the service's own database (`Databases.system_session`), or have a job do it.
+    """
+
+
 class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One of many events of a transaction; the fields are the parameters of `append_outbox`."""
 
@@ -81,8 +89,9 @@ async def append_outbox(
     `topic` is given without prefix. `version` must rise per (topic, key) in commit order, which the caller gets by
     bumping it under the row's lock. `data` None writes a tombstone. `headers` become further CloudEvents attributes,
     beside `correlationid` and `traceparent` of the request that this is part of.
-    Raises `ValueError` for a payload of more than `MAX_PAYLOAD_BYTES`.
+    Raises `ValueError` for a payload of more than `MAX_PAYLOAD_BYTES`, `NotRelayed` in a tenant's own database.
     """
+    await _check_relayed(session)
     event_id = uuid7()
     payload = _payload(type, key, data)
     await session.execute(
@@ -107,6 +116,7 @@ async def append_outbox_many(session: AsyncSession | AsyncConnection, events: Se
     """Adds many events as `append_outbox` adds one, by a single statement however many they are."""
     if not events:
         return
+    await _check_relayed(session)
     lanes = [lane_of(event.key) for event in events]
     await session.execute(
         _INSERT_MANY,
@@ -123,6 +133,12 @@ async def append_outbox_many(session: AsyncSession | AsyncConnection, events: Se
             "headers": _headers_of(events),
         },
     )
+
+
+async def _check_relayed(session: AsyncSession | AsyncConnection) -> None:
+    connection = session if isinstance(session, AsyncConnection) else await session.connection()
+    if not connection.engine.get_execution_options().get(RELAYED, True):
+        raise NotRelayed("a tenant's own database has no relay: append to the outbox in a session of the service's own")
 
 
 def _headers_of(events: Sequence[OutboxEvent]) -> list[str]:

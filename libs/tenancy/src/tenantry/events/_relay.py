@@ -24,7 +24,9 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tenantry import StartupRefused
 from tenantry._backoff import Backoff
+from tenantry.database import Databases
 from tenantry.events._envelope import Event, encode
 from tenantry.events._outbox import CHANNEL, LANES
 from tenantry.events._settings import KafkaSettings
@@ -62,10 +64,20 @@ class OutboxRelay:
     """Publishes the outbox rows of one service until cancelled; any number of processes may run one."""
 
     def __init__(
-        self, service: str, system_engine: AsyncEngine, kafka: KafkaSettings, lanes: int | Iterable[int] = LANES
+        self,
+        service: str,
+        system_engine: AsyncEngine,
+        kafka: KafkaSettings,
+        lanes: int | Iterable[int] = LANES,
+        *,
+        store: str | None = None,
     ) -> None:
-        """`lanes`: which of the service's lanes to contend for, a count or their numbers; by default all."""
+        """`lanes`: which of the service's lanes to contend for, a count or their numbers; by default all.
+
+        `store` names the store of `system_engine` where it is not the service's own: its lanes are others.
+        """
         self._service = service
+        self._place = "" if store is None else f"{store}-"
         self._engine = system_engine
         self._kafka = kafka
         self._lanes = list(range(lanes) if isinstance(lanes, int) else lanes)
@@ -129,10 +141,10 @@ class OutboxRelay:
                         # A pooled connection would carry the session lock on to its next user.
                         await connection.invalidate()
             except (ProducerFenced, InvalidProducerEpoch):
-                log.warning("outbox_lane_fenced", service=self._service, lane=lane)
+                log.warning("outbox_lane_fenced", service=self._service, lane=f"{self._place}{lane}")
             except Exception as error:  # noqa: BLE001 - a lane is retried for ever; the log says why it stands
                 level = log.warning if is_away(error) else log.exception
-                level("outbox_lane_failed", service=self._service, lane=lane, error=repr(error))
+                level("outbox_lane_failed", service=self._service, lane=f"{self._place}{lane}", error=repr(error))
             await backoff.wait()
 
     async def _acquire(self, connection: AsyncConnection, lane: int) -> None:
@@ -143,15 +155,15 @@ class OutboxRelay:
     async def _hold(self, connection: AsyncConnection, lane: int, backoff: Backoff) -> None:
         producer = AIOKafkaProducer(
             **self._kafka.client_options(),
-            transactional_id=f"{self._kafka.topic_prefix}{self._service}-outbox-{lane}",
-            client_id=f"{self._service}-outbox-{lane}",
+            transactional_id=f"{self._kafka.topic_prefix}{self._service}-outbox-{self._place}{lane}",
+            client_id=f"{self._service}-outbox-{self._place}{lane}",
         )
-        held = HELD.labels(self._service, str(lane))
+        held = HELD.labels(self._service, f"{self._place}{lane}")
         try:
             # Fences every earlier holder, so it comes before the first row is read.
             await producer.start()
             held.set(1)
-            log.info("outbox_lane_held", service=self._service, lane=lane)
+            log.info("outbox_lane_held", service=self._service, lane=f"{self._place}{lane}")
             while True:
                 self._wakes[lane].clear()
                 while await self._publish(connection, producer, lane) == _BATCH:
@@ -164,7 +176,7 @@ class OutboxRelay:
 
     async def _publish(self, connection: AsyncConnection, producer: AIOKafkaProducer, lane: int) -> int:
         rows = (await connection.execute(_READ, {"lane": lane, "batch": _BATCH})).all()
-        OLDEST.labels(self._service, str(lane)).set(max((row.age for row in rows), default=0.0))
+        OLDEST.labels(self._service, f"{self._place}{lane}").set(max((row.age for row in rows), default=0.0))
         if not rows:
             return 0
         await self._send(producer, rows)
@@ -200,3 +212,20 @@ class OutboxRelay:
             version=row.version,
             headers=headers,
         )
+
+
+async def relay_stores(service: str, databases: Databases, kafka: KafkaSettings) -> None:
+    """Publishes the outbox of the service's own database and of each of its other stores, until cancelled.
+
+    Raises `StartupRefused` where the process lacks the system role in one of them: what is written there would lie for
+    ever, and nobody would know.
+    """
+    if unseen := databases.unseen_stores:
+        raise StartupRefused(
+            f"{service.upper()}_STORES has no system_database_url of {', '.join(unseen)}: "
+            "the events of tenants there would not be published"
+        )
+    async with asyncio.TaskGroup() as tasks:
+        for store in databases.stores:
+            engine = databases.system if store is None else databases.system_of(store)
+            tasks.create_task(OutboxRelay(service, engine, kafka, store=store).run())
