@@ -32,6 +32,8 @@ from tenantry.offboarding._worker import RETRY_AFTER
 
 CLOCK = SystemClock()
 TABLES = set(CATALOGUE.tenant_tables)
+BESIDE = {"idempotency_key", "procrastinate_jobs"}
+"""With rows of tenants, and in the schemas of the service."""
 
 
 @pytest.fixture(params=list(Isolation), ids=str)
@@ -111,19 +113,25 @@ def erased(result):
     return [table for table in result["tables"] if table["retention"] == "erase"]
 
 
-async def plant_key(world, tenant):
+async def plant_beside(world, tenant):
+    """A kept answer and a queued job."""
     async with world.database.connect() as connection:
         await connection.execute(
             "INSERT INTO system.idempotency_key (tenant_id, credential, route, key, body_hash) "
             "VALUES ($1, 'c', 'r', 'k', '\\x00') ON CONFLICT DO NOTHING",
             tenant.id,
         )
+        await connection.execute(
+            "INSERT INTO jobs.procrastinate_jobs (queue_name, task_name, args) "
+            "VALUES ('tenants', 'write_export', jsonb_build_object('tenant_id', $1::text))",
+            str(tenant.id),
+        )
 
 
 async def test_t17_nothing_is_left_and_nobody_else_is_touched(world):
     before = await world.fingerprint(world.b)
-    await plant_key(world, world.a)
-    assert {table.rpartition(".")[2] for table in await rows_left(world, world.a)} == TABLES | {"idempotency_key"}
+    await plant_beside(world, world.a)
+    assert {table.rpartition(".")[2] for table in await rows_left(world, world.a)} == TABLES | BESIDE
 
     async with service(world) as app:
         wanted = request_of(world.a)
@@ -140,7 +148,7 @@ async def test_t17_nothing_is_left_and_nobody_else_is_touched(world):
     assert result == again
     assert result["catalogue_digest"] == catalogue_digest(CATALOGUE)
     counted = {each["table"].rpartition(".")[2]: each for each in erased(result) if each["rows_before"]}
-    assert set(counted) == TABLES | {"idempotency_key"}
+    assert set(counted) == TABLES | BESIDE
     assert {each["rows_after"] for each in erased(result)} == {0}
     assert counted["file_chunk"]["rows_before"] == 4
     # What says that it was done stays, and the certificate says so.
@@ -199,7 +207,7 @@ async def test_t17_rows_that_come_in_while_it_runs_go_too(world):
                     "JOIN system.offboarding_task ON id = task_id WHERE tenant_id = $1 HAVING count(*) > 0",
                     world.a.id,
                 )
-        await plant_key(world, world.a)
+        await plant_beside(world, world.a)
         await until_done(app.worker)
 
     assert await rows_left(world, world.a) == {}
@@ -332,7 +340,7 @@ async def test_t17_a_promise_that_cannot_be_kept_is_found_before_a_row_is_gone(s
 
 
 async def test_an_export_holds_every_row_and_says_so(world, tmp_path):
-    await plant_key(world, world.a)
+    await plant_beside(world, world.a)
     async with service(world, store=LocalStore(tmp_path)) as app:
         key = uuid7()
         await app.handlers[EXPORT](request_of(world.a, EXPORT, key))
@@ -352,7 +360,8 @@ async def test_an_export_holds_every_row_and_says_so(world, tmp_path):
         assert len(lines) == table["rows"]
         assert {line["tenant_id"] for line in lines} == {str(world.a.id)}
         found[name] = lines
-    assert set(found) == TABLES  # and no idempotency key, which is the service's own
+    # No idempotency key, which is the service's own, and no copy of what is exported anyway.
+    assert set(found) == TABLES - {"export_chunk"} | {"procrastinate_jobs"}
     assert world.canary(world.a) in found["document"][0]["title"]
     assert bytes.fromhex(found["file_chunk"][0]["data"][2:]).decode() == world.canary(world.a)
     everything = b"".join(gzip.decompress(path.read_bytes()) for path in tmp_path.rglob("*.gz"))

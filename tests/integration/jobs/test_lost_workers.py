@@ -16,8 +16,8 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 import msgspec
-sys.path += [sys.argv[1], sys.argv[2]]
-from conftest import QUICK
+sys.path.append(sys.argv[1])
+from jobs_product import QUICK
 from local_state import GivenState
 from tenantry import Tenancy, TenancySettings, Tenant
 from tenantry.database import Databases, DatabaseSettings
@@ -31,9 +31,9 @@ async def write_once(job: Job) -> None:
     await asyncio.Event().wait()
 
 async def main():
-    tenant = msgspec.json.decode(sys.argv[3], type=Tenant)
+    tenant = msgspec.json.decode(sys.argv[2], type=Tenant)
     databases = Databases("notes", DatabaseSettings.from_env("notes"))
-    settings = TenancySettings(issuer="https://issuer.test", state_dir=Path(sys.argv[4]))
+    settings = TenancySettings(issuer="https://issuer.test", state_dir=Path(sys.argv[3]))
     async with Tenancy("notes", settings, source=GivenState([tenant]), databases=databases).run() as tenancy:
         await JobWorker(jobs, tenancy, QUICK).run()
 
@@ -51,13 +51,11 @@ async def test_the_job_of_a_killed_worker_is_run_by_another(notes, tenant_a, tmp
             )
 
     await notes.defer(tenant_a, write_once)
-    here = Path(__file__).parent
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         WORKER,
-        str(here),
-        str(here.parents[1] / "support"),
+        str(Path(__file__).parents[2] / "support"),
         msgspec.json.encode(tenant_a).decode(),
         str(tmp_path / "other"),
         env={"PATH": os.environ["PATH"], **notes.database.environment()},

@@ -3,13 +3,10 @@
 import json
 
 import pytest
+from jobs_product import CATALOGUE
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tenantry.database import DataCatalogue, TenantTable
-from tenantry.jobs import JOB_TABLES
-
-CATALOGUE = DataCatalogue("notes", [TenantTable("note"), *JOB_TABLES])
 PROCRASTINATE = """
     SELECT jobs.procrastinate_defer_jobs_v1(ARRAY[
         ROW('tenants', 'write_note', 0, NULL, NULL, CAST(:args AS jsonb), NULL)::jobs.procrastinate_job_to_defer_v1])

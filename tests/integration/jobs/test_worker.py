@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import structlog
+from jobs_product import MIGRATIONS
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 
@@ -28,7 +28,6 @@ from tenantry.database import Places
 from tenantry.jobs import Job, RetryStrategy
 from tenantry.testing import TenantFactory, eventually
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 CANARY = "canary-4e1d"
 
 

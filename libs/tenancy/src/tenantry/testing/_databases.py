@@ -42,7 +42,7 @@ _TRUNCATE: Final = r"""
         FOR candidate IN
             SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname <> 'alembic_version'
-               AND (n.nspname IN ('pool', 'system') OR n.nspname ~ '^t_[0-9a-f]{32}$')
+               AND (n.nspname IN ('pool', 'system', 'jobs') OR n.nspname ~ '^t_[0-9a-f]{32}$')
         LOOP
             EXECUTE format('SELECT EXISTS (SELECT FROM %s)', candidate) INTO has_rows;
             IF has_rows THEN

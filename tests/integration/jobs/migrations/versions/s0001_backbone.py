@@ -4,6 +4,7 @@ from alembic import op
 
 from tenantry.database import RoleNames, backbone_tables
 from tenantry.jobs import job_tables
+from tenantry.offboarding import offboarding_tables
 
 revision = "s0001"
 down_revision = None
@@ -11,5 +12,6 @@ branch = "system"
 
 
 def upgrade():
-    for statement in (*backbone_tables(RoleNames("notes")), *job_tables(RoleNames("notes"))):
+    roles = RoleNames("notes")
+    for statement in (*backbone_tables(roles), *offboarding_tables(roles), *job_tables(roles)):
         op.execute(statement)
