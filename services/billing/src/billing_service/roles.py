@@ -12,6 +12,7 @@ from billing_service.catalogue import CATALOGUE
 from billing_service.invoicing.cuts import UsageCuts
 from billing_service.invoicing.runner import InvoiceRunner
 from billing_service.runtime import SERVICE, Runtime
+from billing_service.subscriptions.service import withdraw_standings
 from billing_service.usage.consumers import GROUP, TOPIC, RollupConsumer
 from tenantry.cli import Role, serve_http
 from tenantry.database import Databases
@@ -81,7 +82,9 @@ async def run_worker() -> None:
         tasks.create_task(runtime.when_ready(rollups.run))
         tasks.create_task(runtime.when_ready(runner.run))
         tasks.create_task(runtime.when_ready(requests.run))
-        tasks.create_task(OffboardingWorker(tenancy.databases, CATALOGUE, tenancy.clock, store=exports).run())
+        erased = {"standing": withdraw_standings}
+        offboarding = OffboardingWorker(tenancy.databases, CATALOGUE, tenancy.clock, store=exports, erased=erased)
+        tasks.create_task(offboarding.run())
         tasks.create_task(_keep_house(tenancy.databases))
 
 

@@ -34,7 +34,7 @@ from usage_service.metering.parking import nudge_parked
 from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
 from usage_service.publishing.cuts import CutKeeper
 from usage_service.publishing.held import keep_at
-from usage_service.publishing.rollups import RollupRelay
+from usage_service.publishing.rollups import RollupRelay, queue_erased
 from usage_service.publishing.watermark import advance_watermark
 from usage_service.settings import UsageSettings
 
@@ -98,7 +98,7 @@ async def run_relay() -> None:
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
-            OffboardingWorker(databases, CATALOGUE, clock, store=exports).run(),
+            OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased={"usage_rollup": queue_erased}).run(),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("housekeeping", partial(keep_house, databases)),

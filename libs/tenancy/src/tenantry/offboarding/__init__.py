@@ -7,6 +7,7 @@ done: days later, after any number of kills, once. Export needs the extra `tenan
 from tenantry.offboarding._export import export_task_of
 from tenantry.offboarding._handlers import EXPORT, PURGE, offboarding_handlers
 from tenantry.offboarding._plan import catalogue_digest
+from tenantry.offboarding._purge import Erased
 from tenantry.offboarding._settings import ExportNotConfigured, ExportSettings
 from tenantry.offboarding._tasks import OFFBOARDING_TABLES, offboarding_tables
 from tenantry.offboarding._worker import OffboardingWorker
@@ -15,6 +16,7 @@ __all__ = [
     "EXPORT",
     "OFFBOARDING_TABLES",
     "PURGE",
+    "Erased",
     "ExportNotConfigured",
     "ExportSettings",
     "OffboardingWorker",

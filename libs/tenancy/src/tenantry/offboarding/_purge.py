@@ -4,11 +4,11 @@ Counts are of what is there, never of what was deleted: repeating a batch that h
 place that is the tenant's alone is dropped whole, unless the law keeps rows in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry._errors import Conflict
@@ -24,6 +24,10 @@ from tenantry.offboarding._tasks import TableProgress, Task
 
 _ERASED = frozenset({Retention.ERASE.value})
 
+Erased = Callable[[AsyncConnection, Sequence[Row[Any]]], Awaitable[None]]
+"""What a service does about rows that are gone, in the transaction that deletes them, such as withdrawing what it has
+published of them. It is given the rows, but for those of a schema or database that is dropped as a whole."""
+
 
 class NoProvisioner(Conflict):
     """The service was not given the URL of the role that may drop schemas and databases."""
@@ -36,12 +40,19 @@ class Purge:
     """The purge of one service. `settings` have the provisioner's URLs, for tenants with places of their own."""
 
     def __init__(
-        self, databases: Databases, catalogue: DataCatalogue, *, settings: DatabaseSettings | None, batch_rows: int
+        self,
+        databases: Databases,
+        catalogue: DataCatalogue,
+        *,
+        settings: DatabaseSettings | None,
+        batch_rows: int,
+        erased: Mapping[str, Erased],
     ) -> None:
         self._databases = databases
         self._catalogue = catalogue
         self._settings = settings
         self._batch_rows = batch_rows
+        self._erased = erased
 
     async def advance(self, session: AsyncSession, task: Task, tenant: Tenant) -> Mapping[str, Any] | None:
         """Do a batch of the task, which `session` holds; the result once nothing is left, else None.
@@ -97,13 +108,21 @@ class Purge:
     async def _delete_batch(self, connection: AsyncConnection, table: PlannedTable) -> int:
         key = ", ".join(quote(column) for column in table.primary_key)
         own = f"{quote(table.column)} = :key"
+        erased = self._erased.get(table.name)
+        returning = "" if erased is None else " RETURNING *"
         # By primary key, since ctid says nothing across partitions; the tenant's column twice, since it is what must
         # hold of every row that goes.
         statement = text(
             f"DELETE FROM {table.qualified} WHERE {own} AND ({key}) IN "  # noqa: S608 - quoted names of the catalogue
-            f"(SELECT {key} FROM {table.qualified} WHERE {own} LIMIT :rows)"
+            f"(SELECT {key} FROM {table.qualified} WHERE {own} LIMIT :rows){returning}"
         )
-        return (await connection.execute(statement, {"key": table.key, "rows": self._batch_rows})).rowcount
+        deleted = await connection.execute(statement, {"key": table.key, "rows": self._batch_rows})
+        if erased is None:
+            return deleted.rowcount
+        rows = deleted.all()
+        if rows:
+            await erased(connection, rows)
+        return len(rows)
 
     async def _drop(self, place: Place) -> None:
         urls = None if self._settings is None else self._settings.at(place.store)

@@ -1,7 +1,7 @@
 """Works off the tasks, a batch at a time, in turns between tenants; any number of replicas may run."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
@@ -19,7 +19,7 @@ from tenantry.events import Ack, ack_event, append_outbox_many
 from tenantry.events._waiting import is_away
 from tenantry.offboarding import _tasks as tasks
 from tenantry.offboarding._export import Export
-from tenantry.offboarding._purge import Purge
+from tenantry.offboarding._purge import Erased, Purge
 from tenantry.offboarding._settings import ExportNotConfigured
 from tenantry.offboarding._tasks import Task
 
@@ -45,11 +45,13 @@ class OffboardingWorker:
         store: "ObjectStore | None" = None,
         settings: DatabaseSettings | None = None,
         batch_rows: int = BATCH_ROWS,
+        erased: Mapping[str, Erased] | None = None,
     ) -> None:
+        """`erased` says for tables, by name, what is to be done about rows that a purge deletes."""
         self._databases = databases
         self._service = catalogue.service
         self._clock = clock
-        self._purge = Purge(databases, catalogue, settings=settings, batch_rows=batch_rows)
+        self._purge = Purge(databases, catalogue, settings=settings, batch_rows=batch_rows, erased=erased or {})
         self._export = None if store is None else Export(databases, catalogue, store)
 
     async def run(self) -> NoReturn:

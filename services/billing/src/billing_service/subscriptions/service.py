@@ -1,12 +1,14 @@
 """Use cases of subscriptions. Each takes the caller's transaction and does not commit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from billing_service.catalog.service import get_plan
 from billing_service.domain.errors import BillingRuleError, UnsupportedPriceError
@@ -15,9 +17,10 @@ from billing_service.domain.plans import Plan
 from billing_service.subscriptions import repository
 from billing_service.subscriptions.models import Subscription
 from tenantry import Clock, Conflict, NotFound, Tenant, uuid7
-from tenantry.events import append_outbox
+from tenantry.events import OutboxEvent, append_outbox, append_outbox_many
 
 STATE_TOPIC = "billing.state.v1"
+STATE_TYPE = "billing.state.v1"
 DEFAULT_SELLER = "default"
 
 
@@ -95,13 +98,29 @@ async def cancel(session: AsyncSession, subscription_id: UUID, at: datetime) -> 
     return ended
 
 
+async def withdraw_standings(connection: AsyncConnection, standings: Sequence[Row[Any]]) -> None:
+    """Take what the topic says of tenants off it, whose standings are deleted in this transaction."""
+    events = [
+        OutboxEvent(
+            topic=STATE_TOPIC,
+            key=str(each.tenant_id),
+            type=STATE_TYPE,
+            tenant_id=each.tenant_id,
+            version=each.version + 1,
+            data=None,
+        )
+        for each in standings
+    ]
+    await append_outbox_many(connection, events)
+
+
 async def _publish_standing(session: AsyncSession, subscription: Subscription, plan: Plan) -> None:
     version = await repository.bump_standing(session, subscription.tenant_id)
     await append_outbox(
         session,
         topic=STATE_TOPIC,
         key=str(subscription.tenant_id),
-        type="billing.state.v1",
+        type=STATE_TYPE,
         tenant_id=subscription.tenant_id,
         version=version,
         data={

@@ -18,6 +18,7 @@ AGEING_TOPICS: Mapping[str, int] = {
     "tenant.requests.v1": 30,
     "tenant.acks.v1": 30,
     "usage.events.v1": 7,
+    # Tombstones withdraw them; this is the latest that compaction can take.
     "usage.rollups.v1": 40,
     "usage.alerts.v1": 30,
     "billing.events.v1": 30,

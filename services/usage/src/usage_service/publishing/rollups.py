@@ -4,6 +4,7 @@ A batch of the meter worker queues the keys of the rollups it changed, in its ow
 queued keys and what their rollups hold *now*, publishes that in one Kafka transaction and then deletes what it read
 from the queue. A change that is committed in between has queued its keys again. Killed at any point, the next holder
 publishes the same or newer values with the same or greater versions; nothing is lost and nothing goes backwards.
+A queued key whose rollup is gone was purged with its tenant: a tombstone withdraws what was published of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from prometheus_client import Counter
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tenantry import uuid7
 from tenantry.events import KafkaSettings
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.quantities import number_text
@@ -50,16 +52,26 @@ _CHANGED = text(
          CROSS JOIN LATERAL unnest(change.tenant_ids, change.meter_ids, change.window_starts, change.group_hashes)
                AS key (tenant_id, meter_id, window_start, group_hash)
          WHERE change.lane = :lane AND change.id = ANY(:ids))
-    SELECT rollup.tenant_id, meter.slug, meter.version AS meter_version, meter.aggregation, rollup.window_start,
-           rollup.group_hash, rollup.groups, rollup.version, rollup.count AS counted, rollup.sum, rollup.minimum,
-           rollup.maximum, rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset,
-           rollup.integral
+    SELECT tenant_id, meter.slug, meter.version AS meter_version, meter.aggregation, window_start, group_hash,
+           rollup.groups, rollup.version, rollup.count AS counted, rollup.sum, rollup.minimum, rollup.maximum,
+           rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset, rollup.integral
       FROM changed
-      JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
-      JOIN system.meter AS meter ON meter.id = rollup.meter_id
+      JOIN system.meter AS meter ON meter.id = changed.meter_id
+      LEFT JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
     """
 )
 _CLEAR = text("DELETE FROM system.rollup_change WHERE lane = :lane AND id = ANY(:ids)")
+# A tenant's rollups are in one lane, as `metering.rollups` queues them.
+_QUEUE_ERASED = text(
+    """
+    INSERT INTO system.rollup_change (lane, id, tenant_ids, meter_ids, window_starts, group_hashes)
+    SELECT get_byte(uuid_send(tenant_id), 15) % :lanes, :id,
+           array_agg(tenant_id), array_agg(meter_id), array_agg(window_start), array_agg(group_hash)
+      FROM unnest(CAST(:tenant_ids AS uuid[]), CAST(:meter_ids AS uuid[]), CAST(:window_starts AS timestamptz[]),
+                  CAST(:group_hashes AS uuid[])) AS erased (tenant_id, meter_id, window_start, group_hash)
+     GROUP BY 1
+    """
+)
 _PASS = text(
     """
     INSERT INTO system.cut_lane (cut_id, lane)
@@ -97,16 +109,24 @@ class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
     integral: str | None
     version: int
 
-    @property
-    def key(self) -> bytes:
-        return (
-            f"{self.tenant_id}|{self.meter}@{self.meter_version}|{self.granularity}|{self.window_start}|"
-            f"{self.group_hash}"
-        ).encode()
-
 
 _encode = msgspec.json.Encoder().encode
 _decode_group = msgspec.json.Decoder(dict[str, str]).decode
+
+
+async def queue_erased(connection: AsyncConnection, rollups: Sequence[Row[Any]]) -> None:
+    """Have rollups that are deleted in this transaction withdrawn from the topic."""
+    await connection.execute(
+        _QUEUE_ERASED,
+        {
+            "lanes": LANES,
+            "id": uuid7(),
+            "tenant_ids": [each.tenant_id for each in rollups],
+            "meter_ids": [each.meter_id for each in rollups],
+            "window_starts": [each.window_start for each in rollups],
+            "group_hashes": [each.group_hash for each in rollups],
+        },
+    )
 
 
 class RollupRelay:
@@ -146,13 +166,18 @@ class RollupRelay:
         async with producer.transaction():
             acknowledgements = []
             for row in rows:
-                record = _record(row)
-                acknowledgements.append(await producer.send(self._topic, key=record.key, value=_encode(record)))
+                value = None if row.version is None else _encode(_record(row))
+                acknowledgements.append(await producer.send(self._topic, key=_key(row), value=value))
             # The commit does not ask whether the records arrived, so it must wait for them.
             await asyncio.gather(*acknowledgements)
         await connection.execute(_CLEAR, {"lane": lane, "ids": list(ids)})
         PUBLISHED.inc(len(rows))
         return len(ids)
+
+
+def _key(row: Row[Any]) -> bytes:
+    meter = f"{row.slug}@{row.meter_version}"
+    return f"{row.tenant_id}|{meter}|{GRANULARITY}|{_hour(row.window_start)}|{row.group_hash.hex}".encode()
 
 
 def _record(row: Row[Any]) -> RollupRecord:
