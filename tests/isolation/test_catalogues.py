@@ -44,26 +44,28 @@ async def test_the_places_of_tenants_are_too(world):
         assert await audit(APP, administrator(world.database, name)) == []
 
 
+# What is done, and what is said of it.
 FAULTS = {
-    "a table that nobody declared": ["CREATE TABLE {s}.forgotten (tenant_id uuid)"],
-    "not forced": ["ALTER TABLE {s}.document NO FORCE ROW LEVEL SECURITY"],
-    "not enabled": ["ALTER TABLE {s}.document DISABLE ROW LEVEL SECURITY"],
-    "a policy more": ["CREATE POLICY more ON {s}.document USING (true)"],
-    "a policy less": ["DROP POLICY tenant_isolation ON {s}.document"],
-    "a wider policy": ["ALTER POLICY tenant_isolation ON {s}.document USING (true)"],
-    "TRUNCATE": ["GRANT TRUNCATE ON {s}.document TO app_service"],
-    "a grant to everybody": ["GRANT SELECT ON {s}.document TO PUBLIC"],
-    "a key without the tenant": ["ALTER TABLE {s}.document ADD CONSTRAINT one UNIQUE (id)"],
-    "a view with its owner's rights": ["CREATE VIEW {s}.all_documents AS SELECT * FROM {s}.document"],
-    "a foreign key without the tenant": [
+    "is not in the data catalogue": ["CREATE TABLE {s}.forgotten (tenant_id uuid)"],
+    "does not FORCE row level security": ["ALTER TABLE {s}.document NO FORCE ROW LEVEL SECURITY"],
+    "does not ENABLE row level security": ["ALTER TABLE {s}.document DISABLE ROW LEVEL SECURITY"],
+    "has another policy, more": ["CREATE POLICY more ON {s}.document USING (true)"],
+    "has no policy tenant_isolation": ["DROP POLICY tenant_isolation ON {s}.document"],
+    "policy tenant_isolation is not as generated": ["ALTER POLICY tenant_isolation ON {s}.document USING (true)"],
+    "is granted to app_service: TRUNCATE": ["GRANT TRUNCATE ON {s}.document TO app_service"],
+    "is granted to PUBLIC: SELECT": ["GRANT SELECT ON {s}.document TO PUBLIC"],
+    "leaves out tenant_id": ["ALTER TABLE {s}.document ADD CONSTRAINT one UNIQUE (id)"],
+    "is a view without security_invoker": ["CREATE VIEW {s}.all_documents AS SELECT * FROM {s}.document"],
+    "does not pair the tenant columns": [
         "ALTER TABLE {s}.document ADD CONSTRAINT one UNIQUE (id)",
         "ALTER TABLE {s}.document_file ADD FOREIGN KEY (document_id) REFERENCES {s}.document (id)",
     ],
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_the_audit_sees(world, fault):
+@pytest.mark.parametrize("said", FAULTS)
+async def test_the_audit_sees(world, said):
     name = tenant_database("app", world.b.id) if world.isolation is Isolation.DATABASE else None
-    statements = [statement.format(s=world.schema(world.b)) for statement in FAULTS[fault]]
-    assert await audit(APP, administrator(world.database, name), *statements) != []
+    statements = [statement.format(s=world.schema(world.b)) for statement in FAULTS[said]]
+    findings = await audit(APP, administrator(world.database, name), *statements)
+    assert any(said in finding for finding in findings), findings

@@ -1,4 +1,7 @@
-"""T10: what tenants have written, and what opens doors, is in no log line, metric, dead letter or other's answer."""
+"""T10: what tenants have written, and what opens doors, is in no log, trace, metric, dead letter or other's answer.
+
+Over all other tests tests/support/secret_watch.py looks for the same in what is logged.
+"""
 
 import logging
 from contextlib import contextmanager
@@ -9,10 +12,12 @@ import structlog
 from aiokafka import ConsumerRecord
 from app_product import run_product
 from app_world import built_world
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 
 from app_service.models import Document
-from tenantry import Isolation, TenantSession, configure_logging, uuid7
+from tenantry import Isolation, TenantSession, configure_logging, configure_tracing, uuid7
+from tenantry._tracing import stop_tracing
 from tenantry.events import KafkaSettings
 from tenantry.events._batches import salvage
 from tenantry.events._dead_letters import append_dead_letter
@@ -43,6 +48,15 @@ def logged(capfd):
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in {"alembic", "httpx", "httpcore", "aiokafka", "sqlalchemy"}:
             logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def traced():
+    """Everything that is in the spans of this process, as text."""
+    exporter = InMemorySpanExporter()
+    configure_tracing("app", exporter=exporter)
+    yield lambda: "\n".join(span.to_json(indent=None) for span in exporter.get_finished_spans())
+    stop_tracing()
 
 
 @pytest.fixture(scope="module", params=list(Isolation), ids=str)
@@ -98,7 +112,7 @@ FAILURES = ("again", "null", "unique", "cast", "argument", "local")
 
 
 @pytest.mark.parametrize("json", [True, False], ids=["json", "console"])
-async def test_no_row_and_no_secret_of_the_app_comes_out(product, world, logged, json):
+async def test_no_row_and_no_secret_of_the_app_comes_out(traced, product, world, logged, json):
     add_failing_routes(product.app)
     canary, client, headers = world.canary(world.a), product.client, product.headers(world.a)
     ids = world.ids(world.a)
@@ -133,16 +147,18 @@ async def test_no_row_and_no_secret_of_the_app_comes_out(product, world, logged,
             assert canary not in answer.text, failure
             assert "Key (" not in answer.text
         metrics = (await client.get("/metrics")).text
-    said = logged.read()
+    said, traces = logged.read(), traced()
     assert said.count("Traceback") >= len(FAILURES) - 2, "the failures are logged, or nothing is tested"
+    assert traces.count("tenant session") > len(FAILURES), "the sessions are traced, or nothing is tested"
     for word in (canary, CANARY, headers["Authorization"].removeprefix("Bearer ")):
         assert not [line for line in said.splitlines() if word in line]
         assert word not in metrics
+        assert word not in traces
     for answer in others:
         assert not world.leaks(answer, of=world.a, asked=answer.request)
 
 
-async def test_nothing_that_people_give_the_tenant_service_comes_out(people, logged):
+async def test_nothing_that_people_give_the_tenant_service_comes_out(traced, people, logged):
     email = f"{CANARY}@example.org"
     with logged(json=True):
         tenant = await people.tenant(name=f"Name {CANARY}", admin_email=email, metadata={"note": CANARY})
@@ -174,6 +190,7 @@ async def test_nothing_that_people_give_the_tenant_service_comes_out(people, log
     for secret in (CANARY, person.secret, token, key.json()["key"], invitation["code"], client_token):
         assert not [line for line in said.splitlines() if secret in line]
         assert secret not in metrics
+        assert secret not in traced()
     assert CANARY not in refused.text
 
 
