@@ -10,7 +10,8 @@ from typing import Any
 from tenacity.wait import wait_fixed
 
 from tenant_service.domain.saga import RetryPolicy, RunKind, StepName
-from tenant_service.runs.steps import STEPS, SagaSettings
+from tenant_service.runs.steps import SagaSettings
+from tenant_service.runs.work import WORK
 from tenant_service.runs.worker import SagaWorker
 from tenant_service.transactions import Transactions
 from tenantry import SystemClock
@@ -23,7 +24,7 @@ SETTINGS = SagaSettings(
 
 
 async def main(name: str, moment: str) -> None:
-    work = STEPS[StepName(name)]
+    work = WORK[StepName(name)]
 
     async def deadly(*arguments: Any) -> Any:
         if moment == "after":
@@ -40,7 +41,7 @@ async def main(name: str, moment: str) -> None:
         SETTINGS,
         SystemClock(),
         concurrency=1,
-        work={**STEPS, StepName(name): deadly},
+        work={**WORK, StepName(name): deadly},
     )
     await worker.run()
 

@@ -1,7 +1,14 @@
 """What is broken by hand is found, repaired where that is safe, and raised where it is not."""
 
+import asyncio
+import itertools
+import os
+import signal
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -16,6 +23,8 @@ from tenantry import Isolation, Placement, uuid7
 from tenantry.database import tenant_schema
 from tenantry.events import KafkaSettings, create_topics
 from tenantry.testing import eventually
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -344,3 +353,160 @@ async def finish_without(fleet, reconciliation_id):
             "UPDATE system.reconciliation SET state = 'ended', ended_at = now() WHERE id = $1", reconciliation_id
         )
         await connection.execute("UPDATE system.finding SET closed_at = now() WHERE service = 'ghost'")
+
+
+def environment(fleet):
+    return {
+        **os.environ,
+        **fleet.tenant_database.environment(),
+        "TENANTRY_KAFKA_BOOTSTRAP": fleet.kafka.kafka_bootstrap,
+        "TENANTRY_TOPIC_PREFIX": fleet.kafka.topic_prefix,
+    }
+
+
+async def repairs(fleet, tenant):
+    return await fleet.runs(tenant.id, RunKind.REPAIR)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_worker_killed_in_a_repair_does_it_once(fleet, moment):
+    tenant = await fleet.tenant(Isolation.SCHEMA)
+    async with fleet.app_database.connect() as connection:
+        await connection.execute(f'DROP SCHEMA "{tenant_schema(tenant.id)}" CASCADE')
+    reconciliation_id = await fleet.ask(tenant.id)
+    reconciler = fleet.reconciler()
+
+    async def is_repairing():
+        await reconciler.turn()
+        return await repairs(fleet, tenant)
+
+    (run,) = await eventually(is_repairing, 30)
+    killed = await anyio.run_process(
+        [sys.executable, str(HERE / "dying_worker.py"), "provision_again", moment],
+        env=environment(fleet),
+        check=False,
+        stdout=None,
+        stderr=None,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not await has_schema(fleet, tenant.id)
+
+    await fleet.finish(reconciliation_id)
+
+    (done,) = await repairs(fleet, tenant)
+    assert (done.row.id, done.row.state) == (run.row.id, RunState.SUCCEEDED)
+    assert len(done.answers[0]) == 1
+    assert await has_schema(fleet, tenant.id)
+    assert await fleet.findings(tenant.id) == []
+    assert (await fleet.audit(tenant.id)).count("reconcile.provision") == 1
+
+
+@pytest.mark.parametrize("state", ["comparing", "looking", "repaired"])
+async def test_a_reconciler_killed_anywhere_is_carried_on(fleet, state):
+    tenant = await fleet.tenant(Isolation.SCHEMA)
+    async with fleet.app_database.connect() as connection:
+        await connection.execute(f'DROP SCHEMA "{tenant_schema(tenant.id)}" CASCADE')
+    reconciliation_id = await fleet.ask(tenant.id)
+
+    async def is_there():
+        row = await fleet.reconciliation(reconciliation_id)
+        return row.repaired > 0 if state == "repaired" else row.state == state
+
+    command = [sys.executable, str(HERE / "reconciler_process.py")]
+    async with await anyio.open_process(command, env=environment(fleet), stdout=None, stderr=None) as process:
+        await eventually(is_there, 30, interval=0.01)
+        process.kill()
+
+    await fleet.finish(reconciliation_id)
+
+    assert await fleet.findings(tenant.id) == []
+    (run,) = await repairs(fleet, tenant)
+    assert run.row.state is RunState.SUCCEEDED
+    assert await has_schema(fleet, tenant.id)
+    assert (await fleet.audit(tenant.id)).count("reconcile.provision") == 1
+
+
+async def test_rounds_begin_by_themselves_and_one_at_a_time(fleet):
+    every = timedelta(seconds=1)
+    first, second = fleet.reconciler(every=every), fleet.reconciler(every=every)
+    for _ in range(5):
+        await asyncio.gather(first.turn(), second.turn())
+        async with fleet.tenant_database.connect() as connection:
+            assert await connection.fetchval(ROUNDS + " AND state <> 'ended'") <= 1
+
+    async def is_over():
+        await asyncio.gather(first.turn(), second.turn())
+        async with fleet.tenant_database.connect() as connection:
+            return await connection.fetchval(ROUNDS + " AND state = 'ended'") >= 2
+
+    await eventually(is_over, 60)
+    async with fleet.tenant_database.connect() as connection:
+        begun = await connection.fetch(
+            "SELECT created_at FROM system.reconciliation WHERE requested_by = 'tenant-worker' ORDER BY id"
+        )
+    assert all(later[0] - earlier[0] >= every for earlier, later in itertools.pairwise(begun))
+    last = fleet.reconciler()
+
+    async def nothing_is_under_way():
+        return await last.turn() == 0
+
+    await eventually(nothing_is_under_way, 60)
+
+
+ROUNDS = "SELECT count(*) FROM system.reconciliation WHERE requested_by = 'tenant-worker'"
+
+
+async def test_two_reconciliations_that_find_the_same_repair_it_once(fleet):
+    tenant = await fleet.tenant(Isolation.SCHEMA)
+    async with fleet.app_database.connect() as connection:
+        await connection.execute(f'DROP SCHEMA "{tenant_schema(tenant.id)}" CASCADE')
+    one, all_of_them = await fleet.ask(tenant.id), await fleet.ask()
+    assert await fleet.ask(tenant.id) == one
+    reconciler = fleet.reconciler()
+
+    async def both_have_found_it():
+        await reconciler.turn()
+        rows = [await fleet.reconciliation(each) for each in (one, all_of_them)]
+        return all(row.ended_at is not None for row in rows)
+
+    # No worker carries the run on meanwhile: both see what is missing, time and again.
+    await eventually(both_have_found_it, 90)
+    (run,) = await repairs(fleet, tenant)
+    assert run.row.state is RunState.RUNNING
+    assert codes(await fleet.reconcile(tenant.id)) == []
+    assert len(await repairs(fleet, tenant)) == 1
+
+
+async def test_a_run_that_waits_for_an_operator_is_raised(fleet):
+    tenant = await fleet.tenant()
+    async with fleet.tenant_database.connect() as connection:
+        run_id = await connection.fetchval("SELECT id FROM system.saga_run WHERE tenant_id = $1", tenant.id)
+        await connection.execute("UPDATE system.saga_run SET state = 'needs_operator' WHERE id = $1", run_id)
+        await connection.execute(
+            "UPDATE system.saga_step SET state = 'failed', error_code = 'no-answer' WHERE run_id = $1 AND position = 1",
+            run_id,
+        )
+    (finding,) = await fleet.reconcile(tenant.id)
+    assert (finding.code, finding.subject) == (FindingCode.RUN_STUCK, str(run_id))
+    assert "no-answer" in finding.detail
+    async with fleet.tenant_database.connect() as connection:
+        await connection.execute("UPDATE system.saga_run SET state = 'running' WHERE id = $1", run_id)
+        await connection.execute(
+            "UPDATE system.saga_step SET state = 'waiting', next_retry_at = now() - interval '1 h' "
+            "WHERE run_id = $1 AND position = 1",
+            run_id,
+        )
+    row = await fleet.reconciliation(await fleet.ask(tenant.id, repair=False))
+    reconciler = fleet.reconciler()
+
+    async def is_over():
+        await reconciler.turn()
+        return (await fleet.reconciliation(row.id)).ended_at is not None
+
+    # Nobody carries it on: no worker runs.
+    await eventually(is_over, 30)
+    (finding,) = await fleet.findings(tenant.id)
+    assert "nobody carries it on" in finding.detail or "no-answer" in finding.detail
+    async with fleet.tenant_database.connect() as connection:
+        await connection.execute("UPDATE system.saga_run SET state = 'succeeded' WHERE id = $1", run_id)
+    assert codes(await fleet.reconcile(tenant.id)) == []

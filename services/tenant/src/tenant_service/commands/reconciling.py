@@ -46,7 +46,7 @@ def reconcile(
         body = {"tenant": None if tenant is None else tenant["id"], "repair": repair}
         begun = api.post("/v1/reconciliations", body, idempotency_key=new_key(None))
         ended = _follow(api, begun["id"], seconds=timeout)
-        of_tenant = {} if tenant is None else {"tenant_id": tenant["id"]}
+        of_tenant = {} if tenant is None else {"tenant": tenant["id"]}
         found = list(api.pages("/v1/findings", **of_tenant))
     if as_json:
         print_json({"reconciliation": ended, "findings": found})
@@ -79,7 +79,7 @@ def list_findings(
             "/v1/findings",
             limit=limit,
             everything=everything,
-            tenant_id=None if tenant is None else api.find_tenant(tenant)["id"],
+            tenant=None if tenant is None else api.find_tenant(tenant)["id"],
             code=code,
             service=service,
             state="closed" if closed else "open",

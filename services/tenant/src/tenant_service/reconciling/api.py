@@ -38,10 +38,13 @@ async def _filter(
     code: FindingCode | None = None,
     severity: Severity | None = None,
     service: Annotated[str | None, Query(pattern=CODE_PATTERN)] = None,
-    tenant_id: UUID | None = None,
+    # Not `tenant_id`, which would select a tenant for the request: findings are of strangers as well.
+    tenant: Annotated[
+        UUID | None, Query(description="A tenant's id, also one of which the registry knows nothing.")
+    ] = None,
     state: Annotated[Literal["open", "closed", "all"], Query()] = "open",
 ) -> FindingFilter:
-    return FindingFilter(code, severity, service, tenant_id, None if state == "all" else state == "open")
+    return FindingFilter(code, severity, service, tenant, None if state == "all" else state == "open")
 
 
 Wanted = Annotated[FindingFilter, Depends(_filter)]
