@@ -6,13 +6,12 @@ import asyncio
 import time
 from typing import Final, Literal, TypedDict
 
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from tenantry.events import KafkaSettings, create_topics, grant_rights, put_users
 from tenantry_dev.home import Secrets
 from tenantry_dev.stack import StackError
+from tenantry_dev.stack.kafka import can_log_in
 
 OPERATOR: Final = "operator"
 MECHANISM: Final = "SCRAM-SHA-512"
@@ -71,18 +70,6 @@ async def prepare_kafka(administrator: KafkaSettings, kept: Secrets, services: t
         )
         while not await can_log_in(known):
             await _pause(deadline)
-
-
-async def can_log_in(kafka: KafkaSettings, *, timeout_ms: int = 2000) -> bool:
-    """Whether the broker takes these credentials now."""
-    client = AIOKafkaClient(**kafka.client_options(), request_timeout_ms=timeout_ms)
-    try:
-        await client.bootstrap()
-        return bool(client.cluster.brokers())
-    except (KafkaError, OSError):
-        return False
-    finally:
-        await client.close()
 
 
 async def _pause(deadline: float) -> None:

@@ -110,8 +110,9 @@ class EmbeddedKafka:
 
     def is_ready(self) -> bool:
         """Whether the broker answers with itself as a live member of the cluster."""
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         with ThreadPoolExecutor(1) as aside:  # the caller may be inside an event loop
-            return aside.submit(asyncio.run, _answers(self.administrator)).result()
+            return aside.submit(asyncio.run, can_log_in(self.administrator)).result()
 
     def start(self) -> None:
         """Prepares, starts and returns when topics can be made."""
@@ -229,9 +230,9 @@ class EmbeddedKafka:
         self._pid_file.remove()
 
 
-async def _answers(kafka: KafkaSettings) -> bool:
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    client = AIOKafkaClient(**kafka.client_options(), request_timeout_ms=2000)
+async def can_log_in(kafka: KafkaSettings, *, timeout_ms: int = 2000) -> bool:
+    """Whether the broker answers these credentials with itself as a live member of the cluster."""
+    client = AIOKafkaClient(**kafka.client_options(), request_timeout_ms=timeout_ms)
     try:
         await client.bootstrap()
         return bool(client.cluster.brokers())

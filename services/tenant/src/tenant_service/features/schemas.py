@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
+from tenant_service.config.schemas import SourceOut
 from tenant_service.domain.documents import BadDocument, check_document
 from tenant_service.tiers.schemas import TierName
-from tenantry.config import Source
 from tenantry.features import OFF, ON, Evaluation, Flag, Reason
 
 FlagName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?$")]
@@ -124,16 +124,6 @@ class FlagOut(BaseModel):
             and RolloutOut(variant=rollout.variant, percentage=rollout.percentage, per_key=rollout.per_key),
             writable_by=flag.writable_by,
         )
-
-
-class SourceOut(BaseModel):
-    layer: str
-    name: str
-    version: int
-
-    @classmethod
-    def of(cls, source: Source) -> "SourceOut":
-        return cls(layer=source.layer, name=source.name, version=source.version)
 
 
 class FeatureOut(BaseModel):
