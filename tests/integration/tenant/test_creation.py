@@ -34,6 +34,45 @@ async def test_a_creation_is_five_statements(api, count_statements):
     assert repeatable.count == STATEMENTS + 2  # the key is claimed, and the answer stored
 
 
+async def test_a_batch_is_as_many_statements_as_one_tenant_and_may_be_repeated(api, count_statements):
+    taken = await api.create()
+    tenants = [
+        {"slug": slug, "name": "Many", "tier": "standard", "admin_email": "a@example.org"}
+        for slug in (f"many-{uuid7().hex[-12:]}", taken["slug"], f"many-{uuid7().hex[-12:]}")
+    ]
+    path, key = "/v1/tenants/batch", {"Idempotency-Key": uuid7().hex}
+    with count_statements() as together:
+        answer = await api.http.post(path, json={"tenants": tenants}, headers=key)
+    assert answer.status_code == 202, answer.text
+    assert together.count == STATEMENTS + 3  # the key, and which of the names is taken
+    made = answer.json()
+    assert (made["created"], made["refused"]) == (2, 1)
+    assert [item["error"] and item["error"]["type"] for item in made["items"]] == [None, "slug-taken", None]
+    assert [item["tenant"] and item["tenant"]["slug"] for item in made["items"]] == [
+        tenants[0]["slug"], None, tenants[2]["slug"],
+    ]  # fmt: skip
+    again = await api.http.post(path, json={"tenants": tenants}, headers=key)
+    assert (again.headers["idempotency-replayed"], again.json()) == ("true", made)
+    await api.activate(made["items"][0]["tenant"]["id"])
+    for item in (made["items"][0], made["items"][2]):
+        shown = (await api.http.get(f"/v1/tenants/{item['tenant']['id']}")).json()
+        assert shown["status"] == "active"
+
+
+async def test_a_batch_of_the_wrong_shape_makes_nothing(api):
+    good = {"slug": f"good-{uuid7().hex}", "name": "Good", "tier": "standard", "admin_email": "a@example.org"}
+    for tenants in ([], [good, good | {"slug": "Not A Slug"}], [good | {"config": {}}], [good] * 501):
+        answer = await api.http.post("/v1/tenants/batch", json={"tenants": tenants})
+        assert (answer.status_code, answer.json()["type"]) == (422, "invalid-request")
+    assert not (await api.http.get("/v1/tenants", params={"q": good["slug"]})).json()["items"]
+
+
+async def test_a_batch_is_for_operators(api):
+    api.http.headers["Authorization"] = f"Bearer {await api.token('app')}"
+    answer = await api.http.post("/v1/tenants/batch", json={"tenants": []})
+    assert answer.status_code == 403
+
+
 async def test_what_is_told_is_what_is_stored(platform):
     invite_for = timedelta(days=7)
     (tenant,) = await create(
@@ -117,7 +156,7 @@ async def test_a_process_does_not_read_again_what_it_has_written(start_api, monk
     await other.sign_in()
     own = [(await one.create())["id"] for _ in range(20)]
     foreign = (await other.create())["id"]
-    await eventually(lambda: f"tenant:{foreign}:1" in heard)
-    assert one.runtime.state.directory.resolve(foreign) is not None
+    await eventually(lambda: one.runtime.state.directory.resolve(foreign))
+    assert f"tenant:{foreign}:1" in heard
     # A notification may come before the answer to the commit that it is about, now and then.
     assert len([key for key in heard if key.split(":")[1] in own]) < len(own) / 2

@@ -362,3 +362,79 @@ def test_help_needs_nothing_of_the_service():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def batches(refuse: str = "") -> tuple[Answer, list[Any]]:
+    """An answer to batches, which are kept; the tenant of the slug `refuse` cannot be made."""
+    sent: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1/tenants/batch"
+        tenants = json.loads(request.content)["tenants"]
+        sent.append((request.headers["Idempotency-Key"], tenants))
+        error = {"type": "slug-taken", "title": "The slug is taken", "status": 409, "detail": "The slug is in use"}
+        items = [
+            {"tenant": None, "error": error} if each["slug"] == refuse else {"tenant": TENANT | each, "error": None}
+            for each in tenants
+        ]
+        return httpx.Response(202, json={"items": items})
+
+    return answer, sent
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slug,name,admin_email,plan,metadata.crm\na,A,a@x.example,pro,17\nb, B ,b@x.example,,\n",
+        (
+            '{"slug":"a","name":"A","admin_email":"a@x.example","plan":"pro","metadata":{"crm":"17"}}\n\n'
+            '{"slug":"b","name":"B","admin_email":"b@x.example"}\n'
+        ),
+    ],
+)
+def test_a_file_names_tenants_as_csv_or_as_json_lines(run, tmp_path, text):
+    (tmp_path / "tenants").write_text(text)
+    answer, sent = batches()
+    result = run(answer, "tenants", "import", str(tmp_path / "tenants"), "--tier", "standard")
+    assert result.exit_code == 0, result.stderr
+    ((_, tenants),) = sent
+    assert tenants == [
+        {"slug": "a", "name": "A", "tier": "standard", "admin_email": "a@x.example", "plan": "pro",
+         "metadata": {"crm": "17"}},
+        {"slug": "b", "name": "B", "tier": "standard", "admin_email": "b@x.example"},
+    ]  # fmt: skip
+
+
+def test_a_long_file_is_sent_in_parts_each_under_its_own_key_and_what_was_refused_is_listed(run, tmp_path):
+    lines = [json.dumps({"slug": f"t-{number}"}) for number in range(600)]
+    (tmp_path / "tenants").write_text("\n".join(lines))
+    answer, sent = batches(refuse="t-300")
+    result = run(answer, "tenants", "import", str(tmp_path / "tenants"), "--json", "--idempotency-key", "k")
+    assert result.exit_code == 1
+    assert "1 of 600" in result.stderr
+    assert [(key, len(tenants)) for key, tenants in sent] == [("k-0", 250), ("k-250", 250), ("k-500", 100)]
+    document = json.loads(result.stdout)
+    assert len(document["created"]) == 599
+    assert [(each["number"], each["slug"]) for each in document["refused"]] == [(301, "t-300")]
+
+
+@pytest.mark.parametrize("text", ["", "slug,name\n", "slug,name\na\n", "slug\na,b\n", '{"slug":\n', "{}\n[]\n"])
+def test_a_file_that_is_not_understood_makes_nothing(run, tmp_path, text):
+    (tmp_path / "tenants").write_text(text)
+    answer, sent = batches()
+    assert run(answer, "tenants", "import", str(tmp_path / "tenants")).exit_code == 2
+    assert not sent
+
+
+def test_an_import_that_was_cut_names_the_key_of_the_whole_file(run, tmp_path):
+    (tmp_path / "tenants").write_text("\n".join(json.dumps({"slug": f"t-{number}"}) for number in range(300)))
+    answer, _ = batches()
+
+    def cut(request: httpx.Request) -> httpx.Response:
+        if request.headers["Idempotency-Key"] == "k-250":
+            raise httpx.ReadError("cut")
+        return answer(request)
+
+    result = run(cut, "tenants", "import", str(tmp_path / "tenants"), "--idempotency-key", "k")
+    assert result.exit_code == 3
+    assert "--idempotency-key k:" in result.stderr

@@ -3,7 +3,8 @@
 from fastapi import FastAPI
 
 from tenant_service.audit.api import router as audit
-from tenant_service.branding.api import BODY_LIMITS, LOGO_PATH
+from tenant_service.branding.api import BODY_LIMITS as BRANDING_LIMITS
+from tenant_service.branding.api import LOGO_PATH
 from tenant_service.branding.api import router as branding
 from tenant_service.clocks.api import router as clocks
 from tenant_service.config.api import router as config
@@ -31,6 +32,7 @@ from tenant_service.sessions.api import router as sessions
 from tenant_service.settings import SERVICE
 from tenant_service.stores.api import router as stores
 from tenant_service.support.api import router as support
+from tenant_service.tenants.api import BODY_LIMITS as TENANTS_LIMITS
 from tenant_service.tenants.api import router as tenants
 from tenant_service.tiers.api import router as tiers
 from tenantry.http import RequestLimiting, TenancyMiddleware, service_app
@@ -53,7 +55,10 @@ ABOUT_THE_CALLER = dict.fromkeys((ME_PATH, f"{SESSIONS_PATH}/current", f"{SESSIO
 def create_app(runtime: Runtime) -> FastAPI:
     """The application on a started runtime."""
     app = service_app(
-        title="Tenantry: tenant service", service=SERVICE, max_body_bytes=256 * 1024, body_limits=BODY_LIMITS
+        title="Tenantry: tenant service",
+        service=SERVICE,
+        max_body_bytes=256 * 1024,
+        body_limits=BRANDING_LIMITS | TENANTS_LIMITS,
     )
     app.state.runtime = runtime
     app.state.readiness["state"] = lambda: runtime.state.directory.ready

@@ -9,6 +9,7 @@ from tenant_service.commands import (
     audit,
     config,
     domains,
+    imports,
     keys,
     login,
     members,
@@ -22,6 +23,7 @@ from tenant_service.commands import (
 )
 from tenant_service.republishing.command import republish
 
+tenants.app.add_typer(imports.app)
 tenants.app.add_typer(runs.app)
 tenants.app.add_typer(offboarding.app)
 tenants.app.add_typer(reconciling.app)

@@ -18,6 +18,7 @@ from tenant_service.dependencies import (
 )
 from tenant_service.runs.repository import list_troubled_runs
 from tenant_service.runs.schemas import RunOut
+from tenant_service.runtime import Runtime
 from tenant_service.tenants import creation, service
 from tenant_service.tenants.creation import NewTenant
 from tenant_service.tenants.repository import TenantFilter
@@ -25,10 +26,13 @@ from tenant_service.tenants.schemas import (
     LegalHold,
     ReadOnly,
     Suspension,
+    TenantBatch,
+    TenantBatchOut,
     TenantCreate,
     TenantDetailOut,
     TenantOut,
     TenantUpdate,
+    TenantWanted,
     Trial,
 )
 from tenantry import CurrentPrincipal, InvalidRequest, Tenant, TenantStatus
@@ -38,6 +42,8 @@ router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=Idempoten
 
 _LIST = "tenants"
 RUNS_SHOWN = 10
+# Five hundred tenants with what they may say of themselves, but not all of the fifty labels of each.
+BODY_LIMITS = {"POST /v1/tenants/batch": 2 * 1024 * 1024}
 
 
 def _shown(tenant: Tenant, response: Response) -> TenantOut:
@@ -55,10 +61,29 @@ async def create_tenant(
     now: Now,
 ) -> TenantOut:
     """Register a tenant; it is `active` when every required service has done its part."""
+    wanted = _wanted(body, runtime, ["body"])
+    tenant = await creation.create_tenant(session, wanted, actor=actor, now=now, invite_for=runtime.settings.invite_for)
+    await configure_tenant(session, tenant, body.config, Writer(actor, runtime.master_key, now))
+    response.headers["Location"] = f"/v1/tenants/{tenant.id}"
+    return _shown(tenant, response)
+
+
+@router.post("/batch", status_code=202, dependencies=[Platform, Idempotent])
+async def create_tenants(
+    body: TenantBatch, session: Transaction, runtime: CurrentRuntime, actor: CurrentActor, now: Now
+) -> TenantBatchOut:
+    """Register many tenants at once; one that cannot be made stops no other, and says why in its place."""
+    wanted = [_wanted(each, runtime, ["body", "tenants", number]) for number, each in enumerate(body.tenants)]
+    return TenantBatchOut.of(
+        await creation.create_tenants(session, wanted, actor=actor, now=now, invite_for=runtime.settings.invite_for)
+    )
+
+
+def _wanted(body: TenantWanted, runtime: Runtime, loc: list[str | int]) -> NewTenant:
     if body.test_clock is not None and not runtime.settings.test_clocks_enabled:
         detail = "test clocks are not enabled"
-        raise InvalidRequest(detail, errors=[{"loc": ["body", "test_clock"], "msg": detail}])
-    wanted = NewTenant(
+        raise InvalidRequest(detail, errors=[{"loc": [*loc, "test_clock"], "msg": detail}])
+    return NewTenant(
         slug=body.slug,
         name=body.name,
         tier=body.tier,
@@ -70,10 +95,6 @@ async def create_tenant(
         test_clock_id=body.test_clock,
         metadata=body.metadata,
     )
-    tenant = await creation.create_tenant(session, wanted, actor=actor, now=now, invite_for=runtime.settings.invite_for)
-    await configure_tenant(session, tenant, body.config, Writer(actor, runtime.master_key, now))
-    response.headers["Location"] = f"/v1/tenants/{tenant.id}"
-    return _shown(tenant, response)
 
 
 @router.get("", dependencies=[Platform])

@@ -1,5 +1,6 @@
 """What comes in over HTTP and what goes out."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from tenant_service.domain.identifiers import CODE_PATTERN, check_external_id, c
 from tenant_service.domain.suspension import REASONS_BY_HAND, SuspensionReason
 from tenant_service.instants import Instant
 from tenant_service.runs.schemas import RunOut
-from tenantry import Isolation, Tenant, TenantStatus
+from tenantry import Isolation, Tenant, TenantryError, TenantStatus
 
 Slug = Annotated[str, AfterValidator(check_slug)]
 ExternalId = Annotated[str, AfterValidator(check_external_id)]
@@ -31,6 +32,7 @@ Code = Annotated[str, StringConstraints(pattern=CODE_PATTERN)]
 Note = Annotated[Text, StringConstraints(max_length=2000)]
 
 METADATA_MAX_KEYS = 50
+BATCH_MAX_TENANTS = 500
 
 
 def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class Input(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class TenantCreate(Input):
+class TenantWanted(Input):
     slug: Slug
     name: Name
     tier: Code
@@ -70,9 +72,18 @@ class TenantCreate(Input):
     plan: Code | None = Field(None, description="Handed on to billing in `tenant.created.v1`.")
     test_clock: UUID | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class TenantCreate(TenantWanted):
     config: dict[Code, dict[str, Any]] = Field(
         default_factory=dict, max_length=50, description="What the tenant says in each namespace."
     )
+
+
+class TenantBatch(Input):
+    """Configuration is not among it: what many have in common belongs to their tier."""
+
+    tenants: list[TenantWanted] = Field(min_length=1, max_length=BATCH_MAX_TENANTS)
 
 
 class TenantUpdate(Input):
@@ -173,6 +184,45 @@ class TenantOut(BaseModel):
             activated_at=tenant.activated_at,
             metadata=tenant.metadata,
         )
+
+
+class RefusalOut(BaseModel):
+    """Why a tenant was not made, as the problem says it that would have been the answer for it alone."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+    @classmethod
+    def of(cls, error: TenantryError) -> "RefusalOut":
+        return cls(type=error.type, title=error.title, status=error.status, detail=error.detail)
+
+
+class BatchItemOut(BaseModel):
+    """One of the two."""
+
+    tenant: TenantOut | None = None
+    error: RefusalOut | None = None
+
+
+class TenantBatchOut(BaseModel):
+    """`items` are in the order of the request."""
+
+    created: int
+    refused: int
+    items: list[BatchItemOut]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Tenant | TenantryError]) -> "TenantBatchOut":
+        items = [
+            BatchItemOut(tenant=TenantOut.of(outcome))
+            if isinstance(outcome, Tenant)
+            else BatchItemOut(error=RefusalOut.of(outcome))
+            for outcome in outcomes
+        ]
+        created = sum(item.tenant is not None for item in items)
+        return cls(created=created, refused=len(items) - created, items=items)
 
 
 class TenantDetailOut(TenantOut):
