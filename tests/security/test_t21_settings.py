@@ -4,6 +4,9 @@ What is left, and documented: whoever can run arbitrary SQL can call a function 
 security stops mistakes, not an attacker who writes the statements.
 """
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +199,17 @@ async def test_a_schema_that_does_not_exist_is_no_other(database, tenant_a):
 def test_the_schema_of_a_tenant_is_made_of_its_id_alone(tenant_factory):
     tenant = tenant_factory(slug='x"; DROP SCHEMA pool', external_id="'; --")
     assert tenant_schema(tenant.id) == f"t_{tenant.id.hex}"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", ["libs/tenancy/src/tenantry/x.py", "services/app/src/app_service/x.py"])
+def test_a_statement_with_a_value_in_it_is_a_finding_of_the_linter(path):
+    pasted = (
+        'def find(name: str) -> str:\n    """A statement."""\n    return f"SELECT 1 FROM t WHERE name = \'{name}\'"\n'
+    )
+    command = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "--stdin-filename", path, "-"]
+    found = subprocess.run(command, cwd=ROOT, input=pasted, capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stderr
+    assert "S608" in found.stdout

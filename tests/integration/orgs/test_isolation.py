@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import aliased, selectinload
 
 from tenantry import NoTenant
-from tenantry.database import ForeignRow, UnusableTenantKey
+from tenantry.database import ForeignRow, StatementRefused, UnusableTenantKey
 
 TASK = cast("Table", Task.__table__)
 
@@ -91,6 +91,13 @@ async def test_rows_of_another_organisation_are_neither_changed_nor_deleted(data
         with pytest.raises(DBAPIError, match="row-level security"), databases.sync.tenant_session(org_a) as session:
             session.execute(text("UPDATE task SET org_id = 42"))
         assert await admin.fetch("SELECT t.*, xmin FROM public.task t WHERE org_id = 42") == before
+
+
+@pytest.mark.parametrize("setting", ["app.tenant_id", "app.org_id"])
+async def test_neither_the_tenants_id_nor_its_key_can_be_set(databases, org_a, setting):
+    async with databases.tenant_session(org_a) as session:
+        with pytest.raises(StatementRefused):
+            await session.execute(text(f"SELECT set_config('{setting}', '42', true)"))
 
 
 @pytest.mark.parametrize(

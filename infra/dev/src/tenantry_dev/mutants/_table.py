@@ -70,6 +70,16 @@ MUTANTS: Final = (
         Change(f"{_DATABASE}/_guard.py", "if binding is not None and context.isinsert:", "if False:"),
     ),
     _mutant(
+        "T1",
+        "billing reads with the rights of the system",
+        f"{_SECURITY}/test_t01_usage_and_billing.py",
+        Change(
+            "services/billing/src/billing_service/dependencies.py",
+            "async with tenancy.databases.tenant_session(tenant, read_only=True) as session:",
+            "async with tenancy.databases.system_session() as session:",
+        ),
+    ),
+    _mutant(
         "T2",
         "a child's key names its parent without the tenant",
         f"{_SECURITY}/test_t02_parents.py",
@@ -195,6 +205,12 @@ MUTANTS: Final = (
         Change(f"{_DATABASE}/_verify.py", "WHERE r.rolname = ANY (:forbidden) AND", "WHERE false AND"),
     ),
     _mutant(
+        "T6",
+        "a role that follows changes serves",
+        f"{_SECURITY}/test_t06_roles.py",
+        Change(f"{_DATABASE}/_verify.py", "WHERE r.rolreplication AND", "WHERE false AND"),
+    ),
+    _mutant(
         "T7",
         "policies do not hold the owner",
         f"{_SECURITY}/test_t07_objects.py",
@@ -202,6 +218,16 @@ MUTANTS: Final = (
             f"{_DATABASE}/_policies.py",
             '        f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",\n',
             "",
+        ),
+    ),
+    _mutant(
+        "T7",
+        "a view with its owner's rights is overlooked",
+        "tests/isolation/test_catalogues.py::test_the_audit_sees",
+        Change(
+            f"{_DATABASE}/_audit.py",
+            "WHERE relkind = 'v' AND NOT COALESCE(reloptions",
+            "WHERE false AND NOT COALESCE(reloptions",
         ),
     ),
     _mutant(
@@ -239,11 +265,22 @@ MUTANTS: Final = (
     _mutant(
         "T8",
         "a place for a thread is not given back",
-        "tests/integration/orgs/test_sync_routes.py",
+        f"{_UNIT}/tenantry_database/test_thread_places.py",
+        Change(
+            f"{_DATABASE}/_thread_places.py", "asyncio.Semaphore] = WeakValueDictionary()", "asyncio.Semaphore] = {}"
+        ),
         Change(
             f"{_DATABASE}/_thread_places.py",
             "await places.enter_async_context(self._pools.setdefault(name, asyncio.Semaphore(size)))",
             "await self._pools.setdefault(name, asyncio.Semaphore(size)).acquire()",
+        ),
+    ),
+    _mutant(
+        "T8",
+        "a thread is taken before there is a connection",
+        "tests/integration/database/test_sync_sessions.py",
+        Change(
+            f"{_DATABASE}/_databases.py", "await stack.enter_async_context(self._thread_places.enter(pools))", "pass"
         ),
     ),
     _mutant(
@@ -325,7 +362,23 @@ MUTANTS: Final = (
         "errors of the database show their rows",
         f"{_SECURITY}/test_t10_leaks.py",
         Change(f"{_DATABASE}/_databases.py", "hide_parameters=True,", "hide_parameters=False,"),
-        Change(f"{_LIBRARY}/_logging.py", "event[name] = redact_value(name, value)", "pass"),
+        Change(f"{_LIBRARY}/_redaction.py", r"(\[parameters: ).*", r"(never anything).*"),
+    ),
+    _mutant(
+        "T10",
+        "a row is logged where no test looks for it",
+        "tests/isolation/test_routes.py",
+        Change(
+            "services/app/src/app_service/service.py",
+            "from sqlalchemy.ext.asyncio import AsyncSession\n",
+            "import structlog\nfrom sqlalchemy.ext.asyncio import AsyncSession\n",
+        ),
+        Change(
+            "services/app/src/app_service/service.py",
+            "    document = await repository.find_document(session, tenant.id, document_id)\n",
+            "    document = await repository.find_document(session, tenant.id, document_id)\n"
+            '    structlog.get_logger().info("found", title=document and document.title)\n',
+        ),
     ),
     _mutant(
         "T10",
@@ -348,6 +401,27 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
+        "T11",
+        "a tenant that exists takes a statement more",
+        f"{_SECURITY}/test_t11_enumeration.py",
+        Change(
+            f"{_TENANT}/sessions/members.py",
+            "    tenant_id = await find_joined_tenant(session, session_id, reference)\n"
+            "    tenant, _ = await find_tenant(session, str(tenant_id))\n",
+            "    tenant, _ = await find_tenant(session, reference)\n",
+        ),
+    ),
+    _mutant(
+        "T11",
+        "a secret is compared for known clients alone",
+        f"{_SECURITY}/test_t11_enumeration.py",
+        Change(
+            f"{_TENANT}/identity/secrets.py",
+            "expected = bytes(hashlib.sha256().digest_size) if stored_sha256 is None else stored_sha256\n",
+            "if stored_sha256 is None:\n        return False\n    expected = stored_sha256\n",
+        ),
+    ),
+    _mutant(
         "T12",
         "a unit costs nothing on the server of limits",
         f"{_SECURITY}/test_t12_quota_bypass.py",
@@ -362,6 +436,18 @@ MUTANTS: Final = (
         "each process enforces the whole limit",
         f"{_SECURITY}/test_t12_quota_bypass.py",
         Change(f"{_LIBRARY}/limits/_buckets.py", "burst=max(MICRO, burst * MICRO // share)", "burst=burst * MICRO"),
+    ),
+    _mutant(
+        "T12",
+        "messages of a WebSocket cost nothing",
+        f"{_UNIT}/tenantry/test_limits.py",
+        Change(f"{_LIBRARY}/http/_limiting.py", 'if message["type"] == "websocket.receive":', "if False:"),
+    ),
+    _mutant(
+        "T12",
+        "a batch costs as much as one",
+        f"{_UNIT}/tenantry/test_limits.py",
+        Change(f"{_LIBRARY}/http/_limiting.py", "return max(1, -(-int(value) // unit))", "return 1"),
     ),
     _mutant(
         "T15",
@@ -391,6 +477,20 @@ MUTANTS: Final = (
         f"{_UNIT}/tenantry_events/test_envelope.py",
         Change(
             f"{_LIBRARY}/events/_envelope.py", "    _check_tenant(record, event)\n    return event", "    return event"
+        ),
+    ),
+    _mutant(
+        "T15",
+        "an event counts under another tenant's key",
+        "tests/integration/usage/test_worker.py::"
+        "test_t15_an_event_under_another_tenants_key_is_a_dead_letter_and_counts_for_nobody",
+        Change(
+            "services/usage/src/usage_service/metering/rows.py", "if _NUL in value or not keyed:", "if _NUL in value:"
+        ),
+        Change(
+            "services/usage/src/usage_service/metering/worker.py",
+            "if key is not None and key[:TENANT_LENGTH].lower() != event.subject.lower().encode():",
+            "if False:",
         ),
     ),
     _mutant(
@@ -493,6 +593,16 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
+        "T19",
+        "another service ignores fields, too",
+        f"{_SECURITY}/test_t19_mass_assignment.py::test_input_models_forbid_what_they_do_not_name",
+        Change(
+            "services/billing/src/billing_service/invoicing/schemas.py",
+            'model_config = ConfigDict(extra="forbid")',
+            'model_config = ConfigDict(extra="ignore")',
+        ),
+    ),
+    _mutant(
         "T20",
         "a tier's constraints are not applied",
         f"{_SECURITY}/test_t20_feature_escalation.py",
@@ -514,9 +624,15 @@ MUTANTS: Final = (
     ),
     _mutant(
         "T21",
-        "a statement may name another tenant",
-        f"{_SECURITY}/test_t21_settings.py",
+        "a statement sets the tenant's id",
+        "tests/integration/orgs/test_isolation.py::test_neither_the_tenants_id_nor_its_key_can_be_set",
         Change(f"{_DATABASE}/_guard.py", "frozenset({TENANT_SETTING, ", "frozenset({"),
+    ),
+    _mutant(
+        "T21",
+        "a statement sets the tenant's key",
+        "tests/integration/orgs/test_isolation.py::test_neither_the_tenants_id_nor_its_key_can_be_set",
+        Change(f"{_DATABASE}/_guard.py", "_PROTECTED | {binding.column.setting}", "_PROTECTED"),
     ),
     _mutant(
         "T21",
@@ -547,6 +663,12 @@ MUTANTS: Final = (
         Change(
             f"{_DATABASE}/_backbone.py", "SET LOCAL search_path = %I, pg_temp", "SET LOCAL search_path = %s, pg_temp"
         ),
+    ),
+    _mutant(
+        "T21",
+        "the linter lets values into statements",
+        f"{_SECURITY}/test_t21_settings.py",
+        Change("pyproject.toml", '    "COM812", #', '    "S608", "COM812", #'),
     ),
     _mutant(
         "T22",

@@ -9,7 +9,7 @@ import sysconfig
 import tarfile
 import venv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,15 +49,16 @@ def directory(prefix: str) -> Iterator[Path]:
 def servers() -> Iterator[Mapping[str, str]]:
     """The environment in which tests find servers that run: to start some for every mutant takes longer than the tests.
 
-    Servers that the environment names already are taken, and none are started where it says which kind to start.
+    Servers that the environment names already are taken.
     """
-    with ExitStack() as stack:
-        if "TEST_SERVICES" in os.environ or {"TENANTRY_POSTGRES_URL", "TENANTRY_KAFKA_BOOTSTRAP"} <= os.environ.keys():
-            yield {}
-            return
-        home = stack.enter_context(directory("tenantry-tests-"))
-        postgres = stack.enter_context(EmbeddedPostgres(home))
-        kafka = stack.enter_context(EmbeddedKafka(home))
+    if {"TENANTRY_POSTGRES_URL", "TENANTRY_KAFKA_BOOTSTRAP"} <= os.environ.keys():
+        yield {}
+        return
+    with (
+        directory("tenantry-tests-") as home,
+        EmbeddedPostgres(home, settings={"fsync": "off"}) as postgres,
+        EmbeddedKafka(home) as kafka,
+    ):
         yield {"TENANTRY_POSTGRES_URL": postgres.url, "TENANTRY_KAFKA_BOOTSTRAP": kafka.bootstrap}
 
 
@@ -130,10 +131,12 @@ def failing(tests: Collection[str], copy: Copy, environment: Mapping[str, str]) 
 
 def _tested(copy: Copy, tests: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Pytest's exit status and what it printed."""
+    # A kind of servers that is asked for would be started beside those that run.
+    inherited = {name: value for name, value in os.environ.items() if name != "TEST_SERVICES"}
     with subprocess.Popen(  # noqa: S603 - of the table
         [copy.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={_TEST_SECONDS}", *tests],
         cwd=copy.root,
-        env={**os.environ, **environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**inherited, **environment, "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
