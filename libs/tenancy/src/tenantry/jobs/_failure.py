@@ -14,6 +14,7 @@ from tenantry.jobs._task import DEFAULT_RETRY, Task
 WORKER_LOST: Final = "worker-lost"
 _SERVER_ERROR: Final = 500
 _FRAMES: Final = 5
+_LONGEST: Final = 500
 
 
 class Failure(NamedTuple):
@@ -35,7 +36,7 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, WorkerLost):
         return Failure(WORKER_LOST, "The worker that ran it was lost.")
     if isinstance(error, Unavailable) or (isinstance(error, TenantryError) and error.status < _SERVER_ERROR):
-        return Failure(error.type, error.detail)
+        return Failure(error.type, error.detail.replace("\0", "")[:_LONGEST])
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     places = ", ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     return Failure("internal-error", f"{type(error).__qualname__} at {places}")

@@ -101,7 +101,11 @@ _NOTE_LOST: Final = text(
     "UPDATE jobs.procrastinate_jobs SET error_type = :type, error_text = :text, failed_at = now() WHERE id = :id"
 )
 _SWEEP: Final = text(
-    "DELETE FROM jobs.procrastinate_jobs WHERE status = 'failed' AND failed_at < now() - CAST(:age AS interval)"
+    """
+    DELETE FROM jobs.procrastinate_jobs
+    WHERE status IN ('failed', 'cancelled', 'aborted')
+      AND COALESCE(failed_at, created_at) < now() - CAST(:age AS interval)
+    """
 )
 _BACKLOG: Final = text(
     """
@@ -208,7 +212,7 @@ class Queue:
             return lost
 
     async def sweep(self, age: timedelta) -> int:
-        """Deletes jobs that failed for good longer ago; how many."""
+        """Deletes jobs that failed for good, or were cancelled, longer ago; how many."""
         async with self._begin() as connection:
             return (await connection.execute(_SWEEP, {"age": age})).rowcount
 

@@ -77,7 +77,10 @@ _OWN: Final = (
     """,
     "CREATE INDEX procrastinate_jobs_later ON jobs.procrastinate_jobs (scheduled_at) WHERE status = 'todo'",
     "CREATE INDEX procrastinate_jobs_doing ON jobs.procrastinate_jobs (id) WHERE status = 'doing'",
-    "CREATE INDEX procrastinate_jobs_failed ON jobs.procrastinate_jobs (failed_at) WHERE status = 'failed'",
+    """
+    CREATE INDEX procrastinate_jobs_ended ON jobs.procrastinate_jobs (COALESCE(failed_at, created_at))
+        WHERE status IN ('failed', 'cancelled', 'aborted')
+    """,
     "CREATE INDEX procrastinate_jobs_tenant ON jobs.procrastinate_jobs (tenant_id)",
 )
 

@@ -42,8 +42,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MEASURE_SECONDS: Final = 15.0
 _SWEEP_SECONDS: Final = 3600.0
-# A tenant that the directory does not know may be one that it has not heard of yet.
-_UNKNOWN_SECONDS: Final = 300.0
 _AWAY: Final = (DBAPIError, OSError)
 
 
@@ -64,7 +62,8 @@ class JobWorker:
         self._metrics = JobMetrics(tenancy.service, tenancy.settings.metrics_top_tenants)
         self._workers: dict[Queue, int] = {}
         self._running: dict[asyncio.Task[None], tuple[Queue, Claimed]] = {}
-        self._unknown: dict[UUID, float] = {}
+        self._unknown: set[UUID] = set()
+        self._rescued: dict[Queue, float] = {}
         self._turn_due = asyncio.Event()
         self._look_due = {queue: asyncio.Event() for queue in self._queues.shared.values()}
 
@@ -107,7 +106,7 @@ class JobWorker:
                 try:
                     queue = await self._queues.own(tenant)
                     if queue is not None and _may_work(tenant, self._tenancy.settings.region):
-                        await queue.rescue(self._settings.lost_after_seconds, self._judge_lost)
+                        await self._rescue_from(queue)
                         await self._look(queue)
                 except _AWAY as error:
                     log.warning("jobs_wait", tenant_id=str(tenant.id), error=type(error).__name__)
@@ -131,15 +130,16 @@ class JobWorker:
         """Has a tenant with waiting jobs stand in line, where it may have any run now."""
         tenant = self._tenant(tenant_id)
         if tenant is not None:
-            self._unknown.pop(tenant_id, None)
+            self._unknown.discard(tenant_id)
             if _may_work(tenant, self._tenancy.settings.region):
                 self._turns.join(Turn(tenant_id, queue), self._share(tenant))
-            return
-        since = self._unknown.setdefault(tenant_id, time.monotonic())
-        if self._tenancy.directory.is_purged(tenant_id) or time.monotonic() - since > _UNKNOWN_SECONDS:
-            self._unknown.pop(tenant_id, None)
+        elif self._tenancy.directory.is_purged(tenant_id):
             discarded = await queue.discard(tenant_id)
             log.warning("jobs_discarded", tenant_id=str(tenant_id), jobs=discarded)
+        elif tenant_id not in self._unknown:
+            # The directory may not have heard of it yet, or not list it for a while; what is deleted never comes back.
+            self._unknown.add(tenant_id)
+            log.warning("jobs_of_an_unknown_tenant_wait", tenant_id=str(tenant_id))
 
     def _tenant(self, tenant_id: UUID) -> Tenant | None:
         directory = self._tenancy.directory
@@ -285,9 +285,16 @@ class JobWorker:
 
     async def _rescue(self) -> None:
         for queue in self._queues.shared.values():
-            for job in await queue.rescue(self._settings.lost_after_seconds, self._judge_lost):
-                self._metrics.lost.inc()
-                log.warning("job_rescued", job_id=job.id, task=job.task_name, tenant_id=str(job.tenant_id))
+            await self._rescue_from(queue)
+
+    async def _rescue_from(self, queue: Queue) -> None:
+        now, silent = time.monotonic(), self._settings.lost_after_seconds
+        if now - self._rescued.get(queue, -silent) < silent / 4:
+            return
+        self._rescued[queue] = now
+        for job in await queue.rescue(silent, self._judge_lost):
+            self._metrics.lost.inc()
+            log.warning("job_rescued", job_id=job.id, task=job.task_name, tenant_id=str(job.tenant_id))
 
     async def _measure(self) -> None:
         backlog = [tenant for queue in self._queues.shared.values() for tenant in await queue.backlog()]
