@@ -21,9 +21,9 @@ from tenantry.events import Acl, KafkaSettings, acls_of, grant_rights, load_prin
 from tenantry.events._access import Pattern, ResourceKind, Right
 from tenantry_dev.home import Home, Secrets
 from tenantry_dev.run.kafka import login, prepare_kafka
-from tenantry_dev.stack.kafka import can_log_in
 from tenantry_dev.run.settings import SERVICES
 from tenantry_dev.stack import EmbeddedKafka
+from tenantry_dev.stack.kafka import can_log_in
 
 TOPICS = {topic.name for topic in load_topics()}
 WRITES = {
