@@ -18,7 +18,7 @@ from tenantry_dev.home import Home, read_json
 
 from .conftest import COMMAND, START_SECONDS
 
-STOP_SECONDS = 60
+STOP_SECONDS = 120
 
 
 class Up:
@@ -54,7 +54,7 @@ def environment(home: Home) -> dict[str, str]:
 
 def command(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, *arguments], env=environment(home), capture_output=True, text=True, timeout=120, check=False
+        [COMMAND, *arguments], env=environment(home), capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -51,7 +51,7 @@ async def served(app_environment, broker, issuer, world, tmp_path):
             return await is_ready(client)
 
         try:
-            await eventually(ready, within=30)
+            await eventually(ready, within=60)
             yield client
         finally:
             process.terminate()
@@ -86,7 +86,7 @@ async def test_a_suspended_tenant_is_refused_within_a_second(served, broker, wor
     async def served_again():
         return (await served.get("/v1/documents", headers=of_a)).status_code == 200
 
-    await eventually(served_again, within=5)
+    await eventually(served_again)
 
 
 @pytest.mark.parametrize("how", ["revoked", "deleted"])
@@ -109,7 +109,7 @@ async def test_a_key_that_is_taken_back_is_refused_within_a_second(served, broke
         return await status() == 200
 
     await broker.publish("tenant.credentials.v1", key.id, key)
-    await eventually(accepted, within=5)
+    await eventually(accepted)
     revoked = msgspec.structs.replace(key, status="revoked")
     published = time.monotonic()
     await broker.publish("tenant.credentials.v1", key.id, revoked if how == "revoked" else None)

@@ -175,7 +175,7 @@ class Billing(CutSource):
     def runner(self, *, chunk: int = 500) -> InvoiceRunner:
         return InvoiceRunner(self.databases, self.directory, self, self.clock, freshen=_fresh, chunk=chunk)
 
-    async def finish_runs(self, *, chunk: int = 500, within: float = 30) -> None:
+    async def finish_runs(self, *, chunk: int = 500, within: float = 120) -> None:
         """Run a worker until no run is open."""
         working = asyncio.create_task(self.runner(chunk=chunk).run())
         try:

@@ -54,7 +54,6 @@ class Oracle:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(180)
 async def test_killed_ten_times_while_consuming_and_while_running(
     installation: Installation, billing: Billing, tenant_factory: TenantFactory, tmp_path: Path
 ) -> None:
@@ -90,7 +89,7 @@ async def test_killed_ten_times_while_consuming_and_while_running(
         replaying = asyncio.create_task(replay())
         for _ in range(KILLS // 2):
             seen = await stored_versions(billing)
-            await eventually(partial(has_moved, billing, seen), within=20)
+            await eventually(partial(has_moved, billing, seen), within=60)
             kill(worker)
             worker = installation.start_role("billing-worker", log)
         await replaying
@@ -102,7 +101,7 @@ async def test_killed_ten_times_while_consuming_and_while_running(
             kill(worker)
             worker = installation.start_role("billing-worker", log)
             before = await progress(billing)
-            await eventually(partial(differs, billing, before), within=30)
+            await eventually(partial(differs, billing, before), within=60)
         await eventually(lambda: is_done(billing), within=60)
     except BaseException:
         print(log.read_text()[-8000:])  # noqa: T201 - the worker's own words, where the test fails

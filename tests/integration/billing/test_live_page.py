@@ -50,7 +50,7 @@ async def open_console(installation: Installation, headers: dict[str, str]) -> A
     serving = asyncio.create_task(serve_http(app, host="127.0.0.1", port=port))
     stream = Stream()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        await eventually(partial(is_ready, client), within=20)
+        await eventually(partial(is_ready, client), within=60)
         await eventually(lambda: _is_signed_in(client, headers), within=20)
         reading = asyncio.create_task(stream.read(client, headers))
         try:
@@ -116,7 +116,7 @@ async def test_the_page_follows_the_stream_from_where_the_copy_stands(
         await eventually(lambda: "55.00" in stream.parts["figures"], within=20)
         assert not stream.ended
         await installation.end_session(session_id)
-        await eventually(lambda: stream.ended, within=10)
+        await eventually(lambda: stream.ended)
 
 
 async def test_final_invoices_and_new_tenants_appear(

@@ -127,7 +127,7 @@ async def test_two_workers_that_bill_the_same_periods(billing: Billing, tenant_f
         await billing.request_run(APRIL)
 
     async def both_are_planned(_: UUID) -> None:
-        await eventually(planned, within=20)
+        await eventually(planned)
 
     async def planned() -> bool:
         return await billing.scalar("SELECT count(*) FROM system.invoice_run WHERE state = 'requested'") == 0

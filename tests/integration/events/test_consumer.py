@@ -106,7 +106,7 @@ async def test_a_stale_owner_changes_nothing(broker, consumer, effects, engine, 
             await released.wait()
 
     running.start(consumer(slow).run())
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), 30)
     # Another member claims the partition, applies the first three records and commits.
     async with engine.begin() as connection:
         await connection.execute(INSERT, [{"partition": 0, "at": n, "value": f"{n:04d}"} for n in range(3)])
@@ -135,7 +135,7 @@ async def test_an_owner_whose_partition_was_claimed_drops_its_batch_even_if_noth
         await released.wait()
 
     running.start(consumer(slow, max_wait_ms=300).run())
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), 30)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE system.consumer_offset SET owner_epoch = owner_epoch + 1"))
     released.set()
@@ -268,7 +268,7 @@ async def test_the_next_batch_is_read_while_the_handler_runs(broker, consumer, r
 
     worker = consumer(slow, max_records=10)
     running.start(worker.run())
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), 30)
     await broker.write(TOPIC, values(10, 20))
     await eventually(lambda: worker._member._batch is not None and len(worker._member._batch.records) == 10)
     released.set()
@@ -353,7 +353,7 @@ async def test_members_that_come_and_go_leave_no_gap_and_no_repetition(broker, c
         await broker.write(TOPIC, values(round_ * 50, round_ * 50 + 50), partition=partition)
         if round_ == 1:
             running.start(consumer(max_records=7, on_assigned=rebuild).run())
-            await eventually(lambda: 2 in assigned, within=15)
+            await eventually(lambda: 2 in assigned)
         if round_ == 4:
             await running.cancel(first)
     await eventually(lambda: _count(effects, 400), within=30)

@@ -63,7 +63,7 @@ async def is_ready(client):
 
 async def test_who_knows_its_tenants_goes_on(network, broker, told, serve, issuer, tenant_a):
     async with serve() as (tenancy, client):
-        await eventually(lambda: is_ready(client), 30)
+        await eventually(lambda: is_ready(client), 60)
         headers = {"Authorization": f"Bearer {issuer.token(tenant_id=tenant_a.id)}"}
         operator = {"Authorization": f"Bearer {issuer.token(kind='operator', scope='platform')}"}
         await network.cut()
@@ -101,5 +101,5 @@ async def test_who_starts_without_kafka_is_not_ready_until_it_is_back(network, t
         assert (await client.get("/tenant", headers=headers)).status_code in {401, 503}
         assert not tenancy.directory.ready
         await network.mend()
-        await eventually(lambda: is_ready(client), 30)
+        await eventually(lambda: is_ready(client), 60)
         assert (await client.get("/tenant", headers=headers)).json() == tenant_a.slug

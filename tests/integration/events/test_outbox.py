@@ -218,7 +218,7 @@ async def test_a_notification_wakes_the_lane(broker, kafka, engine, append, left
     await append("a", 1)
     await eventually(lambda: _is(left, 0))
     await append("a", 2)
-    await eventually(lambda: _is(left, 0), within=5)
+    await eventually(lambda: _is(left, 0))
 
 
 async def test_a_payload_that_kafka_would_refuse_is_refused_before_it_blocks_the_lane(append):

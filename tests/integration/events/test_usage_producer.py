@@ -75,7 +75,7 @@ async def test_with_the_broker_away_every_list_is_refused_in_time_and_it_recover
     started = time.monotonic()
     with pytest.raises(Unavailable):
         await sender.send(events(10, start=30))
-    assert time.monotonic() - started < 0.2, "known to be away, so refused at once"
+    assert time.monotonic() - started < 0.9, "known to be away, so refused without the second that a try takes"
     await network.mend()
     await eventually(lambda: sender.ready, within=30)
     await sender.send(events(10, start=40))

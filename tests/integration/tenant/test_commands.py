@@ -1,6 +1,7 @@
 """The command line as processes, against the service as a process."""
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -64,6 +65,7 @@ async def url(database, bootstrap_file, kafka_bootstrap, kafka_prefix, tmp_path)
         "TENANT_MASTER_KEY": MASTER_KEY,
         "TENANT_BOOTSTRAP_FILE": str(bootstrap_file),
         "TENANT_REQUIRED_SERVICES": '["app"]',
+        "TENANT_TEST_CLOCKS_ENABLED": "true",
         "TENANT_SAGA_ATTEMPTS": "1",
         "TENANTRY_ISSUER": address,
         "TENANTRY_KAFKA_BOOTSTRAP": kafka_bootstrap,
@@ -74,7 +76,7 @@ async def url(database, bootstrap_file, kafka_bootstrap, kafka_prefix, tmp_path)
             await eventually(partial(is_ready, http), within=60)
         yield address
         served.terminate()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             assert await served.wait() == 0
 
 
@@ -190,6 +192,85 @@ async def test_configuration_is_set_compared_and_taken_back(terminal, url, tmp_p
     assert "quotes" in (await terminal.run("config", "set", *place, "size=much", code=2)).stderr
     await terminal.run("config", "unset", *place, "--all")
     assert (await terminal.json("config", "set", *place, "size=2"))["document"] == {"size": 2}
+
+
+async def test_the_other_nouns_do_what_their_routes_do(terminal, tmp_path):
+    tenant = await terminal.json(*create("nouns"))
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"a": {"type": "integer"}}}')
+    assert "version 1" in (await terminal.run("config", "schemas", "set", "n-nouns", "-f", str(schema))).stdout
+    kept = await terminal.json("config", "schemas", "show", "n-nouns")
+    (tmp_path / "kept.json").write_text(json.dumps({**kept, "writable_by": "operator"}))
+    again = await terminal.json("config", "schemas", "set", "n-nouns", "-f", str(tmp_path / "kept.json"))
+    assert (again["version"], again["writable_by"]) == (2, "operator")
+    stale = await terminal.run("config", "schemas", "set", "n-nouns", "-f", str(tmp_path / "kept.json"), code=1)
+    assert "look at it again" in stale.stderr
+    names = {each["namespace"] for each in (await terminal.json("config", "schemas", "list", "--all"))["items"]}
+    assert {"n-nouns", "limits", "branding", "features"} <= names
+
+    tier = tmp_path / "tier.json"
+    for connections in (2, 5):
+        tier.write_text(json.dumps({"limits": {"connections": connections}}))
+        await terminal.run("tiers", "set", "t-nouns", "-f", str(tier))
+    assert [each["version"] for each in (await terminal.json("tiers", "versions", "t-nouns"))["items"]] == [2, 1]
+    difference = (await terminal.json("tiers", "diff", "t-nouns", "1"))["items"]
+    assert [(each["pointer"], each["before"], each["after"]) for each in difference] == [("/limits/connections", 2, 5)]
+    assert (await terminal.json("tiers", "rollback", "t-nouns", "1"))["limits"] == {"connections": 2}
+    said = await terminal.run(
+        "config", "set", "limits", "connections=9", "--layer", "tier", "--name", "t-nouns", code=1
+    )
+    assert "`tenantry tiers set`" in said.stderr
+    await terminal.json("config", "set", "nouns", "limits", "connections=9")
+    held = await terminal.json("config", "get", "nouns", "limits", "--provenance")
+    assert (held["document"]["connections"], held["provenance"]["/connections"]["layer"]) == (9, "tenant")
+
+    await terminal.run("flags", "set", "f-nouns", "--percentage", "25", "--description", "half of a half")
+    changed = await terminal.json("flags", "set", "f-nouns", "--percentage", "50")
+    assert (changed["rollout"]["percentage"], changed["description"]) == (50, "half of a half")
+    assert (await terminal.json("flags", "set", "f-nouns", "--on"))["default"] == "on"
+    assert "f-nouns" in (await terminal.run("flags", "list", "--all")).stdout
+    assert (await terminal.json("flags", "get", "f-nouns"))["version"] == 3
+    (feature,) = [
+        each for each in (await terminal.json("flags", "of", "nouns", "--all"))["items"] if each["name"] == "f-nouns"
+    ]
+    assert feature["value"] is True
+    assert "say what to change" in (await terminal.run("flags", "set", "f-nouns", code=2)).stderr
+
+    logo = tmp_path / "logo.png"
+    logo.write_bytes(PICTURE)
+    await terminal.run("branding", "set", "nouns", "--name", "Nouns", "--primary", "#112233")
+    shown = await terminal.json("branding", "set", "nouns", "--accent", "#445566", "--logo", str(logo))
+    assert (shown["name"], shown["colours"]["primary"], shown["colours"]["accent"]) == ("Nouns", "#112233", "#445566")
+    assert shown["logo"]["media_type"] == "image/png"
+    assert await terminal.json("branding", "show", "nouns") == shown
+    logo.write_bytes(b"no picture")
+    assert (await terminal.run("branding", "set", "nouns", "--logo", str(logo), code=1)).stderr
+
+    made = await terminal.json("invitations", "create", "nouns", "new@x.example", "--role", "viewer")
+    assert made["code"]
+    twice = await terminal.run("invitations", "create", "nouns", "new@x.example", "--role", "viewer", code=1)
+    assert "invitations resend" in twice.stderr
+    sent = await terminal.json("invitations", "resend", "nouns", made["id"])
+    assert sent["code"] != made["code"]
+    await terminal.run("invitations", "revoke", "nouns", made["id"])
+    (listed,) = (await terminal.json("invitations", "list", "nouns"))["items"]
+    assert (listed["state"], "code" in listed) == ("revoked", False)
+
+    revoked = await terminal.json("revocations", "add", "https://idp.test", "someone", "--tenant", "nouns")
+    assert revoked["tenant_id"] == tenant["id"]
+    assert "someone" in (await terminal.run("revocations", "list", "nouns")).stdout
+    await terminal.run("revocations", "lift", revoked["id"], "--tenant", "nouns")
+    assert (await terminal.json("revocations", "list", "nouns"))["items"] == []
+
+    clock = await terminal.json("clocks", "create", "2026-01-01T00:00:00+0000")
+    moved = await terminal.json("clocks", "advance", clock["id"], "2026-02-01T00:00:00+0000", "--wait")
+    assert (moved["now"][:10], moved["status"]) == ("2026-02-01", "ready")
+    assert (await terminal.json("clocks", "show", clock["id"]))["id"] == clock["id"]
+
+
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 async def define_namespace(url: str, name: str) -> None:

@@ -53,7 +53,7 @@ async def process(database, bootstrap_file, kafka_bootstrap, kafka_prefix) -> As
             await eventually(partial(is_ready, http), within=60)
         yield url
         served.terminate()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             assert await served.wait() == 0
 
 

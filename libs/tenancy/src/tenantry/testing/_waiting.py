@@ -13,7 +13,7 @@ T = TypeVar("T")
 async def eventually(condition: Callable[[], Awaitable[T]], within: float = ..., *, interval: float = ...) -> T: ...
 @overload
 async def eventually(condition: Callable[[], T], within: float = ..., *, interval: float = ...) -> T: ...
-async def eventually(condition: Callable[[], Any], within: float = 10.0, *, interval: float = 0.05) -> Any:
+async def eventually(condition: Callable[[], Any], within: float = 30.0, *, interval: float = 0.05) -> Any:
     """Asks ``condition``, a plain or an async callable, until its answer is true, and returns that answer.
 
     An AssertionError of the condition means "not yet". Raises AssertionError with the last answer or failure after
