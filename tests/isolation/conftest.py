@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import structlog
 from app_product import run_product
 from app_world import built_world
 from issuer import ISSUER, Issuer
@@ -19,6 +20,13 @@ async def product(world, tmp_path):
     """The app in this process, knowing tenants A and B."""
     async with run_product(world.database, [world.a, world.b], tmp_path) as product:
         yield product
+
+
+@pytest.fixture
+def _quiet():
+    """Keeps the hundreds of refusals of a sweep out of the output."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Two tenants of the app under one isolation pattern, with the same natural keys and something to hide each."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -15,12 +15,15 @@ from secret_watch import watched
 
 from app_service.models import CATALOGUE
 from tenantry import Isolation, Tenant, uuid7
-from tenantry.database import Places, tenant_database, tenant_schema
-from tenantry.testing import ServiceDatabase, TenantFactory
+from tenantry.database import Databases, Places, tenant_database, tenant_schema
+from tenantry.testing import ServiceDatabase, Side, TenantFactory, rows_of
 from tenantry.testing._databases import run_aside
 
 SHARED = "shared"
 """A word in every document of both tenants."""
+
+FILE_NAMES = ("notes.txt", "plan.txt")
+"""Of the files of every document of both tenants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class World:
 
     async def _plant(self, tenant: Tenant) -> None:
         canary = f"canary{tenant.slug.replace('-', '')}{uuid7().hex[-8:]}"
-        planted = Planted(watched(canary), [uuid7(), uuid7()], [], [f"{canary}-1.txt", f"{canary}-2.txt"], uuid7())
+        planted = Planted(watched(canary), [uuid7(), uuid7()], [], list(FILE_NAMES), uuid7())
         self._planted[tenant.id] = planted
         connection = await self.connect(tenant)
         try:
@@ -144,13 +147,39 @@ class World:
                 for document_id in planted.document_ids:
                     await self._plant_document(connection, tenant, planted, document_id)
                 await self._plant_export(connection, tenant, planted)
-                await connection.execute(
-                    "INSERT INTO storage_total (tenant_id, bytes, changed_at) VALUES ($1, $2, now())",
-                    tenant.id,
-                    5 * len(canary),
-                )
+                await self._add_to_total(connection, tenant, 5 * len(canary))
         finally:
             await connection.close()
+
+    async def plant(self, databases: Databases, tenant: Tenant) -> dict[str, str]:
+        """One more document with two files, and an export; their ids, by the names that the routes have for them."""
+        planted = replace(self._planted[tenant.id], content_ids=[], export_id=uuid7())
+        document_id = uuid7()
+        async with databases.tenant_session(tenant) as session:
+            connection = (await (await session.connection()).get_raw_connection()).driver_connection
+            assert connection is not None
+            await self._plant_document(connection, tenant, planted, document_id)
+            await self._plant_export(connection, tenant, planted)
+            await self._add_to_total(connection, tenant, 3 * len(planted.canary))
+        return {"document_id": str(document_id), "name": FILE_NAMES[0], "export_id": str(planted.export_id)}
+
+    def side(self, tenant: Tenant, headers: Mapping[str, str], databases: Databases) -> Side:
+        """The tenant as a sweep sees it."""
+        return Side(
+            headers=headers,
+            words=[self.canary(tenant)],
+            names=[str(tenant.id), tenant.slug, str(tenant.external_id)],
+            plant=lambda: self.plant(databases, tenant),
+            rows=rows_of(databases, CATALOGUE, tenant),
+        )
+
+    async def _add_to_total(self, connection: asyncpg.Connection, tenant: Tenant, size: int) -> None:
+        await connection.execute(
+            "INSERT INTO storage_total (tenant_id, bytes, changed_at) VALUES ($1, $2, now())"
+            " ON CONFLICT (tenant_id) DO UPDATE SET bytes = storage_total.bytes + excluded.bytes",
+            tenant.id,
+            size,
+        )
 
     async def _plant_document(
         self, connection: asyncpg.Connection, tenant: Tenant, planted: Planted, document_id: UUID

@@ -1,6 +1,7 @@
 """Thousands of transactions of many tenants over few connections, broken off in every way."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -106,13 +107,14 @@ class _PoolSweep:
     async def watched(self, tenant: Tenant) -> AsyncIterator[None]:
         """Looks at every connection that is handed out inside the block."""
         async with self._databases.engine_for(tenant) as engine:
-            event.listen(engine.sync_engine, "checkout", self._check)
-            event.listen(engine.sync_engine, "checkin", self._count_out)
-            try:
-                yield
-            finally:
-                event.remove(engine.sync_engine, "checkout", self._check)
-                event.remove(engine.sync_engine, "checkin", self._count_out)
+            pool = engine.sync_engine  # and no longer: the block may stand for a connection
+        event.listen(pool, "checkout", self._check)
+        event.listen(pool, "checkin", self._count_out)
+        try:
+            yield
+        finally:
+            event.remove(pool, "checkout", self._check)
+            event.remove(pool, "checkin", self._count_out)
 
     async def run(self, tenant: Tenant, fate: str, places: asyncio.Semaphore) -> None:
         # In a task of its own, which a fate may cancel: and not before its transaction is under way.
@@ -128,13 +130,20 @@ class _PoolSweep:
 
     async def check_all(self, tenant: Tenant, connections: int) -> None:
         """Every connection of the pool at the same time, so that none of them is missed."""
-        held = asyncio.Barrier(connections)
+        places, all_held = itertools.count(1), asyncio.Event()
 
         async def hold() -> None:
-            async with self._databases.engine_for(tenant) as engine, engine.connect():
-                await held.wait()
+            try:
+                async with self._databases.engine_for(tenant) as engine, engine.connect():
+                    if next(places) == connections:
+                        all_held.set()
+                    await all_held.wait()
+            finally:
+                all_held.set()  # who gets none must not have the others wait
 
-        await asyncio.gather(*(hold() for _ in range(connections)))
+        for ended in await asyncio.gather(*(hold() for _ in range(connections)), return_exceptions=True):
+            if isinstance(ended, BaseException):
+                self.report.blindness("pool", "connections", f"{connections} at the same time: {ended!r}"[:200])
 
     async def _bound(self, tenant: Tenant, fate: str) -> None:
         async with self._databases.tenant_session(tenant, fate == "read") as session:

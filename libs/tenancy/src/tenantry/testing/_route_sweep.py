@@ -245,21 +245,26 @@ class _RouteSweep:
 
     async def _select_b(self, operation: RouteOperation, example: Example) -> None:
         """B named beside A's credential, in every way that callers may name a tenant."""
+        own = await self._ids_for(operation)
         for selector in self._selectors:
             place, _, name = selector.partition(" ")
-            for selected in self._b.names:
-                answers = []
-                for value in (selected, unknown_like(selected)):
+            answers = []
+            for value in (*self._b.names, *(unknown_like(each) for each in list(self._b.names)[:1])):
+                draft = Draft.of(operation, example, own)
+                if place == "header":
+                    draft.headers[name] = value
+                else:
+                    draft.query[name] = value
+                response = await self._send(draft, selector)
+                answers.append(comparable(response, {value, *own.values()}))
+                if response.is_success:
                     own = await self._ids_for(operation)
-                    draft = Draft.of(operation, example, own)
-                    if place == "header":
-                        draft.headers[name] = value
-                    else:
-                        draft.query[name] = value
-                    answers.append(comparable(await self._send(draft, selector), {value, *own.values()}))
-                if answers[0] != answers[1]:
+            for answer in answers[:-1]:
+                if answer != answers[-1]:
                     self.report.leak(
-                        str(operation), selector, f"B's name differs from that of nobody: {difference(*answers)}"
+                        str(operation),
+                        selector,
+                        f"B's name differs from that of nobody: {difference(answer, answers[-1])}",
                     )
 
     async def _show_b_its_own(self, operation: RouteOperation, example: Example) -> None:
