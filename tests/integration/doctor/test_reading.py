@@ -8,7 +8,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from tenantry.doctor import DoctorFailed, Options, _reading, examine
+from tenantry.doctor import DoctorFailed, Options, _queries, examine
 from tenantry.doctor._reading import read_inventory
 from tenantry.testing import eventually
 
@@ -78,7 +78,7 @@ async def test_a_login_that_may_nothing_sees_as_much(planted, name):
 
 
 async def test_the_transaction_is_read_only(planted, monkeypatch):
-    monkeypatch.setattr(_reading, "_SERVER", "CREATE TABLE public.written ()")
+    monkeypatch.setattr(_queries, "SERVER", "CREATE TABLE public.written ()")
     with pytest.raises(DoctorFailed, match="in a read-only transaction"):
         await examine(planted("pool").admin_url)
 

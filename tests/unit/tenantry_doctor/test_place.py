@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tenantry.doctor._reading import _without_password, place_of
+from tenantry.doctor._place import place_of, without_password
 
 URL = "postgresql://shop:s3cret%2Fword@db.example:5432/shop?sslpassword=k3y"
 
@@ -15,4 +15,4 @@ def test_a_place_has_no_password():
 
 @pytest.mark.parametrize("secret", ["s3cret%2Fword", "s3cret/word", "k3y"])
 def test_an_error_that_quotes_a_password_is_cut(secret):
-    assert _without_password(ValueError(f"invalid dsn: {secret}!"), urlsplit(URL)) == "invalid dsn: ***!"
+    assert without_password(ValueError(f"invalid dsn: {secret}!"), urlsplit(URL)) == "invalid dsn: ***!"

@@ -9,7 +9,8 @@ from tenantry.doctor._classify import Classes, Classification, classify
 from tenantry.doctor._errors import DoctorFailed
 from tenantry.doctor._finding import Finding
 from tenantry.doctor._inventory import Inventory, Role
-from tenantry.doctor._reading import place_of, read_inventory
+from tenantry.doctor._place import place_of
+from tenantry.doctor._reading import read_inventory
 from tenantry.doctor._rules import RULES, Grade
 from tenantry.doctor._subject import Subject, app_roles
 
