@@ -107,8 +107,10 @@ class Places:
                     await self._warm(url).refill()
                 except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, MigrationError) as error:
                     log.warning("places_not_refilled", service=self._service, error=type(error).__name__)
+            # Not wait_for(), which before Python 3.12 loses a cancellation that comes together with a hand-over.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._taken.wait(), REFILL_SECONDS)
+                async with asyncio.timeout(REFILL_SECONDS):
+                    await self._taken.wait()
 
     async def _hand_over(self, url: str, tenant_id: UUID, isolation: Isolation) -> bool:
         connection = await asyncpg.connect(dsn(url))

@@ -64,8 +64,10 @@ class SagaWorker:
             wake.clear()
             if await self._turns():
                 continue
+            # Not wait_for(), which before Python 3.12 loses a cancellation that comes together with a notification.
             with suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await wake.wait()
 
     async def _turns(self) -> list[Turn]:
         turns: list[Turn] = []
