@@ -409,3 +409,23 @@ async def test_other_replicas_know_what_was_written(start_api, api, namespace):
     await eventually(lambda: known() is None)
     late = await start_api()
     assert late.runtime.state.configuration.config.schema(namespace).schema == MAIL
+
+
+async def test_of_two_who_write_first_one_hears_of_the_other(api, namespace):
+    tenant = await api.create()
+    path = f"/v1/tenants/{tenant['id']}/config/{namespace}"
+    first = {**JSON, "If-None-Match": "*"}
+    answers = await asyncio.gather(
+        *(api.http.put(path, json={"retries": number}, headers=first) for number in range(6))
+    )
+    assert sorted(answer.status_code for answer in answers) == [201, 412, 412, 412, 412, 412]
+    await problem(await api.http.put(path, json={"retries": 9}, headers=first), 412, "stale-version")
+    # A layer that was deleted says nothing, whatever it said before.
+    assert (await api.http.delete(path)).status_code == 204
+    again = await api.http.put(path, json={"retries": 9}, headers=first)
+    assert again.status_code == 201
+    for wrong in ({"If-None-Match": again.headers["ETag"]}, {"If-None-Match": "*", "If-Match": again.headers["ETag"]}):
+        await problem(await api.http.put(path, json={"retries": 1}, headers=JSON | wrong), 400, "malformed-request")
+    for other in (f"/v1/tiers/{namespace}", f"/v1/flags/{namespace}"):
+        made = [(await api.http.put(other, json={}, headers=first)).status_code for _ in range(2)]
+        assert made == [201, 412]

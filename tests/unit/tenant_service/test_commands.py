@@ -438,3 +438,61 @@ def test_an_import_that_was_cut_names_the_key_of_the_whole_file(run, tmp_path):
     result = run(cut, "tenants", "import", str(tmp_path / "tenants"), "--idempotency-key", "k")
     assert result.exit_code == 3
     assert "--idempotency-key k:" in result.stderr
+
+
+def test_a_first_write_that_comes_second_is_made_on_what_the_first_one_wrote(run):
+    layers: list[dict[str, Any]] = []
+    sent = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path.endswith("/config/mail"):
+            return httpx.Response(200, json=layers[-1]) if layers else problem(404, "not-found")
+        if request.method == "GET":
+            return httpx.Response(200, json=TENANT)
+        sent.append(
+            (request.headers.get("If-None-Match"), request.headers.get("If-Match"), json.loads(request.content))
+        )
+        if len(sent) == 1:
+            layers.append({"document": {"other": 1}, "version": 1})
+            return problem(412, "stale-version")
+        return httpx.Response(
+            200, json={"namespace": "mail", "layer": "tenant", "version": 2, "constrained": [], "document": {}}
+        )
+
+    assert run(answer, "config", "set", TENANT["id"], "mail", "mine=2").exit_code == 0
+    assert sent == [("*", None, {"mine": 2}), (None, '"1"', {"other": 1, "mine": 2})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "present", "sent"),
+    [
+        (("--percentage", "5"), None, {"rollout": {"percentage": 5}}),
+        (
+            ("--percentage", "5", "--disabled"),
+            {
+                "name": "f",
+                "version": 3,
+                "enabled": True,
+                "rollout": {"variant": "on", "percentage": 1, "per_key": True},
+            },
+            {"enabled": False, "rollout": {"variant": "on", "percentage": 5, "per_key": True}},
+        ),
+    ],
+)
+def test_a_flag_keeps_what_is_not_said_and_is_not_written_over(run, arguments, present, sent):
+    written = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return problem(404, "not-found") if present is None else httpx.Response(200, json=present)
+        written.append((request.headers.get("If-Match"), json.loads(request.content)))
+        return httpx.Response(200, json={"name": "f", "version": 4})
+
+    assert run(answer, "flags", "set", "f", *arguments).exit_code == 0
+    assert written == [(None if present is None else '"3"', sent)]
+
+
+def test_without_test_clocks_it_is_said_how_to_have_them(run):
+    result = run(lambda _request: problem(404, "not-found"), "clocks", "create", "2026-01-01T00:00:00+0000")
+    assert result.exit_code == 1
+    assert "TENANT_TEST_CLOCKS_ENABLED" in result.stderr

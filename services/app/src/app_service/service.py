@@ -14,6 +14,7 @@ from app_service.domain import StorageChange, StoredFile
 from app_service.models import Document, DocumentFile
 from app_service.schemas import DocumentIn, DocumentPatch
 from tenantry import Clock, NotFound, StaleVersion, Tenant, uuid7
+from tenantry.http import ABSENT
 
 
 async def create_document(session: AsyncSession, tenant: Tenant, clock: Clock, given: DocumentIn) -> Document:
@@ -154,7 +155,7 @@ async def _lock(session: AsyncSession, tenant: Tenant, document_id: UUID) -> int
 
 
 def _check_version(what: str, expected: int | None, present: int | None) -> None:
-    if expected is not None and expected != present:
+    if expected is not None and expected != (present or ABSENT):
         raise StaleVersion(f"The {what} is at version {present}." if present else f"There is no such {what} yet.")
 
 

@@ -12,10 +12,11 @@ from tenantry.http._problems import PROBLEM_MEDIA_TYPE, MalformedJson, install_p
 from tenantry.http._routes import RouteRules, route_template
 from tenantry.http._scopes import CurrentPrincipal, current_principal, require_scope
 from tenantry.http._service import OPERATIONAL_PATHS, ReadinessCheck, add_operational_routes, service_app
-from tenantry.http._versions import ExpectedVersion, etag, expected_version, if_match
+from tenantry.http._versions import ABSENT, ExpectedVersion, etag, expected_version, if_match
 from tenantry.http._watch import RECHECK_SECONDS
 
 __all__ = [
+    "ABSENT",
     "DEFAULT_EVENT_TYPE",
     "DEFAULT_MAX_BODY_BYTES",
     "IDENTITY_KEY",

@@ -1,4 +1,4 @@
-"""Versions of documents on the wire: `ETag` and `If-Match` (RFC 9110, 8.8.3 and 13.1.1)."""
+"""Versions of documents on the wire: `ETag`, `If-Match` and `If-None-Match` (RFC 9110, 8.8.3, 13.1.1 and 13.1.2)."""
 
 import re
 from typing import Annotated, Final
@@ -6,6 +6,9 @@ from typing import Annotated, Final
 from fastapi import Depends, Header
 
 from tenantry._errors import MalformedRequest, StaleVersion
+
+ABSENT: Final = 0
+"""The version of a document that is not there; the first one is 1."""
 
 _STRONG: Final = re.compile(r'"(\d{1,18})"', re.ASCII)
 
@@ -32,9 +35,18 @@ def expected_version(header: str | None) -> int | None:
     return int(match[1])
 
 
-async def _expected_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
-    return expected_version(if_match)
+async def _expected_version(
+    if_match: Annotated[str | None, Header()] = None, if_none_match: Annotated[str | None, Header()] = None
+) -> int | None:
+    if if_none_match is None:
+        return expected_version(if_match)
+    if if_match is not None or if_none_match.strip() != "*":
+        raise MalformedRequest("The header If-None-Match is * here, without If-Match: only where there is nothing yet.")
+    return ABSENT
 
 
 ExpectedVersion = Annotated[int | None, Depends(_expected_version)]
-"""The version that the caller's `If-Match` demands, None without one; compare it under the row's lock."""
+"""The version that the caller's `If-Match` demands, `ABSENT` with `If-None-Match: *`, None without either.
+
+Compare it under the row's lock.
+"""

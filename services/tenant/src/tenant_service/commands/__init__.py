@@ -7,14 +7,19 @@ import typer
 
 from tenant_service.commands import (
     audit,
+    branding,
+    clocks,
     config,
     domains,
+    flags,
     imports,
+    invitations,
     keys,
     login,
     members,
     offboarding,
     reconciling,
+    revocations,
     runs,
     stores,
     support,
@@ -41,3 +46,8 @@ app.add_typer(stores.app, name="stores")
 app.add_typer(domains.app, name="domains")
 app.add_typer(members.app, name="members")
 app.add_typer(support.app, name="support")
+app.add_typer(invitations.app, name="invitations")
+app.add_typer(revocations.app, name="revocations")
+app.add_typer(flags.app, name="flags")
+app.add_typer(branding.app, name="branding")
+app.add_typer(clocks.app, name="clocks")

@@ -26,6 +26,8 @@ TIMEOUT_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
 ATTEMPTS: Final = 3
 PAGE: Final = 200
+ABSENT: Final = 0
+"""The version of a document that is not there."""
 _LONGEST_WAIT: Final = 10.0
 _RENEW_SECONDS: Final = 30
 _PASSING: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -95,10 +97,47 @@ class ControlPlane:
     def write(
         self, method: str, path: str, body: object = None, *, version: int | None = None, **params: object
     ) -> Any:
-        """PUT, PATCH or DELETE; with `version` only where the document still has it."""
+        """PUT, PATCH or DELETE; with `version` only where the document still has it, or where there is none still."""
         headers = {} if version is None else {"If-Match": f'"{version}"'}
+        if version == ABSENT:
+            headers = {"If-None-Match": "*"}
         # With a version, a second one would be refused although the first was carried out.
         return self._json(method, path, body=body, headers=headers, params=_present(params), repeatable=version is None)
+
+    def get_or_none(self, path: str) -> Any:
+        """What is there; None where nothing is."""
+        try:
+            return self.get(path)
+        except Refused as failure:
+            if failure.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
+    def edit(self, path: str, change: Callable[[dict[str, Any]], dict[str, Any]], **params: object) -> Any:
+        """Read a layer of configuration, change and write it if nobody else has.
+
+        Otherwise the change is made on what they wrote. A layer that says nothing is empty, and is written only where
+        it still says nothing.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            layer = self.get_or_none(path)
+            document, version = ({}, ABSENT) if layer is None else (layer["document"], layer["version"])
+            try:
+                return self.write("PUT", path, change(document), version=version, **params)
+            except Refused as failure:
+                if failure.type != "stale-version" or not left:
+                    raise
+        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+
+    def upload(self, path: str, content: bytes) -> Any:
+        """PUT a file; its type is told by its content."""
+        headers = {"Content-Type": "application/octet-stream"}
+        response = self._attempt(
+            lambda: self.http.put(path, content=content, headers=self._authorization() | headers), repeatable=True
+        )
+        if not response.is_success:
+            raise Refused.by(response)
+        return self._read(response)
 
     def pages(self, path: str, **params: object) -> Iterator[dict[str, Any]]:
         """Every item of a list."""

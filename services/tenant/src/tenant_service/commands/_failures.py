@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 NEXT_BY_TYPE: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "already-invited": "`tenantry invitations list` shows it; `invitations resend` makes a new code",
+        "built-in-namespace": "`tenantry flags set` defines features, `tenantry tiers set` the limits of a tier",
+        "clock-advancing": "`tenantry clocks show` says when it has arrived; then repeat the command",
+        "config-conflict": "put their documents right first, or repeat the command with --force",
         "export-not-configured": "offboard with --no-export, or set TENANTRY_EXPORT_URL of the services",
         "grace-running": "wait until then, or take it back with `tenantry tenants cancel-offboarding`",
         "idempotency-conflict": "leave --idempotency-key out, or choose another key",
+        "identity-external": "invite them at the identity provider of this installation",
         "illegal-transition": "`tenantry tenants show` says how the tenant stands, `tenants runs` what is under way",
         "invalid-client": "check TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET, or the operator file of `make up`",
         "legal-hold": "lift it with `tenantry tenants legal-hold REF --off`",
+        "limits-of-tier": "`tenantry tiers set` says what the tenants of a tier may use",
         "no-store": "`tenantry stores list` shows what has room",
         "not-offboarding": "`tenantry tenants offboard` comes first",
         "rate-limited": "wait a little and repeat the command",

@@ -64,6 +64,12 @@ def print_page(page: Mapping[str, Any], columns: Sequence[str], rows: Iterable[S
         note("there are more: --all, or --limit")
 
 
+def print_differences(items: Iterable[Mapping[str, Any]]) -> None:
+    """What one version has that another has not, value by value."""
+    rows = [(each["op"], each["pointer"], each["before"], each["after"]) for each in items]
+    print_table(("what", "value at", "before", "after"), rows)
+
+
 def _console() -> Console:
     # Made when it is needed: a test's standard output is not the one of the import.
     return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)

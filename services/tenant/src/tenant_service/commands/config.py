@@ -4,20 +4,30 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from tenant_service.commands._arguments import AsJson, Everything, Limit, complete_tenants, noun
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
-from tenant_service.commands._failures import Misused, Refused
-from tenant_service.commands._output import note, print_fields, print_json, print_line, print_page, print_table
+from tenant_service.commands._failures import Misused
+from tenant_service.commands._output import (
+    note,
+    print_differences,
+    print_fields,
+    print_json,
+    print_line,
+    print_page,
+    print_table,
+)
 
 app = noun("Configuration by layers: read, write, compare, take back.")
 
-ATTEMPTS: Final = 3
+schemas = noun("Namespaces, and what each may hold.")
+app.add_typer(schemas, name="schemas")
+
+Namespace = Annotated[str, typer.Argument()]
 
 
 class Layer(StrEnum):
@@ -94,7 +104,7 @@ def set_values(
             values = [_assignment(word) for word in rest]
             if not values:
                 raise Misused("say what to set: KEY=JSON, or --file")
-            written = _edit(api, path, lambda document: _set_all(document, values), force=force)
+            written = api.edit(path, lambda document: _set_all(document, values), force=force or None)
     _show(written, as_json=as_json)
 
 
@@ -120,7 +130,7 @@ def unset(
             else:
                 print_line("the layer says nothing")
             return
-        written = _edit(api, path, lambda document: _unset_all(document, keys), force=force)
+        written = api.edit(path, lambda document: _unset_all(document, keys), force=force or None)
     _show(written, as_json=as_json)
 
 
@@ -142,8 +152,7 @@ def diff(
     if as_json:
         print_json(found)
     else:
-        rows = [(each["op"], each["pointer"], each["before"], each["after"]) for each in found["items"]]
-        print_table(("what", "value at", "before", "after"), rows)
+        print_differences(found["items"])
 
 
 @app.command()
@@ -189,6 +198,61 @@ def versions(
     print_page(page, ("version", "at", "by", "deleted", "taken back to"), rows)
 
 
+@schemas.command(name="list")
+def list_schemas(*, limit: Limit = 50, everything: Everything = False, as_json: AsJson = False) -> None:
+    """List namespaces by name."""
+    with connect() as api:
+        page = api.page("/v1/config-schemas", limit=limit, everything=everything)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        (each["namespace"], each["version"], each["writable_by"], " ".join(each["secret_readers"]) or None)
+        for each in page["items"]
+    ]
+    print_page(page, ("namespace", "version", "written by", "secrets are read by"), rows)
+
+
+@schemas.command(name="show")
+def show_schema(namespace: Namespace, *, as_json: AsJson = False) -> None:
+    """Show what a namespace may hold."""
+    with connect() as api:
+        schema = api.get(path_of("v1", "config-schemas", namespace))
+    if as_json:
+        print_json(schema)
+    else:
+        print_fields(schema)
+
+
+@schemas.command(name="set")
+def set_schema(
+    namespace: Namespace,
+    *,
+    file: Annotated[
+        Path, typer.Option("--file", "-f", help="JSON file of the schema, or of the whole record; - is standard input.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Even where documents that exist break it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a namespace may hold.
+
+    What `show --json` prints can be edited and sent back: its version then has to be the present one.
+    """
+    body = _read(file)
+    version = None
+    if isinstance(body, dict) and "schema" in body:
+        version = body.pop("version", None)
+        body.pop("namespace", None)
+    with connect() as api:
+        schema = api.write(
+            "PUT", path_of("v1", "config-schemas", namespace), body, version=version, force=force or None
+        )
+    if as_json:
+        print_json(schema)
+    else:
+        print_line(f"{schema['namespace']} is at version {schema['version']}")
+
+
 def _place(api: ControlPlane, words: Sequence[str], layer: Layer, name: str | None) -> tuple[str, list[str]]:
     """The address of the layer that `words` begin with, and the words after. Raises `Misused`."""
     needed = 2 if layer is Layer.TENANT else 1
@@ -200,29 +264,6 @@ def _place(api: ControlPlane, words: Sequence[str], layer: Layer, name: str | No
     if layer is Layer.TENANT:
         return tenant_path(api.find_tenant(words[0])["id"], "config", namespace), rest
     return path_of("v1", "config", layer.value, *([] if name is None else [name]), namespace), rest
-
-
-def _edit(api: ControlPlane, path: str, edit: Any, *, force: bool) -> Any:
-    """Read, edit, and write if nobody else has; otherwise the edit is made on what they wrote."""
-    for left in reversed(range(ATTEMPTS)):
-        document, version = _present(api, path)
-        try:
-            return api.write("PUT", path, edit(document), version=version, force=force or None)
-        except Refused as failure:
-            if failure.type != "stale-version" or not left:
-                raise
-    raise AssertionError  # pragma: no cover - the last attempt returns or raises
-
-
-def _present(api: ControlPlane, path: str) -> tuple[dict[str, Any], int | None]:
-    """What the layer says, and in which version; a layer that says nothing has none that could be demanded."""
-    try:
-        layer = api.get(path)
-    except Refused as failure:
-        if failure.status != HTTPStatus.NOT_FOUND:
-            raise
-        return {}, None
-    return layer["document"], layer["version"]
 
 
 def _assignment(word: str) -> tuple[list[str], Any]:

@@ -55,6 +55,7 @@ from tenantry.config import (
     with_limits_of,
 )
 from tenantry.features import FEATURES, choices_at
+from tenantry.http import ABSENT
 from tenantry.limits import InvalidLimits, parse_limits
 
 AUDITED_KEYS = 100
@@ -326,10 +327,12 @@ async def _open(
         updated_at=writer.now,
     )
     row = await repository.lock_layer(session, place, new=nothing)
-    if expected_version is not None and row.document is None:
-        raise StaleVersion("There is no document")
-    if expected_version is not None and expected_version != row.version:
-        raise StaleVersion(f"The present version is {row.version}")
+    if expected_version is None:
+        return row, NamespaceRules(schema.schema)
+    # What a layer said before it was deleted has versions, too; there is nothing all the same.
+    present = ABSENT if row.document is None else row.version
+    if expected_version != present:
+        raise StaleVersion(f"The present version is {present}" if present else "There is no document")
     return row, NamespaceRules(schema.schema)
 
 
