@@ -44,9 +44,18 @@ async def test_the_places_of_tenants_are_too(world):
         assert await audit(APP, administrator(world.database, name)) == []
 
 
+async def test_the_audit_sees_a_column_that_references_tenants_by_another_name(service_database):
+    fault = "ALTER TABLE system.signing_key ADD COLUMN of_whom uuid REFERENCES system.tenant (id)"
+    (finding,) = await audit(TENANT, administrator(service_database("tenant")), fault)
+    assert finding == "system.signing_key: of_whom references tenants, and the data catalogue does not say so"
+
+
 # What is done, and what is said of it.
 FAULTS = {
     "is not in the data catalogue": ["CREATE TABLE {s}.forgotten (tenant_id uuid)"],
+    "tenant_id names tenants, and the data catalogue does not say so": [
+        "ALTER TABLE system.consumer_offset ADD COLUMN tenant_id uuid"
+    ],
     "does not FORCE row level security": ["ALTER TABLE {s}.document NO FORCE ROW LEVEL SECURITY"],
     "does not ENABLE row level security": ["ALTER TABLE {s}.document DISABLE ROW LEVEL SECURITY"],
     "has another policy, more": ["CREATE POLICY more ON {s}.document USING (true)"],
