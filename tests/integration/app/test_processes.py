@@ -65,11 +65,8 @@ async def start(environment, port, tmp_path):
             await process.wait()
 
 
-async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_database, broker, start, port):
-    issuer = Issuer()
-    world = new_world(service_database("app"), Isolation.SCHEMA)
-    tenant = world.a
-    await broker.publish_platform(issuer)
+async def provisioned(broker, start, tenant):
+    """The app, as a process with all its roles, which has made the tenant's place."""
     await broker.publish_tenants(tenant)
     request = {
         "request_id": str(uuid7()),
@@ -87,6 +84,14 @@ async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_
 
     (ack,) = await eventually(answered, within=60)
     assert (ack["service"], ack["outcome"]) == ("app", "done")
+    return process
+
+
+async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_database, broker, start, port):
+    issuer = Issuer()
+    tenant = new_world(service_database("app"), Isolation.SCHEMA).a
+    await broker.publish_platform(issuer)
+    process = await provisioned(broker, start, tenant)
 
     headers = {"Authorization": f"Bearer {issuer.token(tenant_id=tenant.id)}"}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
@@ -113,3 +118,34 @@ async def test_a_tenant_is_provisioned_served_and_metered_across_a_kill(service_
     gauges = [event["data"] for event in events if event["type"] == "storage.bytes"]
     assert sum(data["delta"] for data in gauges) == 210
     assert max(data["bytes"] for data in gauges) == 210
+
+
+async def test_an_export_is_written_after_a_kill_and_metered(service_database, broker, start, port):
+    issuer = Issuer()
+    tenant = new_world(service_database("app"), Isolation.SCHEMA).a
+    await broker.publish_platform(issuer)
+    process = await provisioned(broker, start, tenant)
+    headers = {"Authorization": f"Bearer {issuer.token(tenant_id=tenant.id)}"}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
+        assert (await client.post("/v1/documents", json={"title": "to be exported"})).status_code == 201
+        requested = await client.post("/v1/exports")
+        assert requested.status_code == 202, requested.text
+        process.kill()
+        await process.wait()
+        await start("app")
+
+        async def ready():
+            export = (await client.get(requested.headers["location"])).json()
+            return export["state"] == "ready" and export
+
+        export = await eventually(ready, within=60)
+        content = await client.get(f"{requested.headers['location']}/content")
+    assert (content.status_code, len(content.content)) == (200, export["size"])
+
+    async def metered():
+        events = [json.loads(record.value) for record in await broker.read("usage.events.v1")]
+        return [
+            each["data"] for each in events if each["type"] == "storage.bytes" and each["subject"] == str(tenant.id)
+        ]
+
+    assert {"bytes": export["size"], "delta": export["size"]} in await eventually(metered, within=60)

@@ -49,6 +49,19 @@ async def test_a_session_of_a_sees_no_job_of_b(notes, tenant_a, tenant_b, write_
         assert (await notes.jobs.state(session, for_a)).status == "todo"
 
 
+async def test_a_lock_of_a_is_no_lock_of_b(notes, tenant_a, tenant_b):
+    """A unique key asks no policy: it would tell A which names B has."""
+    statement = text(
+        "INSERT INTO jobs.procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)"
+        " VALUES ('tenants', 'x', 'nightly', 'nightly', CAST(:args AS jsonb))"
+    )
+    for tenant in (tenant_a, tenant_b):
+        async with notes.tenancy.databases.tenant_session(tenant) as session:
+            await session.execute(statement, {"args": json.dumps({"tenant_id": str(tenant.id), "arguments": {}})})
+    await notes.rows("UPDATE jobs.procrastinate_jobs SET status = 'doing' RETURNING id")
+    assert len(await notes.queued()) == 2
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -70,6 +70,16 @@ _OWN: Final = (
         ADD COLUMN error_text text,
         ADD COLUMN failed_at timestamptz
     """,
+    # Locks are names that tasks choose: one tenant's must neither hold nor betray another's.
+    "DROP INDEX jobs.procrastinate_jobs_queueing_lock_idx_v1, jobs.procrastinate_jobs_lock_idx_v1",
+    """
+    CREATE UNIQUE INDEX procrastinate_jobs_queueing_lock_idx_v1 ON jobs.procrastinate_jobs (tenant_id, queueing_lock)
+        WHERE status = 'todo'
+    """,
+    """
+    CREATE UNIQUE INDEX procrastinate_jobs_lock_idx_v1 ON jobs.procrastinate_jobs (tenant_id, lock)
+        WHERE status = 'doing'
+    """,
     # Whose turn it is: the first ready job of each tenant, one probe a tenant, however many wait behind it.
     """
     CREATE INDEX procrastinate_jobs_ready ON jobs.procrastinate_jobs (tenant_id, priority DESC, id)
