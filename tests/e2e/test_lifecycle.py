@@ -79,7 +79,7 @@ def test_down_interrupt_and_a_killed_supervisor_leave_nothing_behind(fresh: Home
 
         assert command(fresh, "down").returncode == 0
         assert first.process.wait(STOP_SECONDS) == 130
-        assert psutil.wait_procs(processes, timeout=1)[1] == []
+        assert psutil.wait_procs(processes, timeout=10)[1] == []
     finally:
         first.close()
 
@@ -90,7 +90,7 @@ def test_down_interrupt_and_a_killed_supervisor_leave_nothing_behind(fresh: Home
         processes = warm.everything()
         warm.process.send_signal(signal.SIGINT)
         assert warm.process.wait(STOP_SECONDS) == 130
-        assert psutil.wait_procs(processes, timeout=1)[1] == []
+        assert psutil.wait_procs(processes, timeout=10)[1] == []
     finally:
         warm.close()
 

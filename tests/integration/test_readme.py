@@ -90,4 +90,4 @@ async def test_the_example_keeps_tenants_apart_and_meters_them(client, broker, t
         assert posts(tenant_b, events) == [("note.added", 11, None), ("notes.request", None, 201)]
         return True
 
-    await eventually(shipped, within=30)
+    await eventually(shipped, within=60)

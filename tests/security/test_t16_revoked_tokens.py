@@ -74,7 +74,7 @@ async def product(people, provider, kafka_bootstrap, kafka_prefix):
         try:
             async with keys.run():
                 await source.start()
-                await eventually(lambda: keys.of(issuer).ready, within=20)
+                await eventually(lambda: keys.of(issuer).ready, within=60)
                 verifier = ExternalVerifier(
                     StaticIssuers([issuer]), keys, source.directory, revocations=source.credentials.revocations
                 )

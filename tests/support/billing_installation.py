@@ -167,7 +167,7 @@ class Installation:
 
 async def settled(runtime: Runtime) -> None:
     """Until the process knows everything that was published before."""
-    await eventually(lambda: runtime.source.ready, within=20)
+    await eventually(lambda: runtime.source.ready, within=60)
     await runtime.freshen()
 
 

@@ -58,7 +58,7 @@ class Notes:
         async def empty() -> bool:
             return not await self.queued()
 
-        await eventually(empty, within=20)
+        await eventually(empty, within=60)
 
     @asynccontextmanager
     async def working(self, **changes: Any) -> AsyncIterator[JobWorker]:

@@ -30,7 +30,7 @@ async def becomes(product, headers, path, state):
         assert response.status_code == 200, response.text
         return response.json()["state"] == state and response.json()
 
-    return await eventually(has_come, within=20)
+    return await eventually(has_come, within=60)
 
 
 async def queued(product, tenant):
@@ -110,7 +110,7 @@ async def test_a_failed_export_says_so_and_is_tried_again(product, headers, monk
             document = (await product.client.get(path, headers=headers)).json()
             return (document["state"], document["error"]) == ("queued", "unavailable")
 
-        await eventually(failed_once, within=20)
+        await eventually(failed_once, within=60)
 
 
 async def test_an_export_written_twice_is_kept_and_counted_once(product, world, headers):
@@ -126,7 +126,7 @@ async def test_an_export_written_twice_is_kept_and_counted_once(product, world, 
         async def has_ended():
             return job_id not in {row.id for row in await queued(product, world.a)}
 
-        await eventually(has_ended, within=20)
+        await eventually(has_ended, within=60)
     assert (await product.client.get(path, headers=headers)).json() == ready
     assert await total_of(product, world.a) == total
 
@@ -155,7 +155,7 @@ async def test_an_expired_export_is_gone_and_so_are_its_bytes(product, world, he
         async def is_gone():
             return (await product.client.get(path, headers=headers)).status_code == 404
 
-        await eventually(is_gone, within=20)
+        await eventually(is_gone, within=60)
     async with product.tenancy.databases.tenant_session(world.a, read_only=True) as session:
         left = await session.scalar(
             select(func.count()).select_from(ExportChunk).where(ExportChunk.export_id == ready["id"])

@@ -243,7 +243,7 @@ async def test_the_console_asks_to_sign_in_and_forbids_everything_foreign(
         async def shown() -> bool:
             return "INV-000001" in (await client.get("/console", headers=cookie)).text
 
-        await eventually(shown, within=20)
+        await eventually(shown, within=60)
         page = await client.get("/console", headers=cookie)
         assert "Tenant 1" in page.text or tenant_a.name in page.text
         policy = page.headers["content-security-policy"]

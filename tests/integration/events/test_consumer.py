@@ -180,7 +180,7 @@ async def test_a_commit_that_was_applied_although_it_looked_lost_is_not_repeated
     running.start(consumer().run())
     await eventually(lambda: _equals(effects, texts(0, 5)))
     await broker.write(TOPIC, values(5, 8))
-    await eventually(lambda: _equals(effects, texts(0, 8)), within=20)
+    await eventually(lambda: _equals(effects, texts(0, 8)), within=60)
 
 
 async def test_an_offset_out_of_range_stops_its_partition_only(broker, consumer, effects, engine, running):
@@ -235,7 +235,7 @@ async def test_waits_while_postgresql_is_away_and_goes_on(broker, consumer, effe
     async with postgres_away():
         await broker.write(TOPIC, values(3, 6))
         await asyncio.sleep(1)  # the time of being away, not a synchronisation
-    await eventually(lambda: _equals(effects, texts(0, 6)), within=20)
+    await eventually(lambda: _equals(effects, texts(0, 6)), within=60)
 
 
 async def test_a_handler_that_uses_the_raw_driver_is_inside_the_transaction(broker, consumer, effects, running):
@@ -356,7 +356,7 @@ async def test_members_that_come_and_go_leave_no_gap_and_no_repetition(broker, c
             await eventually(lambda: 2 in assigned)
         if round_ == 4:
             await running.cancel(first)
-    await eventually(lambda: _count(effects, 400), within=30)
+    await eventually(lambda: _count(effects, 400), within=60)
     assert sorted(await effects()) == texts(0, 400)
 
 

@@ -25,7 +25,7 @@ async def test_relay_consumer_and_state_go_on_when_it_comes_back(network, broker
     try:
         await reader.start()
         await _append(engine, "before")
-        await eventually(lambda: stored == seen == [b"before"], within=20)
+        await eventually(lambda: stored == seen == [b"before"], within=60)
         await network.cut()
         await _append(engine, "during")
         # The copy may be stale now, and says so.

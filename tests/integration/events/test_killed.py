@@ -50,7 +50,7 @@ async def test_killed_again_and_again_while_records_arrive(broker, kafka, engine
                 await broker.write(TOPIC, [b"%05d" % n for n in range(first, last)], partition=partition)
             written += share
             # In the middle of its work: some of the records of this round are stored and most are not.
-            await eventually(partial(_more_than, stored, before), within=30, interval=0.005)
+            await eventually(partial(_more_than, stored, before), within=60, interval=0.005)
             victim = members.pop(chance.randrange(2))
             victim.kill()
             await victim.wait()

@@ -192,7 +192,7 @@ async def test_a_holder_that_lost_the_lane_cannot_publish(
     await _cut_lock_holder(database)
     running.start(OutboxRelay("svc", engine, kafka, lanes=[0]).run())
     await append(key, 2)
-    await eventually(lambda: _is(left, 0), within=20)
+    await eventually(lambda: _is(left, 0), within=60)
     released.set()
     await eventually(lambda: outcome)
     assert isinstance(outcome[0], ProducerFenced)
@@ -207,7 +207,7 @@ async def test_goes_on_when_postgresql_comes_back(broker, kafka, engine, append,
     async with postgres_away():
         await asyncio.sleep(0.5)  # the time of being away, not a synchronisation
     await append("a", 2)
-    await eventually(lambda: _is(left, 0), within=20)
+    await eventually(lambda: _is(left, 0), within=60)
     assert published(await broker.read(TOPIC, 2)) == [("a", 1), ("a", 2)]
 
 

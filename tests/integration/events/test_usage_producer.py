@@ -77,7 +77,7 @@ async def test_with_the_broker_away_every_list_is_refused_in_time_and_it_recover
         await sender.send(events(10, start=30))
     assert time.monotonic() - started < 0.9, "known to be away, so refused without the second that a try takes"
     await network.mend()
-    await eventually(lambda: sender.ready, within=30)
+    await eventually(lambda: sender.ready, within=60)
     await sender.send(events(10, start=40))
     ids = Counter(record.value for record in await broker.read(TOPIC, 30))
     acknowledged = [value for _, value in events(10) + events(10, start=40)]
@@ -104,7 +104,7 @@ async def test_it_starts_with_the_broker_away_and_connects_later(network, broker
         with pytest.raises(Unavailable, match="not reachable"):
             await sender.send(events(1))
         await network.mend()
-        await eventually(lambda: sender.ready, within=20)
+        await eventually(lambda: sender.ready, within=60)
         await sender.send(events(1))
     finally:
         await sender.stop()
@@ -133,5 +133,5 @@ async def test_a_client_that_failed_for_good_is_replaced(broker, producer):
     first._message_accumulator.fail_all(RuntimeError("lost sequence"))
     with pytest.raises((Unavailable, RuntimeError)):
         await sender.send(events(1, start=1))
-    await eventually(lambda: sender._producer not in {None, first}, within=20)
+    await eventually(lambda: sender._producer not in {None, first}, within=60)
     await sender.send(events(1, start=2))

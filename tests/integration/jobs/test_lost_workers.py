@@ -81,7 +81,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(notes, tenant_a):
     job_id = await notes.defer(tenant_a, poison)
     await notes.rows("UPDATE jobs.procrastinate_jobs SET status = 'doing', attempts = 1 RETURNING id")
     async with notes.working():
-        await eventually(lambda: _is(notes, job_id, "failed"), within=20)
+        await eventually(lambda: _is(notes, job_id, "failed"), within=60)
     (kept,) = await notes.queued()
     assert (kept.error_type, kept.attempts) == ("worker-lost", 2)
 
@@ -109,7 +109,7 @@ async def test_a_worker_that_was_taken_for_dead_has_no_say_any_more(notes, tenan
         other = (await notes.rows("SELECT worker_id FROM jobs.procrastinate_register_worker_v1()"))[0].worker_id
         await notes.rows("UPDATE jobs.procrastinate_jobs SET worker_id = :other RETURNING id", other=other)
         may_end.set()
-        await eventually(lambda: _has_ended(job_id), within=20)
+        await eventually(lambda: _has_ended(job_id), within=60)
         (queued,) = await notes.queued()
         assert (queued.status, queued.worker_id) == ("doing", other)
 
@@ -132,7 +132,7 @@ async def test_a_worker_that_hears_that_it_is_dead_stops_its_jobs_and_goes_on_as
 
     await notes.defer(tenant_a, slow)
     async with notes.working():
-        await eventually(lambda: _holds(runs), within=20)
+        await eventually(lambda: _holds(runs), within=60)
         await notes.rows("DELETE FROM jobs.procrastinate_workers RETURNING id")
         await asyncio.wait_for(ended.wait(), 20)
         await notes.none_left()

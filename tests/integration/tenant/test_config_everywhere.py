@@ -69,7 +69,7 @@ async def test_a_service_that_starts_late_knows_everything(api, product, kafka_b
     flag = f"f{uuid4().hex[:8]}"
     tenant = await api.create(config={"branding": {"name": "Acme"}})
     await api.http.put(f"/v1/flags/{flag}", json={"default": True})
-    await eventually(lambda: product.features.flags.get(flag) is not None, within=20)
+    await eventually(lambda: product.features.flags.get(flag) is not None, within=60)
     late = KafkaDirectory(KafkaSettings(kafka_bootstrap=kafka_bootstrap, topic_prefix=kafka_prefix))
     try:
         await asyncio.wait_for(late.start(), 60)

@@ -31,15 +31,15 @@ async def test_a_purge_withdraws_the_rollups_of_the_tenant_and_of_no_other(usage
         async with usage.metering():
             for tenant in (tenant_a, tenant_b):
                 await usage.send(event(tenant, 1), event(tenant, 2, data={"method": "POST", "path": "/b"}))
-            await eventually(usage.counted, within=30)
-        await eventually(lambda: relayed(usage), within=30)
+            await eventually(usage.counted, within=60)
+        await eventually(lambda: relayed(usage), within=60)
         before = {record.key: record.value for record in await read_topic(usage.kafka, ROLLUPS)}
         assert len(before) == 4
 
         await handlers[PURGE](request_of(tenant_a))
         while await worker.turn():
             pass
-        await eventually(lambda: relayed(usage), within=30)
+        await eventually(lambda: relayed(usage), within=60)
         after = {record.key: record.value for record in await read_topic(usage.kafka, ROLLUPS)}
 
     mine = {key for key in before if key.startswith(str(tenant_a.id).encode())}
