@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     from tenantry._ids import uuid7
     from tenantry._logging import configure_logging
     from tenantry._settings import BaseDomains, TenancySettings
+    from tenantry._sources import DirectorySource, StateSource
     from tenantry._spawn import spawn
-    from tenantry._tenancy import DirectorySource, StateSource, Tenancy
+    from tenantry._tenancy import Tenancy
     from tenantry._tenant import (
         Isolation,
         Operation,
@@ -204,12 +205,12 @@ __getattr__ = lazy_exports(
             "BaseDomains",
             "TenancySettings",
         ),
-        "_spawn": ("spawn",),
-        "_tenancy": (
+        "_sources": (
             "DirectorySource",
             "StateSource",
-            "Tenancy",
         ),
+        "_spawn": ("spawn",),
+        "_tenancy": ("Tenancy",),
         "_tenant": (
             "Isolation",
             "Operation",

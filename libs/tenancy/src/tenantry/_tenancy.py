@@ -1,27 +1,27 @@
 """The one object that a service is composed with."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
 import httpx
-import structlog
 from fastapi import FastAPI
 from prometheus_client import Gauge
 
 from tenantry._admission import admit, check_residency
+from tenantry._background import running
 from tenantry._clock import Clock, SystemClock
 from tenantry._context import current_tenant, tenant_scope
-from tenantry._directory import TenantDirectory
 from tenantry._errors import StartupRefused, TenantNotFound, Unavailable
 from tenantry._settings import TenancySettings
+from tenantry._shared_stores import cache_store, find_redis, shared_buckets
+from tenantry._sources import ConfigSource, DirectorySource, StateSource
 from tenantry._tenant import Operation, Tenant
-from tenantry.cache import CacheStore, MemoryStore, TenantCache
+from tenantry.cache import TenantCache
 from tenantry.config import BRANDING, Branding, ConfigStore, ConfigView, branding_of
 from tenantry.database import TENANT_ID, Databases, DatabaseSettings, TenantColumn
 from tenantry.directory import DirectorySettings, directory_source
@@ -53,63 +53,17 @@ from tenantry.identity import (
     Verifier,
     told_by,
 )
-from tenantry.limits import ConnectionShares, FairGate, Limiter, SharedTake
+from tenantry.limits import ConnectionShares, FairGate, Limiter
 
 if TYPE_CHECKING:
-    from tenantry._redis import RedisServer
     from tenantry.metering import MeteringClient, Spool
 
-
-log = structlog.get_logger(__name__)
 
 _TENANT_SERVICE: Final = "tenant"
 
 STALENESS = Gauge("tenantry_directory_staleness_seconds", "How old what is known of tenants may be", ["service"])
 KNOWN = Gauge("tenantry_directory_tenants", "Tenants in the directory", ["service"])
 READY = Gauge("tenantry_directory_ready", "1 once everything that existed is known", ["service"])
-
-
-class DirectorySource(Protocol):
-    """What feeds the directory: `tenantry.directory.PolledDirectory`, or a `StateSource`."""
-
-    @property
-    def directory(self) -> TenantDirectory: ...
-
-    @property
-    def lag_seconds(self) -> float:
-        """How old the local state may be; 0 for one that cannot be stale."""
-        ...
-
-    async def start(self) -> None:
-        """Returns once everything that existed is known; may take for ever, and is cancelled at the end."""
-        ...
-
-    async def stop(self) -> None: ...
-
-
-@runtime_checkable
-class StateSource(DirectorySource, Protocol):
-    """One that feeds the tenant service's keys and credentials as well: `tenantry.events.KafkaDirectory`, or a peer.
-
-    With another one only trusted issuers and a company's own resolvers identify anybody.
-    """
-
-    @property
-    def keys(self) -> KeySet: ...
-
-    @property
-    def credentials(self) -> CredentialStore: ...
-
-
-@runtime_checkable
-class ConfigSource(Protocol):
-    """A source that feeds configuration and flags as well; with another one nothing is configured."""
-
-    @property
-    def config(self) -> ConfigStore: ...
-
-    @property
-    def flags(self) -> FlagStore: ...
 
 
 class Tenancy:
@@ -148,15 +102,15 @@ class Tenancy:
         self._key_use = KeyUse(self.clock)
         self._source = source
         self._databases = databases
-        self._redis = self._find_redis()
-        self.cache = TenantCache(self._cache_store())
+        self._redis = find_redis(settings)
+        self.cache = TenantCache(cache_store(settings, service, self._redis))
         self.limiter = Limiter(
             service,
             self.directory,
             config=self._config,
             gate=FairGate(settings.max_in_flight, max_waiting=settings.max_waiting, wait=settings.queue_seconds),
             replicas=settings.replicas,
-            shared=self._shared_buckets(),
+            shared=shared_buckets(settings, service, self._redis),
         )
         if databases is not None:
             databases.bulkhead = ConnectionShares(self.limiter.connections_of)
@@ -236,7 +190,7 @@ class Tenancy:
         async with AsyncExitStack() as stack:
             if self._redis is not None:
                 stack.push_async_callback(self._redis.close)
-                await stack.enter_async_context(_running(self.cache.keep()))
+                await stack.enter_async_context(running(self.cache.keep()))
             if self._databases is not None:
                 stack.push_async_callback(self._databases.dispose)
                 await self._databases.verify_roles()
@@ -253,14 +207,14 @@ class Tenancy:
                 if self.settings.identity == "tenantry":
                     tenant_service = await stack.enter_async_context(self.client(_TENANT_SERVICE))
                     telling = self._key_use.report(told_by(tenant_service), every=self.settings.key_use_seconds)
-                    await stack.enter_async_context(_running(telling))
+                    await stack.enter_async_context(running(telling))
             await stack.enter_async_context(self._issuer_keys.run())
             STALENESS.labels(self.service).set_function(lambda: self._source.lag_seconds)
             KNOWN.labels(self.service).set_function(lambda: len(self.directory))
             READY.labels(self.service).set_function(lambda: self.directory.ready)
             stack.callback(_forget_measures, self.service)
             stack.push_async_callback(self._source.stop)
-            await stack.enter_async_context(_running(self._source.start()))
+            await stack.enter_async_context(running(self._source.start()))
             if self._meters:
                 await stack.enter_async_context(self._metered())
             yield self
@@ -391,34 +345,6 @@ class Tenancy:
         with tenant_scope(tenant):
             yield tenant
 
-    def _find_redis(self) -> "RedisServer | None":
-        if self.settings.redis_url is None:
-            return None
-        from tenantry._redis import RedisServer  # noqa: PLC0415 - the extra
-
-        return RedisServer(self.settings.redis_url.get_secret_value())
-
-    def _cache_store(self) -> CacheStore:
-        settings = self.settings
-        if self._redis is None:
-            return MemoryStore(
-                tenant_entries=settings.cache_tenant_entries,
-                tenant_bytes=settings.cache_tenant_bytes,
-                max_bytes=settings.cache_bytes,
-            )
-        from tenantry.cache._redis_store import RedisStore  # noqa: PLC0415 - the extra
-
-        return RedisStore(self._redis, self.service, tenant_entries=settings.cache_tenant_entries)
-
-    def _shared_buckets(self) -> SharedTake | None:
-        if self.settings.rate_limits == "local":
-            return None
-        if self._redis is None:
-            raise StartupRefused("TENANTRY_RATE_LIMITS is redis and TENANTRY_REDIS_URL is not set")
-        from tenantry.limits._shared_buckets import SharedBuckets  # noqa: PLC0415 - the extra
-
-        return SharedBuckets(self._redis, self.service)
-
     def _record(
         self,
         tenant: Tenant,
@@ -449,7 +375,7 @@ class Tenancy:
         self._metering = MeteringClient(spool, self.service, self.clock)
         try:
             await producer.start()
-            async with _running(Shipper(spool, producer).run()):
+            async with running(Shipper(spool, producer).run()):
                 yield
         finally:
             self._metering = self.meter_spool = None
@@ -461,21 +387,3 @@ def _forget_measures(service: str) -> None:
     for measure in (STALENESS, KNOWN, READY):
         with contextlib.suppress(KeyError):
             measure.remove(service)
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Runs `work` beside the block and cancels it at the end. An error of it is logged at once and raised then."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_log_failure)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("background_work_failed", exc_info=error)

@@ -16,7 +16,7 @@ from tenantry.directory._static import TenantFile
 
 if TYPE_CHECKING:
     from tenantry._settings import TenancySettings
-    from tenantry._tenancy import DirectorySource
+    from tenantry._sources import DirectorySource
 
 
 class DirectorySettings(BaseSettings):
