@@ -63,8 +63,8 @@ async def sweep_pool(
 
     Some commit in the middle, some raise, some are cancelled here or at the server, some lose their connection: in an
     order that ``seed`` repeats, and ``at_once`` of them compete. Each must see rows of its tenant in ``table``, and of
-    nobody else; every connection must be clean when it is handed out, and a transaction without a tenant must see
-    nothing. ``table`` has rows of all the tenants, and its schema where they share one. Raises SweepFailed.
+    nobody else; every connection must be clean when it is handed out, and those that bind no tenant must see nothing.
+    ``table`` has rows of all the tenants, and its schema where they share one. Raises SweepFailed.
     """
     sweep = _PoolSweep(databases, tenants, table, column)
     async with sweep.watched(tenants[0]):
@@ -201,9 +201,9 @@ class _PoolSweep:
 
     async def _look_at(self, connection: asyncpg.Connection) -> None:
         state = cast("asyncpg.Record", await connection.fetchrow(self._state))
-        self._judge("checkout", tuple(state.values()), await connection.fetchval(self._count) if state[-1] else 0)
+        self._judge("checkout", tuple(state.values()))
 
-    def _judge(self, where: str, state: Sequence[Any], rows: int) -> None:
+    def _judge(self, where: str, state: Sequence[Any], rows: int = 0) -> None:
         settings, read_only, _ = state
         if settings.strip(", "):
             self.report.leak("pool", where, f"a connection was handed out bound to {settings}")
