@@ -7,6 +7,7 @@ import pytest
 
 from tenant_service.domain.findings import Finding, FindingCode
 from tenant_service.reconciling import findings
+from tenant_service.reconciling.metrics import show_counts
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -103,6 +104,20 @@ async def test_findings_are_filtered(api, record):
     assert (await api.http.get("/v1/findings", params={"code": "nothing"})).status_code == 422
     shown = (await api.http.get(f"/v1/findings/{own}")).json()
     assert (shown["service"], shown["subject"], shown["repair"]) == (None, "primary", "recount")
+
+
+async def test_open_findings_are_counted_for_whoever_watches(api, record):
+    first = await record(FindingCode.TENANT_UNKNOWN, tenant_id=uuid4())
+    await record(FindingCode.TENANT_UNKNOWN, tenant_id=uuid4())
+    await show_counts(api.runtime.transactions)
+    line = 'tenantry_reconcile_findings{code="tenant-unknown",service="app"}'
+    assert f"{line} 2.0" in (await api.http.get("/metrics")).text
+    async with api.runtime.transactions.begin() as session:
+        rows = await findings.open_by(session, {FindingCode.TENANT_UNKNOWN})
+        assert first in {str(row.id) for row in rows}
+        await findings.close(session, rows, NOW)
+    await show_counts(api.runtime.transactions)
+    assert line not in (await api.http.get("/metrics")).text
 
 
 async def test_findings_come_in_pages(api, record):

@@ -12,6 +12,7 @@ from tenant_service.housekeeping import keep_house
 from tenant_service.offboarding.expiry import keep_exports
 from tenant_service.publication import TENANT_ACKS
 from tenant_service.reconciling.consumers import REPORTS_GROUP, reports_handler
+from tenant_service.reconciling.metrics import keep_counts
 from tenant_service.reconciling.worker import Reconciler
 from tenant_service.runs.consumers import acks_handler
 from tenant_service.runs.worker import SagaWorker
@@ -37,7 +38,12 @@ async def run_api() -> None:
     """HTTP: the registry, tokens, sessions."""
     settings = TenantSettings.from_env()
     async with Runtime.start(settings, DatabaseSettings.from_env(SERVICE), SystemClock()) as runtime:
-        await serve_http(create_app(runtime), host=settings.host, port=settings.port)
+        # Here and not in the worker: this is the process whose metrics are read.
+        counting = asyncio.create_task(keep_counts(runtime.transactions))
+        try:
+            await serve_http(create_app(runtime), host=settings.host, port=settings.port)
+        finally:
+            counting.cancel()
 
 
 async def run_worker() -> None:

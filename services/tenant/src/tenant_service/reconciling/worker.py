@@ -5,7 +5,6 @@ from typing import NoReturn
 from uuid import UUID
 
 import structlog
-from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.listening import until_it_works
@@ -27,8 +26,6 @@ IDLE_SECONDS = 2.0
 # Each has a connection while it reads the topics, and needs a second one for that.
 AT_ONCE = 3
 
-_OPEN = Gauge("tenantry_reconcile_findings", "Findings that are open", ["code", "service"])
-
 
 class Reconciler:
     """Reconciles by `policy`; a reconciliation is the business of whoever has its row."""
@@ -40,7 +37,6 @@ class Reconciler:
         self._kafka = kafka
         self._policy = policy
         self._clock = clock
-        self._shown: set[tuple[str, str]] = set()
 
     async def run(self) -> NoReturn:
         """Work until cancelled; a database that is away is waited for."""
@@ -56,8 +52,10 @@ class Reconciler:
         async with self._transactions.begin() as session:
             await begin_if_due(session, self._policy, self._clock.now())
             under_way = [row.id for row in await repository.open_reconciliations(session)]
-        await asyncio.gather(*map(self._carry_on, under_way[:AT_ONCE]))
-        await self._show()
+        ended = await asyncio.gather(*map(self._carry_on, under_way[:AT_ONCE]), return_exceptions=True)
+        # The others have been carried on before anything is said.
+        for error in filter(None, ended):
+            raise error
         return len(under_way)
 
     async def _carry_on(self, reconciliation_id: UUID) -> None:
@@ -111,12 +109,3 @@ class Reconciler:
             pause=self._policy.tolerance.total_seconds(),
             tenant_id=row.tenant_id,
         )
-
-    async def _show(self) -> None:
-        async with self._transactions.begin() as session:
-            counts = await findings.count_open(session)
-        for gone in self._shown - counts.keys():
-            _OPEN.remove(*gone)
-        for (code, service), count in counts.items():
-            _OPEN.labels(code, service).set(count)
-        self._shown = set(counts)
