@@ -26,7 +26,7 @@ async def ask(kafka, broker, engine, running):
     await create_topics(kafka, only=["tenant.requests.v1", "tenant.acks.v1"])
     running.start(OutboxRelay("tenant", engine, kafka).run())
 
-    async def ask(kind: str, services: list[str], version: int = 1, tenant: UUID | None = None) -> str:
+    async def ask(kind: str, services: list[str], version: int = 1, tenant: UUID | None = None, **about: object) -> str:
         request_id, tenant = str(uuid4()), tenant or uuid4()
         async with engine.begin() as connection:
             await append_outbox(
@@ -34,7 +34,7 @@ async def ask(kafka, broker, engine, running):
                 topic="tenant.requests.v1",
                 key=str(tenant),
                 type="tenant.provision_requested.v1",
-                data={"request_id": request_id, "kind": kind, "services": services, "tenant_id": tenant, "data": {}},
+                data={"request_id": request_id, "kind": kind, "services": services, "tenant_id": tenant, "data": about},
                 tenant_id=tenant,
                 version=version,
             )
@@ -158,3 +158,32 @@ async def test_only_the_lanes_that_are_used_are_read(kafka, engine, lanes, used)
         return None
 
     assert RequestResponder("app", kafka, engine, {"a": nothing, "b": nothing}, lanes=lanes).consumers.keys() == used
+
+
+async def test_deployments_of_regions_each_answer_for_their_own(kafka, broker, engine, running, ask):
+    seen: dict[str, list[str]] = {"eu": [], "us": []}
+
+    def handler_of(region):
+        async def provision(request):
+            seen[region].append(str(request.request_id))
+
+        return provision
+
+    for region in seen:
+        settings = kafka.model_copy(update={"deployment": region})
+        handlers = {"provision": handler_of(region)}
+        running.start(RequestResponder("app", settings, engine, handlers, region=region).run())
+    asked = {region: await ask("provision", ["app"], region=region) for region in ("eu", "us", None)}
+    await eventually(lambda: sum(map(len, seen.values())) == 4, within=60)
+    assert {region: set(ids) for region, ids in seen.items()} == {
+        region: {asked[region], asked[None]} for region in seen
+    }
+
+
+async def test_without_deployments_no_request_is_left_to_others(kafka, broker, engine, running, ask):
+    async def provision(_request):
+        return {}
+
+    running.start(RequestResponder("app", kafka, engine, {"provision": provision}, region="eu").run())
+    await ask("provision", ["app"], region="us")
+    assert len(await broker.read("tenant.acks.v1", 1)) == 1

@@ -31,7 +31,8 @@ async def run_worker() -> None:
         raise StartupRefused("APP_PROVISIONER_DATABASE_URL is not set")
     state = KafkaDirectory(kafka)
     databases = Databases(SERVICE, database_settings)
-    async with Tenancy(SERVICE, TenancySettings(), source=state, databases=databases).run():
+    platform = TenancySettings()
+    async with Tenancy(SERVICE, platform, source=state, databases=databases).run():
         places = Places(SERVICE, database_settings)
         exports, clock = ExportSettings.from_env().store(), SystemClock()
         handlers = {
@@ -41,7 +42,9 @@ async def run_worker() -> None:
         }
         offboarding = OffboardingWorker(databases, CATALOGUE, clock, store=exports, settings=database_settings)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(RequestResponder(SERVICE, kafka, databases.system, handlers, lanes=LANES).run())
+            tasks.create_task(
+                RequestResponder(SERVICE, kafka, databases.system, handlers, lanes=LANES, region=platform.region).run()
+            )
             tasks.create_task(offboarding.run())
             tasks.create_task(keep_house(databases, state.directory))
             tasks.create_task(places.keep_warm())

@@ -70,6 +70,10 @@ class Runtime:
             settings.previous_master_key,
             settings.previous_master_key_file,
         )
+        try:
+            dns = resolver or DnsResolver(settings.dns_servers)
+        except ValueError as error:
+            raise StartupRefused(f"TENANT_DNS_SERVERS: {error}") from None
         exports = ExportSettings(export_url=settings.export_url).store()
         clients = None if settings.bootstrap_file is None else read_bootstrap(settings.bootstrap_file)
         async with open_databases(database_settings) as databases:
@@ -102,7 +106,6 @@ class Runtime:
                     key_use=key_use,
                     clock=clock,
                 )
-                dns = resolver or DnsResolver(settings.dns_servers)
                 yield cls(settings, platform, clock, transactions, state, master_key, dns, tokens, identifier, exports)
             finally:
                 for task in (telling, following):

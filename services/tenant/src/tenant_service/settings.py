@@ -55,7 +55,7 @@ class TenantSettings(BaseSettings):
     # How often the proof of a domain is looked for again, and how long it may be missing before the domain is lost.
     domain_check_hours: int = Field(default=24, ge=1, le=24 * 30)
     domain_grace_days: int = Field(default=7, ge=0, le=90)
-    # Name servers that domains are looked up at; empty: those of the machine.
+    # Addresses of name servers that domains are looked up at, with a port if need be; empty: those of the machine.
     dns_servers: list[str] = Field(default_factory=list)
 
     # The store of a deployment that has none yet, and where it is: made when the service starts.

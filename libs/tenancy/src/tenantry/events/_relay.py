@@ -155,7 +155,7 @@ class OutboxRelay:
     async def _hold(self, connection: AsyncConnection, lane: int, backoff: Backoff) -> None:
         producer = AIOKafkaProducer(
             **self._kafka.client_options(),
-            transactional_id=f"{self._kafka.topic_prefix}{self._service}-outbox-{self._place}{lane}",
+            transactional_id=self._kafka.transactional_id(f"{self._service}-outbox-{self._place}{lane}"),
             client_id=f"{self._service}-outbox-{self._place}{lane}",
         )
         held = HELD.labels(self._service, f"{self._place}{lane}")

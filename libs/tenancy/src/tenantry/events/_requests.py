@@ -131,11 +131,17 @@ class RequestResponder:
         handlers: Mapping[str, Handler],
         *,
         lanes: Mapping[str, LaneRule] | None = None,
+        region: str | None = None,
     ) -> None:
-        """`lanes` says for kinds of requests which lane they take; a rule may choose between quick and slow."""
+        """`lanes` says for kinds of requests which lane they take; a rule may choose between quick and slow.
+
+        Of a service with a deployment in each region (`TENANTRY_DEPLOYMENT`), the one in `region` leaves requests about
+        tenants that are pinned to another region to the one that is there.
+        """
         self._service = service
         self._handlers = handlers
         self._lanes = lanes or {}
+        self._region = region if kafka.deployment else None
         self.consumers: Mapping[Lane, TransactionalConsumer] = {
             lane: TransactionalConsumer(
                 kafka=kafka,
@@ -193,6 +199,8 @@ class RequestResponder:
                 request = self._request(record)
                 if request.kind not in self._handlers or self._service not in request.services:
                     continue
+                if self._is_elsewhere(request):
+                    continue
                 chosen = self._lane_of(request)
             except InvalidRecord as error:
                 invalid.append(error)
@@ -202,6 +210,9 @@ class RequestResponder:
         if invalid:
             raise InvalidRecords(invalid)
         return wanted
+
+    def _is_elsewhere(self, request: Request) -> bool:
+        return self._region is not None and request.data.get("region") not in {None, self._region}
 
     async def _answer_in_order(
         self, requests: "Sequence[tuple[ConsumerRecord[bytes, bytes], Request]]", slots: asyncio.Semaphore

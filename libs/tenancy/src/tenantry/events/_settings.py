@@ -3,7 +3,7 @@
 import ssl
 from typing import Any, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -11,7 +11,8 @@ class KafkaSettings(BaseSettings):
     """Connection and naming, from the environment (`TENANTRY_KAFKA_BOOTSTRAP`, `TENANTRY_TOPIC_PREFIX`, …).
 
     The prefix stands before every topic, consumer group and transactional id, so that several installations can share
-    a cluster and prefixed ACLs can keep them apart.
+    a cluster and prefixed ACLs can keep them apart. The deployment stands behind groups and transactional ids alone: a
+    service that runs once in each region, with a database in each, reads everything in each.
     """
 
     model_config = SettingsConfigDict(env_prefix="TENANTRY_", frozen=True)
@@ -23,6 +24,7 @@ class KafkaSettings(BaseSettings):
     kafka_sasl_password: SecretStr | None = None
     kafka_ssl_ca_file: str | None = None
     topic_prefix: str = ""
+    deployment: str = Field(default="", pattern=r"^[a-z0-9-]{0,40}$")
 
     def topic(self, name: str) -> str:
         """The topic's name on the cluster."""
@@ -30,7 +32,14 @@ class KafkaSettings(BaseSettings):
 
     def group(self, name: str) -> str:
         """The consumer group's name on the cluster, which is also its name in `consumer_offset`."""
-        return self.topic_prefix + name
+        return self._of_deployment(name)
+
+    def transactional_id(self, name: str) -> str:
+        """What fences an earlier producer of the same name."""
+        return self._of_deployment(name)
+
+    def _of_deployment(self, name: str) -> str:
+        return f"{self.topic_prefix}{name}.{self.deployment}" if self.deployment else self.topic_prefix + name
 
     def client_options(self) -> dict[str, Any]:
         """Keyword arguments that every aiokafka client takes."""

@@ -1,18 +1,22 @@
 """TXT records: from DNS, or from the hands of a test."""
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import dns.asyncresolver
 import dns.exception
 import dns.rdatatype
 import dns.resolver
+from dns.nameserver import Do53Nameserver
 
 from tenantry import Unavailable
 
 # A name server gets this long to answer, and all of them together so long.
 TIMEOUT_SECONDS = 2.0
 LIFETIME_SECONDS = 5.0
+DNS_PORT = 53
 
 
 class ResolverUnavailable(Unavailable):
@@ -34,7 +38,11 @@ class DnsResolver:
     """Asks these name servers, or those of the machine. Nothing is cached: whoever asks has just changed something."""
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
-        self._servers = list(servers)
+        """`servers` are addresses, as in `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`.
+
+        Raises `ValueError` for what is none.
+        """
+        self._servers = [_name_server(server) for server in servers]
         self._resolver: dns.asyncresolver.Resolver | None = None
 
     async def txt(self, name: str) -> Sequence[str]:
@@ -52,8 +60,13 @@ class DnsResolver:
             self._resolver = dns.asyncresolver.Resolver(configure=not self._servers)
             self._resolver.timeout = TIMEOUT_SECONDS
             if self._servers:
-                self._resolver.nameservers = self._servers
+                self._resolver.nameservers = [*self._servers]
         return self._resolver
+
+
+def _name_server(server: str) -> Do53Nameserver:
+    parts = urlsplit(f"//[{server}]" if server.count(":") > 1 and not server.startswith("[") else f"//{server}")
+    return Do53Nameserver(str(ip_address(parts.hostname or "")), parts.port or DNS_PORT)
 
 
 class FixedResolver:

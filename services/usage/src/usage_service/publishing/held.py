@@ -70,7 +70,7 @@ async def keep_at(name: str, work: Callable[[], Awaitable[None]]) -> None:
 async def _with_producer(connection: AsyncConnection, kafka: KafkaSettings, name: str, work: Work) -> None:
     producer = AIOKafkaProducer(
         **kafka.client_options(),
-        transactional_id=f"{kafka.topic_prefix}usage-{name}",
+        transactional_id=kafka.transactional_id(f"usage-{name}"),
         client_id=f"usage-{name}",
         linger_ms=2,
         max_batch_size=256 * 1024,
