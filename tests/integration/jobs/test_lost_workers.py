@@ -91,6 +91,22 @@ async def _is(notes, job_id, status):
     return [row.status for row in rows] == [status]
 
 
+async def test_a_job_whose_claim_was_never_heard_of_is_run_all_the_same(notes, tenant_a, write_note):
+    async with notes.working():
+        await notes.defer(tenant_a, write_note, "first")
+        await notes.none_left()
+        # The claim is committed, and the connection breaks before it is told.
+        await notes.rows(
+            "INSERT INTO jobs.procrastinate_jobs (queue_name, task_name, args, status, worker_id)"
+            " SELECT 'tenants', 'write_note', jsonb_build_object('tenant_id', CAST(:tenant AS text), 'arguments',"
+            " jsonb_build_object('body', 'second')), 'doing', max(id) FROM jobs.procrastinate_workers RETURNING id",
+            tenant=str(tenant_a.id),
+        )
+        await notes.none_left()
+    bodies = await notes.rows("SELECT body FROM pool.note WHERE tenant_id = :t ORDER BY body", t=tenant_a.id)
+    assert [row.body for row in bodies] == ["first", "second"]
+
+
 async def test_a_worker_that_was_taken_for_dead_has_no_say_any_more(notes, tenant_a):
     """Its job is somebody else's by now; that it ends, or fails, must not end the other's."""
     reached, may_end = asyncio.Event(), asyncio.Event()

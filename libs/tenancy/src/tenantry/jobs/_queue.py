@@ -90,6 +90,12 @@ _UNREGISTER: Final = text("SELECT jobs.procrastinate_unregister_worker_v1(:worke
 _HEARTBEAT: Final = text(
     "SELECT jobs.procrastinate_update_heartbeat_v1(id) FROM jobs.procrastinate_workers WHERE id = :id"
 )
+_STRAY: Final = text(
+    """
+    SELECT id, tenant_id, task_name, attempts, args, worker_id FROM jobs.procrastinate_jobs
+    WHERE status = 'doing' AND worker_id = :worker_id AND NOT id = ANY (CAST(:running AS bigint[]))
+    """
+)
 _PRUNE: Final = text("SELECT worker_id FROM jobs.procrastinate_prune_stalled_workers_v1(:seconds)")
 _LOST: Final = text(
     """
@@ -199,6 +205,12 @@ class Queue:
         """Says that the worker lives. False where it was taken for dead, and its jobs were given to others."""
         async with self._begin() as connection:
             return (await connection.execute(_HEARTBEAT, {"id": worker_id})).one_or_none() is not None
+
+    async def strays(self, worker_id: int, running: Sequence[int]) -> list[Claimed]:
+        """Jobs that the worker holds and does not run: it was never told that it got them."""
+        async with self._begin() as connection:
+            values = {"worker_id": worker_id, "running": list(running)}
+            return [Claimed(*row) for row in await connection.execute(_STRAY, values)]
 
     async def rescue(self, silent: float, judge: Callable[[Claimed], tuple[Failure, datetime | None]]) -> list[Claimed]:
         """Takes jobs from workers that have been silent for so many seconds; `judge` says what becomes of each."""

@@ -63,6 +63,7 @@ class JobWorker:
         self._workers: dict[Queue, int] = {}
         self._running: dict[asyncio.Task[None], tuple[Queue, Claimed]] = {}
         self._unknown: set[UUID] = set()
+        self._strays: dict[Queue, set[int]] = {}
         self._rescued: dict[Queue, float] = {}
         self._turn_due = asyncio.Event()
         self._look_due = {queue: asyncio.Event() for queue in self._queues.shared.values()}
@@ -270,18 +271,39 @@ class JobWorker:
     # Staying alive, and looking after those that did not.
 
     async def _beat(self) -> None:
-        for queue, worker_id in list(self._workers.items()):
-            busy = any(at is queue for at, _ in self._running.values())
+        # Beside one another: a database that does not answer must not have this worker taken for dead elsewhere.
+        await asyncio.gather(*(self._beat_in(queue, worker_id) for queue, worker_id in list(self._workers.items())))
+
+    async def _beat_in(self, queue: Queue, worker_id: int) -> None:
+        busy = any(at is queue for at, _ in self._running.values())
+        try:
             if queue.own and not busy:
                 del self._workers[queue]
                 await queue.unregister(worker_id)
-            elif not await queue.beat(worker_id):
-                # This process was away for too long. Others have its jobs by now, or will in a moment.
-                del self._workers[queue]
-                for task, (at, claimed) in list(self._running.items()):
-                    if at is queue and claimed.worker_id == worker_id:
-                        task.cancel()
-                log.error("worker_was_taken_for_dead", queue=queue.name)
+            elif await queue.beat(worker_id):
+                await self._give_back_strays(queue, worker_id)
+            else:
+                self._stop_jobs_in(queue, worker_id)
+        except _AWAY as error:
+            log.warning("worker_not_heard", queue=queue.name, error=type(error).__name__)
+
+    def _stop_jobs_in(self, queue: Queue, worker_id: int) -> None:
+        """The process was away for too long: others have its jobs by now, or will in a moment."""
+        del self._workers[queue]
+        for task, (at, claimed) in list(self._running.items()):
+            if at is queue and claimed.worker_id == worker_id:
+                task.cancel()
+        log.error("worker_was_taken_for_dead", queue=queue.name)
+
+    async def _give_back_strays(self, queue: Queue, worker_id: int) -> None:
+        """Where a connection breaks after a claim, the job is with a worker that lives and does not know of it."""
+        running = [claimed.id for at, claimed in self._running.values() if at is queue]
+        found = {job.id: job for job in await queue.strays(worker_id, running)}
+        # One that is claimed in this moment is not known yet; at the next look it is.
+        for job_id in found.keys() & self._strays.get(queue, set()):
+            await queue.release(found.pop(job_id))
+            log.warning("job_given_back", job_id=job_id)
+        self._strays[queue] = set(found)
 
     async def _rescue(self) -> None:
         for queue in self._queues.shared.values():
