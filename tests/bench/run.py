@@ -47,7 +47,7 @@ def _line(line: Row) -> str:
     value = "-" if line["value"] is None else f"{line['value']:,.1f}"
     limit = "" if line["limit"] is None else f"  limit {line['limit']:,.1f} ({line['ratio']:.0%})"
     detail = "  ".join(f"{key}={value}" for key, value in line["detail"].items())
-    return f"{line['name']:<24} {value:>14} {line['unit']:<10}{limit}  {detail}"
+    return f"{line['name']:<26} {value:>12} {line['unit']:<10}{limit}  {detail}"
 
 
 if __name__ == "__main__":
