@@ -1,9 +1,12 @@
 """Documents over HTTP: versions, lists, search, repetition."""
 
+import msgspec
 import pytest
 from sqlalchemy import event
 
+from app_service.flags import SEARCH_BEGINNINGS
 from app_service.models import Document
+from tenantry.features import Flag, Rollout
 
 
 async def create(product, headers, **fields):
@@ -72,6 +75,36 @@ async def test_search_finds_words_of_any_script(product, headers):
     for word in ("Überschrift", "日本語", "naïve", "PLAIN"):
         found = (await product.client.get("/v1/search", params={"q": word}, headers=headers)).json()["items"]
         assert [item["id"] for item in found] == [created["id"]]
+
+
+async def test_some_tenants_find_words_by_their_beginnings(product, world, headers):
+    """By the flag that an operator gives to some, through OpenFeature; nobody has it before it is defined."""
+    await create(product, headers, title="Quartal", body="The quarterly d'accord of Rock'n'Roll (a:*)")
+
+    async def found(text, caller=headers):
+        answer = await product.client.get("/v1/search", params={"q": text}, headers=caller)
+        assert answer.status_code == 200, answer.text
+        return len(answer.json()["items"])
+
+    assert (await found("quarterl"), await found("quarterly")) == (0, 1)
+    variants = {"on": True, "off": False}
+    flag = Flag(name=SEARCH_BEGINNINGS, version=1, variants=variants, default="off")
+    product.source.flags.upsert(flag)
+    assert await found("quarterl") == 0
+    rollout = Rollout(variant="on", percentage=100)
+    product.source.flags.upsert(msgspec.structs.replace(flag, version=2, rollout=rollout))
+    assert await found("quarterl") == 1
+    for text, hits in (
+        ("quart d'acc", 1), ('"the quarterl"', 1), ("quart -rol", 0), ("nowhere or roc", 1), ("arterly", 0),
+        ("' : * & | ! \\\\ <-> ()", 0),
+    ):  # fmt: skip
+        assert await found(text) == hits, text
+    other = product.headers(world.b)
+    assert await found("quarterl", other) == 0
+    tier = {"standard": "off"}
+    product.source.flags.upsert(msgspec.structs.replace(flag, version=3, tiers=tier, rollout=rollout))
+    assert await found("quarterl") == 0
+    product.source.flags.remove(SEARCH_BEGINNINGS)
 
 
 async def test_a_repetition_gets_the_first_answer(product, headers):

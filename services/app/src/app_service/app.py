@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from app_service import documents_api, exports_api, files_api
+from app_service.flags import open_flags
 from app_service.settings import AppSettings
 from tenantry import Tenancy
 from tenantry.http import service_app
@@ -21,6 +22,7 @@ def create_app(settings: AppSettings, tenancy: Tenancy) -> FastAPI:
         body_limits={UPLOAD: settings.max_file_bytes},
     )
     app.state.max_file_bytes = settings.max_file_bytes
+    app.state.flags = open_flags(tenancy)
     app.include_router(documents_api.router)
     app.state.export_days = settings.export_days
     app.include_router(files_api.router)

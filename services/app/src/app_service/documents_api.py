@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from app_service import repository, service
 from app_service.dependencies import App, Idempotent, Reader, Writer, announce
+from app_service.flags import SEARCH_BEGINNINGS, Flags
 from app_service.schemas import (
     DocumentIn,
     DocumentOut,
@@ -93,12 +94,19 @@ async def search(
     session: TenantReadSession,
     tenant: CurrentTenant,
     q: Annotated[SearchText, Query()],
+    flags: Flags,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Page[SearchHit]:
-    """Documents that match, best first. Words, "phrases", `or` and `-without` as on the web."""
+    """Documents that match, best first. Words, "phrases", `or` and `-without` as on the web.
+
+    Where the flag `search.beginnings` is on for the tenant, a word is found by its beginning, too.
+    """
+    beginnings = flags.get_boolean_value(SEARCH_BEGINNINGS, default_value=False)
     after = decode_cursor(cursor, tuple[_Rank, UUID], of="search") if cursor else None
-    rows = await repository.search_documents(session, tenant.id, text=q, after=after, limit=limit + 1)
+    rows = await repository.search_documents(
+        session, tenant.id, text=q, beginnings=beginnings, after=after, limit=limit + 1
+    )
     items = [SearchHit.model_validate(row) for row in rows[:limit]]
     last = rows[limit - 1] if len(rows) > limit else None
     return Page(items=items, next_cursor=encode_cursor((last.rank, last.id), of="search") if last is not None else None)

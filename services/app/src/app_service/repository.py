@@ -9,8 +9,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Row, cast, delete, func, insert, literal, literal_column, select, tuple_, update
-from sqlalchemy.dialects.postgresql import REGCONFIG
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Row,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
@@ -52,14 +66,25 @@ async def list_documents(
 
 
 async def search_documents(
-    session: AsyncSession, tenant_id: UUID, *, text: str, after: tuple[int, UUID] | None, limit: int
+    session: AsyncSession,
+    tenant_id: UUID,
+    *,
+    text: str,
+    beginnings: bool,
+    after: tuple[int, UUID] | None,
+    limit: int,
 ) -> Sequence[Row[*tuple[Any, ...]]]:
     """At most `limit` rows of the summary with `rank` and `excerpt`, best first, those behind `after` (rank, id).
+
+    With `beginnings` a word of `text` stands for all that begin so.
 
     Reads all documents of the tenant and no others: `@@` is not leakproof, so under a row-level policy PostgreSQL uses
     the key on the tenant and never an index on the words.
     """
-    query = func.websearch_to_tsquery(cast("simple", REGCONFIG), text)
+    query: ColumnElement[Any] = func.websearch_to_tsquery(cast("simple", REGCONFIG), text)
+    if beginnings:
+        # Written out, each word stands in quotes, those in it doubled.
+        query = cast(func.regexp_replace(cast(query, Text), "'([^']|'')+'", r"\&:*", "g"), TSQUERY)
     rank = cast(func.ts_rank(Document.search, query) * _RANK_STEPS, Integer).label("rank")
     matches = (
         select(*_SUMMARY, Document.body, rank)
