@@ -100,7 +100,7 @@ async def search(
 ) -> Page[SearchHit]:
     """Documents that match, best first. Words, "phrases", `or` and `-without` as on the web.
 
-    Where the flag `search.beginnings` is on for the tenant, a word is found by its beginning, too.
+    Where the flag `search-beginnings` is on for the tenant, a word is found by its beginning, too.
     """
     beginnings = flags.get_boolean_value(SEARCH_BEGINNINGS, default_value=False)
     after = decode_cursor(cursor, tuple[_Rank, UUID], of="search") if cursor else None

@@ -1,6 +1,6 @@
 """The features that not every tenant has: asked by OpenFeature, answered by the tenancy from local memory.
 
-An operator gives a flag to some with `tenantry flags set search.beginnings --percentage 10`; a tenant gets one of its
+An operator gives a flag to some with `tenantry flags set search-beginnings --percentage 10`; a tenant gets one of its
 own, or none, by its namespace `features`. Where nobody has defined it, it is off.
 """
 
@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from tenantry import Tenancy
 from tenantry.features.openfeature import TenantryProvider
 
-SEARCH_BEGINNINGS: Final = "search.beginnings"
+SEARCH_BEGINNINGS: Final = "search-beginnings"
 """A search finds words by their beginnings: `invo` finds `invoice`."""
 
 _DOMAIN: Final = "app"
