@@ -8,9 +8,14 @@ tests/support/servers.py says where PostgreSQL and Kafka come from.
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from servers import Servers, SharedServers, choose, share
 
 UNIT = Path(__file__).parent / "unit"
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 SERVERS = pytest.StashKey[Servers]()
 
