@@ -13,8 +13,8 @@ from tenant_service.branding.models import LogoRow
 from tenant_service.branding.schemas import BrandingOut
 from tenant_service.config import access
 from tenant_service.config.access import CurrentWriter
+from tenant_service.config.parties import Subject
 from tenant_service.config.schemas import LayerOut
-from tenant_service.config.service import Subject
 from tenant_service.dependencies import Now, Transaction
 from tenant_service.domain.images import MAX_BYTES
 from tenantry import NotFound

@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenant_service.branding import repository
 from tenant_service.branding.logos import logo_document
 from tenant_service.branding.models import LogoRow
-from tenant_service.config.service import Subject, Writer, Written, effective, patch_layer
+from tenant_service.config.parties import Subject, Writer
+from tenant_service.config.reading import effective
+from tenant_service.config.service import Written, patch_layer
 from tenant_service.domain.images import UnusableImage, inspect_image
 from tenantry import NotFound, UnsupportedMedia
 from tenantry.config import BRANDING, Branding, ConfigView, branding_of

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import Depends, Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenant_service.config.parties import Subject, Writer, subject_of
 from tenant_service.config.places import Place
 from tenant_service.config.schemas import LayerName, Namespace
-from tenant_service.config.service import Subject, Writer, subject_of
 from tenant_service.dependencies import (
     CurrentActor,
     CurrentRuntime,

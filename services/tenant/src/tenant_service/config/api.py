@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from tenant_service.config import access, repository, service
+from tenant_service.config import access, reading, repository, service
 from tenant_service.config.access import CurrentWriter, NamespacePath, Target
 from tenant_service.config.body import DOCUMENT_BODY, Document
+from tenant_service.config.parties import Subject
 from tenant_service.config.schemas import (
     DifferenceOut,
     DifferencesOut,
@@ -19,7 +20,7 @@ from tenant_service.config.schemas import (
     VersionDocumentOut,
     VersionOut,
 )
-from tenant_service.config.service import Subject, Written
+from tenant_service.config.service import Written
 from tenant_service.dependencies import Now, Transaction
 from tenantry import CurrentPrincipal
 from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag
@@ -113,7 +114,7 @@ def _add_layer_routes(path: str, readable: Callable[..., Awaitable[Target]], wri
         to: Annotated[VersionQuery | None, Query(description="Left out: what the layer says now.")] = None,
     ) -> DifferencesOut:
         """What differs between two versions, value by value."""
-        found = await service.compare(session, target.place, since, to)
+        found = await reading.compare(session, target.place, since, to)
         return DifferencesOut(items=[DifferenceOut.of(difference) for difference in found])
 
     async def roll_back(
@@ -164,8 +165,8 @@ async def get_effective(
     namespace, subject = target.place.namespace, target.subject
     if subject is None:  # pragma: no cover - the target of a tenant has one
         raise LookupError(namespace)
-    found = await service.effective(session, subject, namespace, now=now)
-    faults = await service.faults_of(session, namespace, found)
+    found = await reading.effective(session, subject, namespace, now=now)
+    faults = await reading.faults_of(session, namespace, found)
     return EffectiveOut.of(namespace, found, faults, provenance=provenance)
 
 
@@ -181,5 +182,5 @@ async def read_secrets(
 ) -> SecretsOut:
     """The values of secrets, for a service that the namespace names; every reading is in the tenant's audit trail."""
     response.headers["Cache-Control"] = "no-store"
-    values = await service.reveal(session, subject, namespace, body.pointers, principal.subject, writer)
+    values = await reading.reveal(session, subject, namespace, body.pointers, principal.subject, writer)
     return SecretsOut(values=values)

@@ -10,21 +10,19 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
-from tenant_service.audit import Actor
 from tenant_service.branding.logos import check_logo
 from tenant_service.config import repository
 from tenant_service.config.models import ConfigLayerRow, ConfigVersionRow
 from tenant_service.config.offenders import InvalidConfig, check_those_below
+from tenant_service.config.parties import Subject, Writer
 from tenant_service.config.places import Place
+from tenant_service.config.reading import layers_of, present_of, resolved, value_at
 from tenant_service.config.repository import layer_document
 from tenant_service.config.secrets import DataKey, data_key, published, shown
 from tenant_service.domain.config_schemas import NamespaceRules, secret_values
 from tenant_service.domain.documents import BadDocument, check_document
 from tenant_service.features.settings import check_settings
-from tenant_service.identity.secrets import MasterKey
-from tenant_service.models import TenantRow
 from tenant_service.publication import LayerWithdrawn, publish_layer, tell, withdraw_layer
-from tenant_service.tenants.document import document as tenant_document
 from tenant_service.tiers.repository import find_tier, tier_document
 from tenantry import (
     Conflict,
@@ -34,27 +32,21 @@ from tenantry import (
     PermissionDenied,
     StaleVersion,
     Tenant,
-    TenantClock,
-    TenantStatus,
-    Tier,
 )
 from tenantry.config import (
     BRANDING,
     LIMITS,
     Difference,
-    Effective,
     Layer,
     LayerDocument,
     constraint_of,
     differences,
     is_secret,
     merge,
-    resolve,
     same,
     split,
-    with_limits_of,
 )
-from tenantry.features import FEATURES, choices_at
+from tenantry.features import FEATURES
 from tenantry.http import ABSENT
 from tenantry.limits import InvalidLimits, parse_limits
 
@@ -65,7 +57,6 @@ _EVENT_OF: Mapping[str, str] = {
     FEATURES: "feature_changed",
     LIMITS: "limits_changed",
 }
-_GONE = frozenset({TenantStatus.CANCELLED, TenantStatus.PURGING, TenantStatus.PURGED})
 
 
 class OperatorOnly(PermissionDenied):
@@ -82,23 +73,6 @@ class LimitsOfTier(Conflict):
     title = "The limits of a tier stand in the tier"
 
 
-class TenantGone(Conflict):
-    """Nothing is written for a tenant whose data is being erased."""
-
-    type = "tenant-gone"
-    title = "The tenant is gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """Who writes, when, with which key, and on whose authority."""
-
-    actor: Actor
-    master_key: MasterKey
-    now: datetime
-    is_operator: bool = True
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """A layer as it is after a write. `constrained` are its values that the tier does not let hold."""
@@ -108,31 +82,6 @@ class Written:
     created: bool = False
     changed: bool = False
     constrained: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A tenant that configuration is asked for or written for."""
-
-    tenant: Tenant
-    tier: Tier
-
-    def place(self, namespace: str) -> Place:
-        return Place.of_tenant(self.tenant.id, namespace)
-
-
-async def subject_of(
-    session: AsyncSession, row: TenantRow, clock: TenantClock | None, *, lock: bool = False
-) -> Subject:
-    """A tenant whom the caller may know of, with its tier; `lock` keeps the row as it is until the transaction ends.
-
-    Raises `TenantGone` where it is to be locked.
-    """
-    if lock:
-        await session.refresh(row, with_for_update={"read": True})
-        if row.status in _GONE:
-            raise TenantGone(f"The tenant is {row.status}")
-    return Subject(tenant_document(row, clock), tier_document(await find_tier(session, row.tier)))
 
 
 async def get_layer(session: AsyncSession, place: Place) -> Written:
@@ -219,68 +168,6 @@ async def roll_back(
     )
 
 
-async def compare(session: AsyncSession, place: Place, before: int, after: int | None) -> Sequence[Difference]:
-    """What differs between two versions; 0 is the empty layer of the beginning, None what the layer says now.
-
-    Secrets are shown as `shown` shows them. Raises `NotFound`.
-    """
-    first = {} if before == 0 else (await repository.find_version(session, place, before)).document
-    if after is None:
-        row = await repository.find_layer(session, place)
-        second = None if row is None else row.document
-    else:
-        second = {} if after == 0 else (await repository.find_version(session, place, after)).document
-    return [
-        Difference(change.op, change.pointer, before=shown(change.before), after=shown(change.after))
-        for change in differences(first or {}, second or {})
-    ]
-
-
-async def effective(session: AsyncSession, subject: Subject, namespace: str, *, now: datetime) -> Effective:
-    """What holds for a tenant, secrets as they are stored. Raises `UnknownNamespace`."""
-    await repository.find_schema(session, namespace)
-    return _resolved(await _layers(session, subject, namespace), subject.tier, namespace, _present(subject, now))
-
-
-async def faults_of(session: AsyncSession, namespace: str, found: Effective) -> list[FieldError]:
-    """What of an effective document does not satisfy the present schema: after a forced change, or for a constraint."""
-    return NamespaceRules((await repository.find_schema(session, namespace)).schema).faults(found.document)
-
-
-async def reveal(
-    session: AsyncSession, subject: Subject, namespace: str, pointers: Sequence[str], reader: str, writer: Writer
-) -> dict[str, str]:
-    """The values of secrets of the effective document, for the client `reader`; audited by name.
-
-    Raises `PermissionDenied` for a client that the namespace does not name, `NotFound` for what is no set secret.
-    """
-    schema = await repository.find_schema(session, namespace)
-    if reader not in schema.secret_readers:
-        raise PermissionDenied(f"The namespace {namespace} does not name this client among its secret_readers")
-    found = _resolved(
-        await _layers(session, subject, namespace), subject.tier, namespace, _present(subject, writer.now)
-    )
-    values = {}
-    for pointer in pointers:
-        stored = _at(found.document, pointer)
-        source = found.provenance.get(pointer)
-        if not is_secret(stored) or source is None:
-            raise NotFound("There is no such secret")
-        place = Place(Layer(source.layer), source.name, namespace)
-        key = await data_key(session, writer.master_key, place.owner_id, now=writer.now)
-        values[pointer] = key.open(stored, place, pointer)
-    await audit.record(
-        session,
-        writer.actor,
-        "config.secrets_read",
-        target=f"config/{namespace}",
-        chain_id=subject.tenant.id,
-        now=writer.now,
-        detail={"pointers": sorted(pointers)},
-    )
-    return values
-
-
 async def configure_tenant(
     session: AsyncSession, tenant: Tenant, documents: Mapping[str, Mapping[str, Any]], writer: Writer
 ) -> None:
@@ -348,7 +235,7 @@ async def _sealed(
     sealed: dict[str, Any] = _copied(document)
     key: DataKey | None = None
     for pointer, holder, name, value in secret_values(rules, sealed):
-        kept = _at(present, pointer)
+        kept = value_at(present, pointer)
         if isinstance(value, dict) and value.get("secret") is True and is_secret(kept):
             holder[name] = kept
             continue
@@ -475,14 +362,16 @@ async def _check_subject(
 
     Returns which values of the tenant's own the tier's constraint does not let hold.
     """
-    above = [layer for layer in await _layers(session, subject, proposed.namespace) if layer.layer is not Layer.TENANT]
-    found = _resolved([*above, proposed], subject.tier, proposed.namespace, _present(subject, now))
+    above = [
+        layer for layer in await layers_of(session, subject, proposed.namespace) if layer.layer is not Layer.TENANT
+    ]
+    found = resolved([*above, proposed], subject.tier, proposed.namespace, present_of(subject, now))
     faults = rules.faults(found.document)
     if faults:
         raise InvalidConfig("The effective document would not satisfy the schema", errors=_in_body(faults))
     if constraint_of(subject.tier, proposed.namespace) is None:
         return ()
-    own = _resolved([proposed], None, proposed.namespace, _present(subject, now)).provenance
+    own = resolved([proposed], None, proposed.namespace, present_of(subject, now)).provenance
     return tuple(pointer for pointer in found.constrained if pointer in own)
 
 
@@ -495,32 +384,8 @@ async def _publish(session: AsyncSession, place: Place, stored: LayerDocument, *
     await publish_layer(session, outside, place.tenant_id)
 
 
-async def _layers(session: AsyncSession, subject: Subject, namespace: str) -> list[LayerDocument]:
-    tenant = subject.tenant
-    return await repository.layers_for(session, namespace, region=tenant.region, tier=tenant.tier, tenant_id=tenant.id)
-
-
-def _resolved(layers: Sequence[LayerDocument], tier: Tier | None, namespace: str, now: datetime) -> Effective:
-    if namespace == FEATURES:
-        return choices_at(layers, tier, now)[0]
-    if namespace == LIMITS:
-        layers = with_limits_of(tier, layers)
-    return resolve(layers, constraint_of(tier, namespace))
-
-
-def _present(subject: Subject, now: datetime) -> datetime:
-    return now if subject.tenant.clock is None else subject.tenant.clock.now
-
-
 def _in_body(faults: Sequence[FieldError]) -> list[FieldError]:
     return [{"loc": ["body", *fault["loc"]], "msg": fault["msg"]} for fault in faults]
-
-
-def _at(document: Mapping[str, Any], pointer: str) -> Any:
-    value: Any = document
-    for key in split(pointer):
-        value = value.get(key) if isinstance(value, dict) and not is_secret(value) else None
-    return value
 
 
 def _copied(value: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 
-from tenant_service.config.service import subject_of
+from tenant_service.config.parties import subject_of
 from tenant_service.dependencies import CurrentActor, Now, Platform, TenantReference, Transaction, check_may_read
 from tenant_service.features import repository, service
 from tenant_service.features.repository import flag_document

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
 from tenant_service.audit import Actor
-from tenant_service.config.service import Subject, effective
+from tenant_service.config.parties import Subject
+from tenant_service.config.reading import effective
 from tenant_service.features import repository
 from tenant_service.features.models import FlagRow, FlagVersionRow
 from tenant_service.features.repository import flag_document

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from tenant_service.config.service import Writer, configure_tenant
+from tenant_service.config.parties import Writer
+from tenant_service.config.service import configure_tenant
 from tenant_service.dependencies import (
     CurrentActor,
     CurrentRuntime,
