@@ -134,26 +134,32 @@ class RouteOperation:
     def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema that a reference or a choice stands for; of a choice the first that is not null."""
         while "$ref" in schema or "anyOf" in schema or "oneOf" in schema:
-            if "$ref" in schema:
-                schema = self._component(schema["$ref"])
-            else:
-                schema = next(each for each in schema.get("anyOf") or schema["oneOf"] if each.get("type") != "null")
+            schema = self._chosen(schema)
         return schema
 
-    def example(self, schema: Mapping[str, Any], values: Mapping[str, str], name: str = "") -> Any:
-        schema = self.resolved(schema)
+    def example(
+        self, schema: Mapping[str, Any], values: Mapping[str, str], name: str = "", above: tuple[str, ...] = ()
+    ) -> Any:
+        """A value after the schema, or that of ``values`` by this name; ``above`` are the references that led here."""
+        while "$ref" in schema or "anyOf" in schema or "oneOf" in schema:
+            if schema.get("$ref") in above:
+                return None  # it holds itself, and must be optional
+            above = (*above, schema.get("$ref", ""))
+            schema = self._chosen(schema)
         example: Any
         if name in values:
             example = values[name]
         elif "enum" in schema or "const" in schema:
             example = schema.get("const", next(iter(schema.get("enum", ())), None))
+        elif "allOf" in schema:
+            example = self._merged([self.example(each, values, name, above) for each in schema["allOf"]])
         else:
             match schema.get("type"):
                 case "object":
                     properties: Mapping[str, Any] = schema.get("properties", {})
-                    example = {key: self.example(each, values, key) for key, each in properties.items()}
+                    example = {key: self.example(each, values, key, above) for key, each in properties.items()}
                 case "array":
-                    example = [self.example(schema.get("items", {}), values, name.removesuffix("s"))]
+                    example = self._array(schema.get("items", {}), values, name.removesuffix("s"), above)
                 case "boolean":
                     example = True
                 case "integer" | "number":
@@ -163,6 +169,15 @@ class RouteOperation:
                 case _:
                     example = self._text(schema)
         return example
+
+    def _array(
+        self, items: Mapping[str, Any], values: Mapping[str, str], name: str, above: tuple[str, ...]
+    ) -> list[Any]:
+        return [] if items.get("$ref") in above else [self.example(items, values, name, above)]
+
+    def _merged(self, parts: list[Any]) -> Any:
+        """One value after all of these; only objects can be put together."""
+        return {key: each for part in parts for key, each in part.items()} if len(parts) > 1 else parts[0]
 
     def _body_positions(
         self, schema: Mapping[str, Any], path: tuple[str, ...], above: tuple[str, ...]
@@ -202,6 +217,12 @@ class RouteOperation:
                 return "2026-01-01T00:00:00Z"
             case _:
                 return "sweep".ljust(schema.get("minLength", 1), "x")[: schema.get("maxLength", 100)]
+
+    def _chosen(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "$ref" in schema:
+            return self._component(schema["$ref"])
+        choices: list[Mapping[str, Any]] = schema.get("anyOf") or schema["oneOf"]
+        return next(each for each in choices if each.get("type") != "null")
 
     def _component(self, reference: str) -> Mapping[str, Any]:
         component: Mapping[str, Any] = self.components[reference.rpartition("/")[2]]
