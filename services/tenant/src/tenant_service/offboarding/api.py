@@ -25,8 +25,8 @@ from tenant_service.offboarding.schemas import CertificateOut, ExportOut, Offboa
 from tenant_service.offboarding.service import ExportExpired
 from tenant_service.runs.schemas import RunOut
 from tenant_service.tenants.repository import find_tenant
-from tenant_service.tenants.schemas import TenantOut
-from tenantry import CurrentPrincipal, NotFound, Tenant
+from tenant_service.tenants.schemas import TenantOut, shown
+from tenantry import CurrentPrincipal, NotFound
 from tenantry.http import (
     Cursor,
     IdempotentRoute,
@@ -34,7 +34,6 @@ from tenantry.http import (
     Page,
     decode_cursor,
     encode_cursor,
-    etag,
     require_scope,
 )
 from tenantry.identity import Scope
@@ -48,11 +47,6 @@ purges = APIRouter(tags=["offboarding"], route_class=IdempotentRoute)
 Exporter = Depends(require_scope(Scope.PLATFORM, Scope.TENANT_ADMIN))
 FileName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 ServiceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-
-
-def _shown(tenant: Tenant, response: Response) -> TenantOut:
-    response.headers["ETag"] = etag(tenant.version)
-    return TenantOut.of(tenant)
 
 
 @router.post("/offboard", status_code=202, dependencies=[Platform, Idempotent])
@@ -78,7 +72,7 @@ async def offboard_tenant(
         actor=actor,
         now=now,
     )
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/cancel-offboarding", dependencies=[Platform])
@@ -86,7 +80,7 @@ async def cancel_offboarding(
     tenant_id: TenantReference, response: Response, session: Transaction, actor: CurrentActor, now: Now
 ) -> TenantOut:
     """Take the offboarding back; the tenant is what it was before."""
-    return _shown(await service.cancel_offboarding(session, tenant_id, actor=actor, now=now), response)
+    return shown(await service.cancel_offboarding(session, tenant_id, actor=actor, now=now), response)
 
 
 @router.post("/purge", status_code=202, dependencies=[Platform])
@@ -94,7 +88,7 @@ async def purge_tenant(
     tenant_id: TenantReference, response: Response, session: Transaction, actor: CurrentActor, now: Now
 ) -> TenantOut:
     """Delete the data of a tenant whose grace has ended; nothing brings it back. The certificate says what was done."""
-    return _shown(await service.purge_tenant(session, tenant_id, actor=actor, now=now), response)
+    return shown(await service.purge_tenant(session, tenant_id, actor=actor, now=now), response)
 
 
 @router.post("/purge-again", status_code=202, dependencies=[Platform])

@@ -35,8 +35,9 @@ from tenant_service.tenants.schemas import (
     TenantUpdate,
     TenantWanted,
     Trial,
+    shown,
 )
-from tenantry import CurrentPrincipal, InvalidRequest, Tenant, TenantStatus
+from tenantry import CurrentPrincipal, InvalidRequest, TenantStatus
 from tenantry.http import Cursor, ExpectedVersion, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, etag
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=IdempotentRoute)
@@ -45,11 +46,6 @@ _LIST = "tenants"
 RUNS_SHOWN = 10
 # Five hundred tenants with what they may say of themselves, but not all of the fifty labels of each.
 BODY_LIMITS = {"POST /v1/tenants/batch": 2 * 1024 * 1024}
-
-
-def _shown(tenant: Tenant, response: Response) -> TenantOut:
-    response.headers["ETag"] = etag(tenant.version)
-    return TenantOut.of(tenant)
 
 
 @router.post("", status_code=202, dependencies=[Platform, Idempotent])
@@ -66,7 +62,7 @@ async def create_tenant(
     tenant = await creation.create_tenant(session, wanted, actor=actor, now=now, invite_for=runtime.settings.invite_for)
     await configure_tenant(session, tenant, body.config, Writer(actor, runtime.master_key, now))
     response.headers["Location"] = f"/v1/tenants/{tenant.id}"
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/batch", status_code=202, dependencies=[Platform, Idempotent])
@@ -145,7 +141,7 @@ async def update_tenant(
     tenant = await service.update_tenant(
         session, tenant_id, changes, expected_version=expected_version, actor=actor, now=now
     )
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/{tenant_id}/suspend", dependencies=[Platform])
@@ -159,7 +155,7 @@ async def suspend_tenant(
 ) -> TenantOut:
     """Add a reason; what each one stops takes effect in every service within a second."""
     tenant = await service.suspend_tenant(session, tenant_id, body.reason, body.note, actor=actor, now=now)
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/{tenant_id}/reactivate", dependencies=[Platform])
@@ -173,7 +169,7 @@ async def reactivate_tenant(
 ) -> TenantOut:
     """Lift one reason; the others stay."""
     tenant = await service.reactivate_tenant(session, tenant_id, body.reason, body.note, actor=actor, now=now)
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/{tenant_id}/read-only", dependencies=[Platform])
@@ -182,7 +178,7 @@ async def set_read_only(
 ) -> TenantOut:
     """Refuse or allow writes, whatever the tenant's state."""
     tenant = await service.set_read_only(session, tenant_id, body.reason, on=body.on, actor=actor, now=now)
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/{tenant_id}/legal-hold", dependencies=[Platform])
@@ -191,7 +187,7 @@ async def set_legal_hold(
 ) -> TenantOut:
     """Forbid or allow the purge of the tenant's data; nothing else is stopped."""
     tenant = await service.set_legal_hold(session, tenant_id, body.reason, on=body.on, actor=actor, now=now)
-    return _shown(tenant, response)
+    return shown(tenant, response)
 
 
 @router.post("/{tenant_id}/trial", dependencies=[Platform])
@@ -200,4 +196,4 @@ async def set_trial(
 ) -> TenantOut:
     """Begin a trial, change its end, or end it with a customer; a tenant whose trial expires is suspended."""
     tenant = await service.set_trial(session, tenant_id, body.ends_at, body.note, actor=actor, now=now)
-    return _shown(tenant, response)
+    return shown(tenant, response)

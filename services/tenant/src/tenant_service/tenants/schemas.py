@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tenant_service.domain.host_names import normalise_email
@@ -13,6 +14,7 @@ from tenant_service.domain.suspension import REASONS_BY_HAND, SuspensionReason
 from tenant_service.instants import Instant
 from tenant_service.runs.schemas import RunOut
 from tenantry import Isolation, Tenant, TenantryError, TenantStatus
+from tenantry.http import etag
 
 Slug = Annotated[str, AfterValidator(check_slug)]
 ExternalId = Annotated[str, AfterValidator(check_external_id)]
@@ -184,6 +186,12 @@ class TenantOut(BaseModel):
             activated_at=tenant.activated_at,
             metadata=tenant.metadata,
         )
+
+
+def shown(tenant: Tenant, response: Response) -> TenantOut:
+    """A tenant as an answer, with its version as the ETag."""
+    response.headers["ETag"] = etag(tenant.version)
+    return TenantOut.of(tenant)
 
 
 class RefusalOut(BaseModel):
