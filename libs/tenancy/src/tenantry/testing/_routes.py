@@ -141,11 +141,10 @@ class RouteOperation:
         self, schema: Mapping[str, Any], values: Mapping[str, str], name: str = "", above: tuple[str, ...] = ()
     ) -> Any:
         """A value after the schema, or that of ``values`` by this name; ``above`` are the references that led here."""
-        while "$ref" in schema or "anyOf" in schema or "oneOf" in schema:
-            if schema.get("$ref") in above:
-                return None  # it holds itself, and must be optional
-            above = (*above, schema.get("$ref", ""))
-            schema = self._chosen(schema)
+        if schema.get("$ref") in above:
+            return None  # it holds itself, and must be optional
+        if "$ref" in schema or "anyOf" in schema or "oneOf" in schema:
+            return self.example(self._chosen(schema), values, name, (*above, schema.get("$ref", "")))
         example: Any
         if name in values:
             example = values[name]
@@ -160,14 +159,8 @@ class RouteOperation:
                     example = {key: self.example(each, values, key, above) for key, each in properties.items()}
                 case "array":
                     example = self._array(schema.get("items", {}), values, name.removesuffix("s"), above)
-                case "boolean":
-                    example = True
-                case "integer" | "number":
-                    example = max(1, schema.get("minimum", 1))
-                case "null":
-                    example = None
                 case _:
-                    example = self._text(schema)
+                    example = self._scalar(schema)
         return example
 
     def _array(
@@ -206,6 +199,17 @@ class RouteOperation:
         else:
             content = msgspec.json.encode(body)
         return content, {"Content-Type": self.content_type}
+
+    def _scalar(self, schema: Mapping[str, Any]) -> Any:
+        match schema.get("type"):
+            case "boolean":
+                return True
+            case "integer" | "number":
+                return max(1, schema.get("minimum", 1))
+            case "null":
+                return None
+            case _:
+                return self._text(schema)
 
     def _text(self, schema: Mapping[str, Any]) -> str | bytes:
         match schema.get("format"):
