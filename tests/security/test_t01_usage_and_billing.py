@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -15,7 +15,6 @@ from billing_installation import Installation, settled
 from comparable import comparable
 from local_state import GivenState
 from planted_rows import fingerprint, plant
-from secret_watch import watched
 from sql_statements import statements_sent
 
 from billing_service.app import create_app as create_billing_app
@@ -30,7 +29,7 @@ from usage_service.app import create_app as create_usage_app
 from usage_service.data_catalogue import CATALOGUE as USAGE
 from usage_service.settings import UsageSettings
 
-METER, SCOPES = uuid4(), [Scope.TENANT_READ, Scope.TENANT_WRITE, Scope.TENANT_ADMIN]
+SCOPES = [Scope.TENANT_READ, Scope.TENANT_WRITE, Scope.TENANT_ADMIN]
 NOW = datetime.now(UTC)
 # What one side has and the other has not, by the names under which it is asked for.
 OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id"}
@@ -82,22 +81,9 @@ class Stage:
 
 
 async def side(database: ServiceDatabase, catalogue: DataCatalogue, tenant: Tenant, headers: dict[str, str]) -> Side:
-    made = Side(tenant, uuid7(), watched(f"canary{uuid4().hex}"), headers)
-    json = f'{{"word": "{made.word}"}}'
-    values = {
-        "currency": "USD", "time_zone": "UTC", "anchor": "anniversary", "skipped": None, "meter_id": METER,
-        "data": json, "groups": json, "kind": "period",
-    }  # fmt: skip
     async with database.connect() as connection:
-        if catalogue is USAGE:
-            await connection.execute("SELECT system.ensure_usage_days(ARRAY[(now() AT TIME ZONE 'UTC')::date])")
-            await connection.execute(
-                "INSERT INTO system.meter VALUES ($1, 'meter', 1, 't', 'count', NULL, '{}', '{}', '1', 0, NULL, now())"
-                " ON CONFLICT DO NOTHING",
-                METER,
-            )
-        await plant(connection, catalogue, tenant.id, made.own_id, made.word, values)
-    return made
+        own_id, word = await plant(connection, catalogue, tenant.id)
+    return Side(tenant, own_id, word, headers)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -28,21 +29,31 @@ CHECKS = [
 EXAMPLES = 8
 
 
-async def violations(
+@dataclass(frozen=True)
+class Examined:
+    """What came of it: operations are named as in "GET /v1/things/{id}"."""
+
+    faults: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+    served: set[str] = field(default_factory=set)
+    """Those that answered 2xx at least once: what was only ever refused has shown little."""
+
+
+async def examine(
     app: FastAPI,
     headers: Mapping[str, str],
     known: Mapping[str, str],
     *,
     base_url: str = "http://service.test",
-) -> list[str]:
-    """Every way in which answers were not what the document says, a line for each operation and kind.
+) -> Examined:
+    """Asks every operation, and notes in which ways answers were not what the document says: a line for each kind.
 
     `known` gives path parameters the ids of things that exist; every second request has them, the others have made-up
     ones.
     """
     schema: Any = schemathesis.openapi.from_dict(app.openapi())
     operations = [each.ok() for each in schema.get_all_operations()]
-    found: list[str] = []
+    examined = Examined()
     async with _client(app, headers, base_url) as client:
         for operation in operations:
             name = f"{operation.method.upper()} {operation.path}"
@@ -53,10 +64,14 @@ async def violations(
                         parameter: known.get(parameter, value)
                         for parameter, value in (case.path_parameters or {}).items()
                     }
-                for fault in await _faults(client, case, base_url):
+                status, faults = await _ask(client, case, base_url)
+                examined.asked.add(name)
+                if 200 <= status < 300:
+                    examined.served.add(name)
+                for fault in faults:
                     kinds.setdefault(fault.split()[0], f"{name}: {fault}")
-            found += kinds.values()
-    return found
+            examined.faults.extend(kinds.values())
+    return examined
 
 
 def drawn(operation: Any, examples: int = EXAMPLES) -> list[Any]:
@@ -79,7 +94,8 @@ def drawn(operation: Any, examples: int = EXAMPLES) -> list[Any]:
     return cases
 
 
-async def _faults(client: httpx.AsyncClient, case: Any, base_url: str) -> list[str]:
+async def _ask(client: httpx.AsyncClient, case: Any, base_url: str) -> tuple[int, list[str]]:
+    """The status of the answer, 0 where none came, and what is wrong with it."""
     request = case.as_transport_kwargs(base_url=base_url)
     request.pop("cookies", None)  # the credential is a header
     if isinstance(request.get("data"), bytes | str):
@@ -88,14 +104,14 @@ async def _faults(client: httpx.AsyncClient, case: Any, base_url: str) -> list[s
         async with asyncio.timeout(20):
             response = await client.request(**request)
     except TimeoutError:
-        return [f"no answer: {case.as_curl_command()}"]
+        return 0, [f"no answer: {case.as_curl_command()}"]
     try:
         case.validate_response(response, checks=CHECKS)
     except FailureGroup as group:
-        return [_told(each, response, case) for each in group.exceptions]
+        return response.status_code, [_told(each, response, case) for each in group.exceptions]
     except Failure as failure:
-        return [_told(failure, response, case)]
-    return []
+        return response.status_code, [_told(failure, response, case)]
+    return response.status_code, []
 
 
 def _told(failure: BaseException, response: httpx.Response, case: Any) -> str:
