@@ -477,6 +477,44 @@ async def test_two_reconciliations_that_find_the_same_repair_it_once(fleet):
     assert len(await repairs(fleet, tenant)) == 1
 
 
+async def test_a_reconciliation_that_never_ends_is_not_the_last_one(fleet):
+    stuck = await fleet.ask()
+    async with fleet.tenant_database.connect() as connection:
+        await connection.execute(
+            "UPDATE system.reconciliation SET created_at = now() - interval '7 h', requested_by = 'tenant-worker' "
+            "WHERE id = $1",
+            stuck,
+        )
+    await fleet.reconciler(every=timedelta(hours=1)).turn()
+    assert (await fleet.reconciliation(stuck)).ended_at is not None
+    async with fleet.tenant_database.connect() as connection:
+        begun = await connection.fetchval("SELECT id FROM system.reconciliation ORDER BY id DESC LIMIT 1")
+    assert begun != stuck
+    await fleet.finish(begun)
+
+
+async def test_a_repair_that_waits_for_an_operator_is_not_begun_again(fleet):
+    tenant = await fleet.tenant(Isolation.SCHEMA)
+    async with fleet.app_database.connect() as connection:
+        await connection.execute(f'DROP SCHEMA "{tenant_schema(tenant.id)}" CASCADE')
+    await fleet.ask(tenant.id)
+    reconciler = fleet.reconciler()
+
+    async def is_repairing():
+        await reconciler.turn()
+        return await repairs(fleet, tenant)
+
+    (run,) = await eventually(is_repairing, 60)
+    async with fleet.tenant_database.connect() as connection:
+        await connection.execute("UPDATE system.saga_run SET state = 'needs_operator' WHERE id = $1", run.row.id)
+        await connection.execute("UPDATE system.saga_step SET state = 'failed' WHERE run_id = $1", run.row.id)
+        await connection.execute("UPDATE system.reconciliation SET state = 'ended', ended_at = now()")
+        await connection.execute("DELETE FROM system.reconciliation_page")
+
+    assert codes(await fleet.reconcile(tenant.id)) == [FindingCode.PLACE_MISSING, FindingCode.RUN_STUCK]
+    assert len(await repairs(fleet, tenant)) == 1
+
+
 async def test_a_run_that_waits_for_an_operator_is_raised(fleet):
     tenant = await fleet.tenant()
     async with fleet.tenant_database.connect() as connection:

@@ -86,6 +86,19 @@ async def only_one(session: AsyncSession) -> bool:
     return bool(await session.scalar(lock))
 
 
+async def give_up_begun_before(session: AsyncSession, instant: datetime, now: datetime) -> Sequence[UUID]:
+    """End the reconciliations that began before an instant and have not come to their end; their ids."""
+    old = (ReconciliationRow.state != Phase.ENDED, ReconciliationRow.created_at < instant)
+    wanted = select(ReconciliationRow).where(*old).with_for_update(skip_locked=True)
+    rows = (await session.scalars(wanted)).all()
+    ids = [row.id for row in rows]
+    await session.execute(delete(PageRow).where(PageRow.reconciliation_id.in_(ids)))
+    for row in rows:
+        row.state, row.ended_at = Phase.ENDED, now
+    await session.flush()
+    return ids
+
+
 async def forget_before(session: AsyncSession, instant: datetime) -> None:
     """Delete the reconciliations that ended before an instant."""
     await session.execute(delete(ReconciliationRow).where(ReconciliationRow.ended_at < instant))

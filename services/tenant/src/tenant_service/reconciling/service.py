@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
@@ -13,9 +14,13 @@ from tenant_service.reconciling.policy import ReconcilingPolicy
 from tenant_service.tenants.repository import find_tenant
 from tenantry import Conflict
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 AT_ONCE = 20
 _RECONCILIATIONS_KEPT = timedelta(days=7)
 _FINDINGS_KEPT = timedelta(days=90)
+# One that fails at every turn must not be the last one that there is.
+_LONGEST = timedelta(hours=6)
 # Replicas of a deployment that was started at one moment do not all ask at one moment for ever.
 _JITTER = 0.1
 
@@ -63,6 +68,8 @@ async def begin_if_due(session: AsyncSession, policy: ReconcilingPolicy, now: da
     """Begin the next round of all tenants when its time has come, whichever worker sees it first."""
     if policy.every is None or not await repository.only_one(session):
         return
+    for given_up in await repository.give_up_begun_before(session, now - _LONGEST, now):
+        _log.error("reconciliation_given_up", reconciliation=str(given_up))
     last = await repository.last_of_all(session, WORKER.subject)
     if last is not None:
         if last.ended_at is None:
