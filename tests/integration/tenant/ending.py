@@ -46,6 +46,12 @@ class End:
                 given = ack(request, "app")
                 await self.platform.answer(type(given)(**{**vars_of(given), "result": result}))
 
+    async def refuse_app(self, tenant_id, kind, code):
+        """`app` will not do what it was asked last, however often it is asked."""
+        request = (await self.requests(tenant_id, kind))[-1]
+        self._answered.add((request["request_id"], "app"))
+        await self.platform.answer(ack(request, "app", AckOutcome.FAILED, error_code=code))
+
     async def answer_self(self, tenant_id, kind):
         """The tenant service answers itself, by its own handlers and worker; returns what it said."""
         said = []

@@ -151,6 +151,20 @@ async def test_an_export_that_goes_on_is_not_deleted_and_one_that_was_given_up_i
     assert files_in(tmp_path) < written
 
 
+async def test_an_export_that_waits_for_an_operator_is_not_deleted(end):
+    tenant = await active(end)
+    id_ = tenant["id"]
+    await end.post(id_, "export")
+    await end.turn()
+    await end.answer_self(id_, "tenant.export")
+    await end.refuse_app(id_, "tenant.export", "disk-full")
+    await end.turn()
+    assert (await end.run(id_))["state"] == "needs_operator"
+
+    end.clock.advance(2 * KEPT)
+    assert await end.delete_expired(KEPT) == 0  # it may be tried again, and what is written then counts
+
+
 async def test_what_no_run_knows_of_goes_by_its_age(end, tmp_path):
     name = f"{uuid4()}/{uuid4()}/app/000-pool.document.ndjson.gz"
     await obstore.put_async(end.store, name, b"x")

@@ -4,8 +4,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from tests.integration.tenant.conftest import ack
-from tests.integration.tenant.ending import active, problem, start_end, vars_of
+from tests.integration.tenant.ending import active, problem, start_end
 
 from tenant_service.audit import PLATFORM_CHAIN
 from tenant_service.audit.service import verify
@@ -152,10 +151,7 @@ async def test_a_purge_that_a_service_cannot_do_waits_for_an_operator(end):
     await end.turn()
     end.clock.advance(timedelta(seconds=6))
     await end.turn()
-    (request,) = await end.requests(id_, "tenant.purge")
-    refusal = ack(request, "app")
-    fields = {**vars_of(refusal), "outcome": type(refusal.outcome)("failed"), "error_code": "unpurgeable-table"}
-    await end.platform.answer(type(refusal)(**fields))
+    await end.refuse_app(id_, "tenant.purge", "unpurgeable-table")
     await end.turn()
 
     run = await end.run(id_)
@@ -166,6 +162,21 @@ async def test_a_purge_that_a_service_cannot_do_waits_for_an_operator(end):
     assert len(await end.requests(id_, "tenant.purge")) == 2
     await end.purge(id_)
     assert (await end.get(id_))["status"] == "purged"
+
+
+async def test_people_who_are_in_no_other_tenant_are_forgotten(end):
+    mine, other = await active(end), await active(end)
+    emails = [f"{uuid4().hex}@example.org" for _ in range(2)]
+    for id_, email in ((mine["id"], emails[0]), (mine["id"], emails[1]), (other["id"], emails[1])):
+        invited = (await end.post(id_, "invitations", {"email": email, "roles": ["member"]})).json()
+        assert (await end.api.http.post("/v1/sessions", json={"code": invited["code"]})).status_code == 201
+    await end.post(mine["id"], "offboard", {"grace_days": 0, "export": False})
+    await end.turn()
+    await end.purge(mine["id"])
+
+    async with end.platform.database.connect() as connection:
+        left = await connection.fetch("SELECT email FROM system.person WHERE email = ANY ($1)", emails)
+    assert [row["email"] for row in left] == [emails[1]]
 
 
 async def test_a_slug_of_the_purged_is_for_nobody_else(end):
