@@ -24,8 +24,8 @@ CATALOGUE = DataCatalogue("notes", [TenantTable("note"), *JOB_TABLES, *OFFBOARDI
 QUICK = JobSettings(
     poll_seconds=0.05,
     own_database_poll_seconds=0.05,
-    heartbeat_seconds=0.2,
-    lost_after_seconds=1.0,
+    heartbeat_seconds=0.3,
+    lost_after_seconds=6.0,
     drain_seconds=0.0,
 )
 

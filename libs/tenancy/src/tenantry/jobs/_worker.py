@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
@@ -42,6 +43,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _MEASURE_SECONDS: Final = 15.0
 _SWEEP_SECONDS: Final = 3600.0
+# A tenant's own database that does not answer for so long is left for the next time.
+_OWN_SECONDS: Final = 10.0
 _AWAY: Final = (DBAPIError, OSError)
 
 
@@ -61,6 +64,8 @@ class JobWorker:
         )
         self._metrics = JobMetrics(tenancy.service, tenancy.settings.metrics_top_tenants)
         self._workers: dict[Queue, int] = {}
+        self._registering = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[None], tuple[Queue, Claimed]] = {}
         self._unknown: set[UUID] = set()
         self._strays: dict[Queue, set[int]] = {}
@@ -76,7 +81,7 @@ class JobWorker:
                     tasks.create_task(self._watch(queue))
                     tasks.create_task(self._queues.listen(store, self._look_due[queue].set))
                 tasks.create_task(self._watch_own_databases())
-                tasks.create_task(self._start_jobs())
+                tasks.create_task(self._give_turns())
                 tasks.create_task(_every(self._settings.heartbeat_seconds, self._beat))
                 tasks.create_task(_every(self._settings.heartbeat_seconds, self._rescue))
                 tasks.create_task(_every(_MEASURE_SECONDS, self._measure))
@@ -105,13 +110,17 @@ class JobWorker:
         while True:
             for tenant in self._with_databases():
                 try:
-                    queue = await self._queues.own(tenant)
-                    if queue is not None and _may_work(tenant, self._tenancy.settings.region):
-                        await self._rescue_from(queue)
-                        await self._look(queue)
+                    async with asyncio.timeout(_OWN_SECONDS):
+                        await self._look_at_own(tenant)
                 except _AWAY as error:
                     log.warning("jobs_wait", tenant_id=str(tenant.id), error=type(error).__name__)
             await asyncio.sleep(self._settings.own_database_poll_seconds)
+
+    async def _look_at_own(self, tenant: Tenant) -> None:
+        queue = await self._queues.own(tenant)
+        if queue is not None and _may_work(tenant, self._tenancy.settings.region):
+            await self._rescue_from(queue)
+            await self._look(queue)
 
     def _with_databases(self) -> list[Tenant]:
         return [
@@ -152,52 +161,58 @@ class JobWorker:
 
     # Running jobs.
 
-    async def _start_jobs(self) -> None:
-        backoff = Backoff()
+    async def _give_turns(self) -> None:
         while True:
             turn = self._turns.next()
             if turn is None:
                 await self._turn_due.wait()
                 self._turn_due.clear()
                 continue
-            try:
-                started = await self._start_job(turn)
-                backoff.reset()
-            except _AWAY as error:
-                log.warning("jobs_wait", queue=turn.queue.name, error=type(error).__name__)
-                started = False
-                await backoff.wait()
-            if not started:
-                self._turns.end(turn)
+            # Claiming is in the task too: a database that does not answer holds up the turns of its own tenant alone.
+            task = spawn(None, self._take(turn), name="job of a tenant")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._ended, turn))
 
-    async def _start_job(self, turn: Turn) -> bool:
-        tenant = self._tenant(turn.tenant_id)
-        if tenant is None or not _may_work(tenant, self._tenancy.settings.region):
-            return False
-        worker_id = self._workers.get(turn.queue)
-        if worker_id is None:
-            worker_id = self._workers[turn.queue] = await turn.queue.register()
-        claimed = await turn.queue.claim(turn.tenant_id, worker_id)
-        if claimed is None:
-            return False
-        # There may be more behind it; it goes to the end of the line for them.
-        self._turns.join(turn, self._share(tenant))
-        task = spawn(None, self._work(claimed, turn), name=f"job {claimed.id}")
-        self._running[task] = turn.queue, claimed
-        self._metrics.running.set(len(self._running))
-        task.add_done_callback(lambda ended: self._ended(ended, turn))
-        return True
-
-    def _ended(self, task: asyncio.Task[None], turn: Turn) -> None:
-        del self._running[task]
+    def _ended(self, turn: Turn, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._running.pop(task, None)
         self._metrics.running.set(len(self._running))
         self._turns.end(turn)
         self._turn_due.set()
 
-    async def _work(self, claimed: Claimed, turn: Turn) -> None:
+    async def _take(self, turn: Turn) -> None:
+        """Runs one job of the tenant, where it has one."""
+        tenant = self._tenant(turn.tenant_id)
+        if tenant is None or not _may_work(tenant, self._tenancy.settings.region):
+            return
+        try:
+            claimed = await turn.queue.claim(turn.tenant_id, await self._worker_id(turn.queue))
+        except _AWAY as error:
+            log.warning("jobs_wait", queue=turn.queue.name, error=type(error).__name__)
+            return
+        if claimed is None:
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name(f"job {claimed.id}")
+        self._running[task] = turn.queue, claimed
+        self._metrics.running.set(len(self._running))
+        # There may be more behind it; the tenant goes to the end of the line for them.
+        self._turns.join(turn, self._share(tenant))
+        self._turn_due.set()
+        await self._work(claimed, turn.queue)
+
+    async def _worker_id(self, queue: Queue) -> int:
+        async with self._registering:
+            worker_id = self._workers.get(queue)
+            if worker_id is None:
+                worker_id = self._workers[queue] = await queue.register()
+            return worker_id
+
+    async def _work(self, claimed: Claimed, queue: Queue) -> None:
         """One attempt, and what becomes of the job after it."""
         structlog.contextvars.bind_contextvars(job_id=claimed.id, task=claimed.task_name)
-        queue, started = turn.queue, time.monotonic()
+        started = time.monotonic()
         outcome = "succeeded"
         try:
             await self._attempt(claimed)
@@ -277,13 +292,14 @@ class JobWorker:
     async def _beat_in(self, queue: Queue, worker_id: int) -> None:
         busy = any(at is queue for at, _ in self._running.values())
         try:
-            if queue.own and not busy:
-                del self._workers[queue]
-                await queue.unregister(worker_id)
-            elif await queue.beat(worker_id):
-                await self._give_back_strays(queue, worker_id)
-            else:
-                self._stop_jobs_in(queue, worker_id)
+            async with asyncio.timeout(self._settings.lost_after_seconds / 2):
+                if queue.own and not busy:
+                    del self._workers[queue]
+                    await queue.unregister(worker_id)
+                elif await queue.beat(worker_id):
+                    await self._give_back_strays(queue, worker_id)
+                else:
+                    self._stop_jobs_in(queue, worker_id)
         except _AWAY as error:
             log.warning("worker_not_heard", queue=queue.name, error=type(error).__name__)
 
@@ -327,12 +343,12 @@ class JobWorker:
             await queue.sweep(timedelta(days=self._settings.keep_failed_days))
 
     async def _drain(self) -> None:
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._settings.drain_seconds)
-        for task in list(self._running):
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
+        for task in list(self._tasks):
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         for queue, worker_id in self._workers.items():
             with contextlib.suppress(*_AWAY):
                 await queue.unregister(worker_id)
