@@ -496,3 +496,19 @@ def test_without_test_clocks_it_is_said_how_to_have_them(run):
     result = run(lambda _request: problem(404, "not-found"), "clocks", "create", "2026-01-01T00:00:00+0000")
     assert result.exit_code == 1
     assert "TENANT_TEST_CLOCKS_ENABLED" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [
+        (("tiers", "show", "none"), "`tenantry tiers list`"),
+        (("flags", "get", "none"), "`tenantry flags list`"),
+        (("config", "schemas", "show", "none"), "`tenantry config schemas list`"),
+        (("config", "get", "none", "--layer", "platform"), "`tenantry config schemas list`"),
+        (("tenants", "runs", str(UUID(int=9))), "`tenantry tenants list`"),
+    ],
+)
+def test_what_is_not_there_is_looked_for_where_such_things_are(run, arguments, step):
+    result = run(lambda _request: problem(404, "not-found"), *arguments)
+    assert result.exit_code == 1
+    assert step in result.stderr

@@ -95,6 +95,25 @@ async def test_what_was_not_taken_is_told_again_with_what_is_newer(use, ears, cl
     assert ears.heard[0] == {"a": clock.now(), "b": first}
 
 
+async def test_a_use_while_it_is_told_is_newer_than_what_is_put_back(use, clock):
+    heard = []
+
+    async def tell(last_used_at):
+        heard.append(dict(last_used_at))
+        if len(heard) == 1:
+            clock.advance(timedelta(seconds=1))
+            use.note("a")
+            raise Unavailable
+
+    use.note("a")
+    task = asyncio.create_task(use.report(tell, every=0.001))
+    await eventually(lambda: len(heard) >= 2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert heard[1] == {"a": clock.now()}
+    assert heard[0]["a"] < clock.now()
+
+
 async def test_many_keys_are_told_in_parts(use, ears, telling):
     for number in range(4_500):
         use.note(str(number))

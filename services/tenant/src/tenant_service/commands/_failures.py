@@ -47,9 +47,19 @@ NEXT_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType(
     {
         HTTPStatus.UNAUTHORIZED: "set TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET, or TENANTRY_OPERATOR_FILE",
         HTTPStatus.FORBIDDEN: "this credential may not do that; use an operator's (scope `platform`)",
-        HTTPStatus.NOT_FOUND: "`tenantry tenants list` shows the tenants; names and ids are taken to the letter",
         HTTPStatus.UNPROCESSABLE_ENTITY: "put right what is named, `--help` says what is expected",
         HTTPStatus.SERVICE_UNAVAILABLE: "the service is up and something it needs is away: repeat the command",
+    }
+)
+
+# By the first word of an address: where the names are that it knows.
+_LISTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "config-schemas": "config schemas list",
+        "flags": "flags list",
+        "revocations": "revocations list",
+        "stores": "stores list",
+        "tiers": "tiers list",
     }
 )
 
@@ -96,7 +106,21 @@ class Refused(CommandFailed):
             reason = f"{reason}: {detail}"
         if faults := [_fault(each) for each in problem.get("errors", ()) if isinstance(each, dict)]:
             reason = f"{reason} ({'; '.join(faults)})"
-        return cls(reason, NEXT_BY_TYPE.get(kind, NEXT_BY_STATUS.get(status)), type=kind, status=status)
+        return cls(reason, _next_step(response, kind), type=kind, status=status)
+
+
+def _next_step(response: "httpx.Response", kind: str) -> str | None:
+    if response.status_code == HTTPStatus.NOT_FOUND and kind not in NEXT_BY_TYPE:
+        path = response.request.url.path
+        if "/config/" in path:
+            return (
+                "`tenantry config schemas list` shows the namespaces, `config get REF NAMESPACE --effective` what holds"
+            )
+        noun = path.removeprefix("/v1/").partition("/")[0]
+        return (
+            f"`tenantry {_LISTS.get(noun, 'tenants list')}` shows those that there are; names are taken to the letter"
+        )
+    return NEXT_BY_TYPE.get(kind, NEXT_BY_STATUS.get(response.status_code))
 
 
 def _fault(fault: dict[str, Any]) -> str:
