@@ -20,7 +20,7 @@ from tenantry.testing import route_operations
 
 OPERATIONS = list(route_operations(openapi()))
 OF_TENANTS = [each for each in OPERATIONS if "tenant_id" in each.path_parameters]
-OWNED = {"key_id", "member_id", "invitation_id", "domain", "grant_id", "run_id"}
+OWNED = {"key_id", "member_id", "invitation_id", "domain", "grant_id", "run_id", "export_id", "revocation_id"}
 NESTED = [each for each in OF_TENANTS if OWNED & set(each.path_parameters)]
 PAGED = [each for each in OF_TENANTS if any(query["name"] == "cursor" for query in each.query)]
 # Values of bodies that the examples of the schemas cannot guess.
@@ -30,7 +30,7 @@ BODIES = {
     "expires_at": "2040-01-01T00:00:00Z",
     "reason": "abuse",
 }
-UNKNOWN = {"clock_id": str(uuid4()), "export_id": str(uuid4()), "service_name": "app", "file": "documents.jsonl.gz"}
+UNKNOWN = {"clock_id": str(uuid4()), "service_name": "app", "file": "documents.jsonl.gz"}
 
 
 @dataclass
@@ -64,6 +64,9 @@ async def side(people, letter: str) -> Side:
     invitation = await people.invite(tenant_id, "viewer")
     domain = await made("/domains", {"domain": f"{uuid4().hex}.example.org"})
     grant = await people.support(tenant_id)
+    revocation = await made("/revocations", {"issuer": "https://idp.example.org", "subject": uuid4().hex})
+    export = await people.http.post(f"{base}/export")
+    assert export.status_code == 202, export.text
     runs = (await people.http.get(f"{base}/runs")).json()["items"]
     config = await people.http.put(f"{base}/config/branding", json={"name": f"Canary {letter}"})
     assert config.status_code == 201, config.text
@@ -75,6 +78,8 @@ async def side(people, letter: str) -> Side:
         "domain": domain["domain"],
         "grant_id": grant["id"],
         "run_id": runs[0]["id"],
+        "export_id": export.json()["id"],
+        "revocation_id": revocation["id"],
         "namespace": "branding",
         "version": "1",
         **UNKNOWN,

@@ -17,7 +17,7 @@ from secret_watch import watched
 from tenant_service.app import create_app
 from tenant_service.domains.resolver import FixedResolver
 from tenant_service.runs.engine import take_turns
-from tenant_service.runs.steps import STEPS
+from tenant_service.runs.work import WORK
 from tenant_service.runtime import Runtime
 from tenant_service.settings import TenantSettings
 from tenantry import ManualClock
@@ -96,7 +96,7 @@ class People:
         settings = self.runtime.settings.saga()
         while active:
             async with self.runtime.transactions.begin() as session:
-                if not await take_turns(session, STEPS, settings, self.runtime.clock.now()):
+                if not await take_turns(session, WORK, settings, self.runtime.clock.now()):
                     break
         return str(answer.json()["id"])
 
