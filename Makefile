@@ -57,7 +57,7 @@ check: $(READY) ## Format, lint, types, import contracts, lock file, known weakn
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml libs services infra/dev
 	@$(BIN)/python -m tenantry_dev.advisories
 
-mutants: $(READY) ## Break the product once for each threat; the tests must notice (ARGS='T1 T5')
+mutants: $(READY) ## Break every guard on purpose; the tests must notice (ARGS='T1 T5 --committed')
 	@exec $(BIN)/python -m tenantry_dev.mutants $(ARGS)
 
 fmt: $(READY) ## Format the code and fix what the linter can fix
