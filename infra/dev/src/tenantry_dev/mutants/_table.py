@@ -511,6 +511,12 @@ MUTANTS: Final = (
     ),
     _mutant(
         "T16",
+        "jobs of a suspended tenant are run",
+        "tests/integration/jobs/test_worker.py::test_jobs_of_a_tenant_that_may_not_work_wait_for_it",
+        Change(f"{_LIBRARY}/jobs/_worker.py", "        admit(tenant, Operation.JOBS)\n", "        pass\n"),
+    ),
+    _mutant(
+        "T16",
         "a stream goes on whatever happens",
         f"{_SECURITY}/test_t16_stale_privilege.py::test_quiet_server_sent_events_end_with_a_problem",
         Change(f"{_LIBRARY}/http/_watch.py", "            self._serving.cancel()\n", "            pass\n"),
