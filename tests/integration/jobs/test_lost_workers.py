@@ -63,6 +63,7 @@ async def test_the_job_of_a_killed_worker_is_run_by_another(notes, tenant_a, tmp
     )
     try:
         async with asyncio.timeout(30):
+            assert process.stdout is not None
             await process.stdout.readline()
         (queued,) = await notes.queued()
         assert queued.status == "doing"

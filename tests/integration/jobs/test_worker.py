@@ -21,7 +21,6 @@ from tenantry import (
     current_tenant,
     current_tenant_or_none,
     span,
-    uuid7,
 )
 from tenantry._tracing import stop_tracing
 from tenantry.database import Places
@@ -64,6 +63,7 @@ async def test_a_job_runs_in_its_tenants_scope_alone(notes, tenant_a, tenant_b):
 @pytest.mark.parametrize("isolation", [Isolation.SCHEMA, Isolation.DATABASE])
 async def test_places_of_ones_own_have_jobs_too(notes, isolation):
     tenant = TenantFactory()(isolation=isolation)
+    assert tenant.placement is not None
     if isolation is Isolation.DATABASE:
         notes.database.owns_database_of(tenant.id)
     await Places("notes", notes.database.settings(), directory=MIGRATIONS).provide(tenant.id, tenant.placement)
@@ -92,12 +92,14 @@ def spans():
 
 async def test_a_job_goes_on_in_the_trace_of_who_queued_it(notes, tenant_a, spans, write_note):
     with span("request", "server") as request:
+        assert request is not None
+        position = request.get_span_context()
         await notes.defer(tenant_a, write_note, "traced")
     async with notes.working():
         await notes.none_left()
     (job,) = [each for each in spans.get_finished_spans() if each.name == "process write_note"]
-    assert job.context.trace_id == request.context.trace_id
-    assert job.parent.span_id == request.context.span_id
+    assert job.context.trace_id == position.trace_id
+    assert job.parent.span_id == position.span_id
     assert job.attributes["tenant.id"] == str(tenant_a.id)
 
 
@@ -307,4 +309,3 @@ async def test_work_that_ends_in_time_is_waited_for(notes, tenant_a):
         await asyncio.wait_for(reached.wait(), 20)
         asyncio.get_running_loop().call_later(0.1, may_end.set)
     assert await notes.queued() == []
-    assert uuid7()

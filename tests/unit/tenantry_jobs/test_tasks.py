@@ -67,7 +67,7 @@ def test_a_task_is_an_async_function_with_named_and_typed_arguments():
 
     for function in (plain, untyped, unnamed, positional):
         with pytest.raises(TypeError):
-            Jobs().task("x")(function)  # type: ignore[arg-type, type-var]
+            Jobs().task("x")(function)  # type: ignore[arg-type]
 
 
 def test_a_name_belongs_to_one_task():

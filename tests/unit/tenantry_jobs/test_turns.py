@@ -67,7 +67,8 @@ def test_nobody_waits_for_more_than_one_job_of_each_other(jobs, slots):
     left = dict(zip(tenants, jobs, strict=True))
     for tenant in tenants:
         turns.join(tenant, Share())
-    order, running = [], []
+    order: list[Turn] = []
+    running: list[Turn] = []
     while (turn := turns.next()) is not None or running:
         if turn is None:
             turns.end(running.pop(0))
