@@ -1,5 +1,7 @@
 """What the environment may say."""
 
+from datetime import timedelta
+
 import pytest
 from pydantic import ValidationError
 
@@ -31,3 +33,14 @@ def test_origins(origin):
 def test_what_is_no_origin(origin):
     with pytest.raises(ValidationError):
         TenantSettings(sign_in_origins=[origin])
+
+
+def test_all_services_that_are_asked_anything_are_reconciled_unless_they_are_named():
+    settings = TenantSettings(
+        required_services=["app"], optional_services=["search"], offboarding_services=["usage", "app"]
+    )
+    policy = settings.reconciling()
+    assert policy.services == ("app", "search", "tenant", "usage")
+    assert (policy.provisioning, policy.every, policy.repair) == (("app",), timedelta(minutes=10), True)
+    named = TenantSettings(required_services=["app"], reconcile_services=["app"], reconcile_minutes=0).reconciling()
+    assert (named.services, named.every) == (("app",), None)
