@@ -58,6 +58,15 @@ class _Rules(NamedTuple):
     by_class: Mapping[str, _Limit | None]
 
 
+class _Seen(NamedTuple):
+    """What held when a tenant was last asked about, and what it was worked out from."""
+
+    tenant: Tenant
+    tier: Tier | None
+    version: int
+    rules: _Rules
+
+
 class Limiter:
     """Judges by local state alone, so a changed limit holds from the next request on. Belongs to one event loop."""
 
@@ -85,6 +94,7 @@ class Limiter:
         self._replicas = replicas
         self._shared = shared
         self._buckets = TokenBuckets(monotonic_ns)
+        self._seen: dict[UUID, _Seen] = {}
         # As the store shares its documents: by tenant where a tenant has limits of its own, else by region and tier.
         self._known: dict[tuple[str, str | None, str], _Rules] = {}
         self._refused_by_rate = _REFUSED.labels(service, "rate")
@@ -156,7 +166,18 @@ class Limiter:
         )
 
     def _rules(self, tenant: Tenant) -> _Rules:
-        tier = self._directory.tier(tenant.tier)
+        tier, version = self._directory.tier(tenant.tier), self._config.version
+        seen = self._seen.get(tenant.id)
+        # Asked twice a request, and nothing has changed nearly every time.
+        if seen is not None and seen.tenant is tenant and seen.tier is tier and seen.version == version:
+            return seen.rules
+        rules = self._find(tenant, tier)
+        if len(self._seen) >= _MAX_KNOWN:
+            self._seen.clear()
+        self._seen[tenant.id] = _Seen(tenant, tier, version, rules)
+        return rules
+
+    def _find(self, tenant: Tenant, tier: Tier | None) -> _Rules:
         document = self._config.effective(tenant, tier, LIMITS)
         own = str(tenant.id)
         place = (own if self._config.says(Layer.TENANT, own, LIMITS) else "", tenant.region, tenant.tier)
