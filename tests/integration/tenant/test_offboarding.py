@@ -24,6 +24,8 @@ async def test_a_tenant_ends_with_a_certificate(end):
     tenant = await active(end, external_id=f"org-{uuid4().hex}")
     id_ = tenant["id"]
     key = (await end.post(id_, "api-keys", {"name": "k", "scopes": ["tenant:read"]})).json()
+    async with end.platform.database.connect() as connection:
+        await connection.execute("INSERT INTO system.config_key VALUES ($1, '\\x00', '\\x00', now())", UUID(id_))
     began = await end.post(id_, "offboard", {"grace_days": 30, "note": "contract ended"})
 
     assert began.status_code == 202
@@ -61,6 +63,10 @@ async def test_a_tenant_ends_with_a_certificate(end):
     kept = {each["table"]: each["reason"] for each in document["exceptions"]}
     assert kept["system.audit_entry"] == "statute"
     assert document["requested_by"] == "operator"
+    assert document["keys_destroyed"] == ["data key of the tenant's secrets"]
+    async with end.platform.database.connect() as connection:
+        wrapped = await connection.fetchval("SELECT wrapped_key FROM system.config_key WHERE owner_id = $1", UUID(id_))
+    assert wrapped is None
     states = await end.platform.outbox("tenant.state.v1", id_)
     assert states[-1]["payload"] is None
     assert states[-2]["payload"]["status"] == "purged"
