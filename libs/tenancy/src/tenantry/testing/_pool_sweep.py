@@ -18,8 +18,8 @@ from tenantry.database._names import TENANT_SETTING, literal, quote, quote_quali
 from tenantry.testing._report import SweepReport
 
 _FATES: Final = (
-    *["commit"] * 20,
-    *["read"] * 8,
+    *["commit"] * 36,
+    *["read"] * 12,
     *("commit in the middle", "roll back in the middle", "savepoint"),
     *("raise", "failing statement", "failing savepoint", "cancel", "cancel at the server", "lose the connection"),
 )
