@@ -97,7 +97,8 @@ def test_a_plain_import_brings_in_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "name", ["tenantry", "tenantry.cli", "tenantry.database", "tenantry.doctor", "tenantry.identity"]
+    "name",
+    ["tenantry", "tenantry.cli", "tenantry.database", "tenantry.doctor", "tenantry.identity", "tenantry.testing"],
 )
 def test_what_is_imported_late_is_what_type_checkers_see(name):
     module = import_module(name)
