@@ -27,7 +27,7 @@ UNSAFE = {
 async def url_of(database):
     """The URL of a role that has one of `UNSAFE` and nothing else."""
     async with database.connect() as admin:
-        made = []
+        made: list[str] = []
 
         async def url_of(kind):
             name = f"unsafe_{len(made)}_{database.name}"
