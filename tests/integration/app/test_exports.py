@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text
 
-from app_service import exports, jobs
-from app_service.models import ExportChunk, StorageTotal
-from tenantry import ManualClock, TenantStatus, Unavailable
+from app_service import exports, jobs, repository
+from app_service.models import DocumentFile, ExportChunk, StorageTotal
+from tenantry import ManualClock, TenantStatus, Unavailable, uuid7
 from tenantry.testing import eventually
 
 
@@ -198,6 +198,26 @@ async def test_a_document_that_changes_meanwhile_breaks_no_export(product, heade
     entry = zipfile.ZipFile(io.BytesIO(content)).read(f"files/{document.rpartition('/')[2]}/busy.bin")
     assert len(entry) == 600_000
     assert len(set(entry)) == 1  # one of its contents, whole
+
+
+async def test_a_file_that_is_replaced_between_two_looks_is_looked_up_again(product, headers, document, monkeypatch):
+    await product.client.put(f"{document}/files/busy.bin", content=b"present", headers=headers)
+    looked, find_file = set(), repository.find_file
+
+    async def find_another_content_first(session, tenant_id, document_id, name):
+        found = await find_file(session, tenant_id, document_id, name)
+        if (document_id, name) in looked:
+            return found
+        looked.add((document_id, name))
+        values = {column.key: getattr(found, column.key) for column in DocumentFile.__table__.columns}
+        return DocumentFile(**values | {"content_id": uuid7()})
+
+    monkeypatch.setattr(repository, "find_file", find_another_content_first)
+    path = await requested(product, headers)
+    async with product.working():
+        await becomes(product, headers, path, "ready")
+    content = (await product.client.get(f"{path}/content", headers=headers)).content
+    assert zipfile.ZipFile(io.BytesIO(content)).read(f"files/{document.rpartition('/')[2]}/busy.bin") == b"present"
 
 
 @pytest.fixture(autouse=True)
