@@ -20,7 +20,7 @@ from tenantry import TenantryError, span
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# A turn costs 12 ms and half a millisecond more for each run. Few enough that who has just signed up waits for less than
+# A turn costs 12 ms and half a millisecond more for each run. Few enough that who has just signed up waits less than
 # a tenth of a second until the turn before theirs is over, enough that a thousand are no more work than they must be.
 STEPS_AT_ONCE = 50
 
