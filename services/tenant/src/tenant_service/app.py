@@ -20,6 +20,7 @@ from tenant_service.invitations.api import router as invitations
 from tenant_service.members.api import ME_PATH
 from tenant_service.members.api import me_router as me
 from tenant_service.members.api import router as members
+from tenant_service.offboarding.api import purges
 from tenant_service.offboarding.api import router as offboarding
 from tenant_service.reconciling.api import router as reconciling
 from tenant_service.revocations.api import router as revocations
@@ -66,7 +67,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         app.include_router(router)
     for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding):
         app.include_router(router)
-    for router in (revocations, tenant_revocations):
+    for router in (revocations, tenant_revocations, purges):
         app.include_router(router)
     app.include_router(reconciling)
     if runtime.settings.test_clocks_enabled:
