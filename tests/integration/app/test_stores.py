@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import asyncpg
 import pytest
@@ -183,7 +184,7 @@ async def test_a_tenant_of_another_region_is_refused_at_every_door(app, tenant_f
             session.connection()
 
 
-EVENT = {"topic": "tenant.acks.v1", "type": "t.v1", "data": {"a": 1}, "version": 1}
+EVENT: dict[str, Any] = {"topic": "tenant.acks.v1", "type": "t.v1", "data": {"a": 1}, "version": 1}
 
 
 @pytest.fixture
