@@ -27,7 +27,7 @@ from tenantry_dev.sample.generator import generate_llm, generate_log
 from tenantry_dev.sample.record import Record, choose_traces
 from tenantry_dev.sample.traces import Trace
 
-START_SECONDS = 300
+START_SECONDS = 600
 COMMAND = Path(sysconfig.get_path("scripts")) / "tenantry"
 
 
