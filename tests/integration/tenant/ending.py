@@ -1,6 +1,7 @@
 """The end of a tenant over HTTP, with sagas that the test turns. Product services are played by the test."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from obstore.store import LocalStore
@@ -75,8 +76,10 @@ class End:
                     assert await worker.turn()
                     told = await self.told(tenant_id, request)
                 said += told
-                fields = {name: told[0].get(name) for name in ("error_code", "detail", "retryable", "result")}
-                outcome = AckOutcome(told[0]["outcome"])
+                fields: dict[str, Any] = {
+                    name: told[0].get(name) for name in ("error_code", "detail", "retryable", "result")
+                }
+                outcome = AckOutcome(str(told[0]["outcome"]))
                 await self.platform.answer(Ack(wanted.request_id, "tenant", outcome, **fields))
         return said
 

@@ -1,6 +1,7 @@
 """New tenants: one statement for each kind of thing that is written, and a bad one in a list stops no other."""
 
 from datetime import timedelta
+from typing import Any
 
 from tenant_service.audit import Actor
 from tenant_service.audit.service import verify
@@ -61,7 +62,13 @@ async def test_a_batch_is_as_many_statements_as_one_tenant_and_may_be_repeated(a
 
 async def test_a_batch_of_the_wrong_shape_makes_nothing(api):
     good = {"slug": f"good-{uuid7().hex}", "name": "Good", "tier": "standard", "admin_email": "a@example.org"}
-    for tenants in ([], [good, good | {"slug": "Not A Slug"}], [good | {"config": {}}], [good] * 501):
+    wrong: list[list[dict[str, Any]]] = [
+        [],
+        [good, good | {"slug": "Not A Slug"}],
+        [good | {"config": {}}],
+        [good] * 501,
+    ]
+    for tenants in wrong:
         answer = await api.http.post("/v1/tenants/batch", json={"tenants": tenants})
         assert (answer.status_code, answer.json()["type"]) == (422, "invalid-request")
     assert not (await api.http.get("/v1/tenants", params={"q": good["slug"]})).json()["items"]

@@ -277,9 +277,10 @@ async def test_everything_that_was_purged_since_a_backup_is_deleted_again(end):
         await bring_back(end, id_)
 
     asked = await end.api.http.post("/v1/purges", json={"purged_since": since})
-    assert (asked.status_code, asked.json()) == (202, {"tenants": 2})
+    assert asked.status_code == 202
+    assert asked.json()["tenants"] >= len(later)  # other tests have theirs in the same database
     repeated = await end.api.http.post("/v1/purges", json={"purged_since": since})
-    assert repeated.json() == {"tenants": 2}
+    assert repeated.json() == asked.json()
     for id_ in later:
         await end.purge(id_)
         assert await invitations(end, id_) == 0

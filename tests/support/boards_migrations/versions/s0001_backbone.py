@@ -9,6 +9,6 @@ down_revision = None
 branch = "system"
 
 
-def upgrade():
+def upgrade() -> None:
     for statement in backbone_tables(RoleNames("boards")):
         op.execute(statement)

@@ -31,7 +31,7 @@ TABLES = (
 )
 
 
-def upgrade():
+def upgrade() -> None:
     roles = RoleNames("boards")
     for statement in TABLES:
         op.execute(statement)
