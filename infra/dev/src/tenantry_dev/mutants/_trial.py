@@ -124,8 +124,8 @@ def failing(tests: Collection[str], copy: Copy, environment: Mapping[str, str]) 
     if not tests:
         return set()
     status, output = _tested(copy, sorted(tests), environment)
-    if status not in {0, _TESTS_FAILED}:
-        return set(tests)
+    if status not in {0, _TESTS_FAILED}:  # one of them keeps all from being run
+        return {test for test in tests if _tested(copy, [test], environment)[0] != 0}
     return {failed[1] for failed in _FAILED_TEST.finditer(output)}
 
 
