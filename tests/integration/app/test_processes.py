@@ -149,3 +149,17 @@ async def test_an_export_is_written_after_a_kill_and_metered(service_database, b
         ]
 
     assert {"bytes": export["size"], "delta": export["size"]} in await eventually(metered, within=60)
+
+
+async def test_a_worker_shows_its_metrics_where_it_is_told_to(start, environment, port):
+    environment["TENANTRY_METRICS_PORT"] = str(port)
+    await start("app-jobs")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+        async def shown():
+            return "tenantry_jobs_running 0.0" in (await client.get("/metrics")).text
+
+        # The role may take longer to start than what shows its metrics.
+        assert await eventually(shown)
+        hidden = [(await client.get(path)).status_code for path in ("/docs", "/openapi.json", "/v1/documents")]
+    assert hidden == [404, 404, 404]

@@ -33,9 +33,14 @@ errors = Console(stderr=True)
 @app.command()
 def serve(
     role: Annotated[list[str], typer.Option(help="A role, a service (all of its roles) or 'all'; may be repeated.")],
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(envvar="TENANTRY_METRICS_PORT", min=1, max=65535, help="Serve /metrics and /healthz here, too."),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(envvar="TENANTRY_METRICS_HOST")] = "127.0.0.1",
 ) -> None:
     """Run roles in this process until it is told to stop."""
-    from tenantry.cli._serve import run_roles  # noqa: PLC0415 - other commands need not wait for it
+    from tenantry.cli._serve import metrics_role, run_roles  # noqa: PLC0415 - other commands need not wait for it
 
     try:
         chosen = select_roles(role, installed_roles(role))
@@ -50,7 +55,7 @@ def serve(
 
     async def run() -> None:
         configure_tracing(name)
-        await run_roles(chosen)
+        await run_roles(chosen if metrics_port is None else [*chosen, metrics_role(name, metrics_host, metrics_port)])
 
     run_or_exit(run())
 

@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from tenantry._errors import StartupRefused
 from tenantry.cli._roles import Role
+from tenantry.http import add_operational_routes
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +56,20 @@ async def serve_http(app: Starlette, *, host: str, port: int) -> None:
             _settle()
             log.info("http_serving", host=host, port=port)
             await _serve(server, listener)
+
+
+def metrics_role(service: str, host: str, port: int) -> Role:
+    """What a process shows of itself beside its roles: `/metrics`, `/healthz` and `/readyz`, without a credential.
+
+    The processes that serve an API have the same there; this is for workers and relays, and for both in one.
+    """
+
+    async def run() -> None:
+        app = FastAPI(openapi_url=None)
+        add_operational_routes(app)
+        await serve_http(app, host=host, port=port)
+
+    return Role("metrics", service, "Metrics and health of this process", run)
 
 
 async def run_roles(roles: Sequence[Role]) -> None:
