@@ -157,7 +157,7 @@ async def test_a_worker_shows_its_metrics_where_it_is_told_to(start, environment
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
         async def shown():
-            return "tenantry_jobs_running 0.0" in (await client.get("/metrics")).text
+            return 'tenantry_jobs_running{service="app"} 0.0' in (await client.get("/metrics")).text
 
         # The role may take longer to start than what shows its metrics.
         assert await eventually(shown)
