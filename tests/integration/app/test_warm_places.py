@@ -18,7 +18,7 @@ from tenantry.database._url import sqlalchemy_url, with_database
 from tenantry.testing import TenantFactory
 
 OWN_PLACES = [Isolation.SCHEMA, Isolation.DATABASE]
-HEAD = "0001_documents"
+HEAD = "0004_exports"
 
 
 @pytest.fixture

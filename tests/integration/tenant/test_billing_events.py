@@ -85,4 +85,4 @@ async def test_the_other_processes_hear_of_it(platform):
         await connection.add_listener("tenant_changed", lambda *args: heard.append(args[-1]))
         await consume(platform, record(DELINQUENT, tenant.id))
         await connection.execute("SELECT 1")
-    assert heard == [f'["tenant:{tenant.id}"]']
+    assert heard == [f'["tenant:{tenant.id}:{tenant.version + 1}"]']

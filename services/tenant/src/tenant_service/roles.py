@@ -22,7 +22,7 @@ from tenant_service.stores.service import ensure_default_store
 from tenant_service.tenants.consumers import BILLING_EVENTS, billing_handler
 from tenant_service.tenants.trials import keep_trials
 from tenant_service.transactions import Transactions
-from tenantry import SystemClock
+from tenantry import SystemClock, spawn
 from tenantry.cli import Role, serve_http
 from tenantry.database import DatabaseSettings
 from tenantry.events import KafkaSettings, OutboxRelay, RequestResponder, TransactionalConsumer
@@ -39,7 +39,7 @@ async def run_api() -> None:
     settings = TenantSettings.from_env()
     async with Runtime.start(settings, DatabaseSettings.from_env(SERVICE), SystemClock()) as runtime:
         # Here and not in the worker: this is the process whose metrics are read.
-        counting = asyncio.create_task(keep_counts(runtime.transactions))
+        counting = spawn(None, keep_counts(runtime.transactions))
         try:
             await serve_http(create_app(runtime), host=settings.host, port=settings.port)
         finally:

@@ -1,10 +1,12 @@
 """Where Kafka is and how to log in to it."""
 
 import ssl
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_METADATA_MS: Final = 15_000
 
 
 class KafkaSettings(BaseSettings):
@@ -46,6 +48,8 @@ class KafkaSettings(BaseSettings):
         options: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap,
             "security_protocol": self.kafka_security_protocol,
+            # How long a client that came before its topic, or before the topic's new partitions, does not see them.
+            "metadata_max_age_ms": _METADATA_MS,
         }
         if self.kafka_security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.kafka_sasl_mechanism

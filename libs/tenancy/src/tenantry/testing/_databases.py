@@ -133,12 +133,12 @@ class ServiceDatabase:
 
 
 class ServiceTemplates:
-    """The migrated templates of a test session, one a service; databases are file copies of them."""
+    """The migrated templates of a test session, one for a service and its migrations; databases are copies of them."""
 
     def __init__(self, admin_url: str) -> None:
         self._admin_url = admin_url
         self._run = uuid4().hex[:8]
-        self._templates: dict[str, str] = {}
+        self._templates: dict[tuple[str, Path | None], str] = {}
         self._count = 0
 
     def create(self, service: str, migrations: Path | None = None) -> ServiceDatabase:
@@ -153,12 +153,12 @@ class ServiceTemplates:
         run_aside(drop_databases(self._admin_url, *self._templates.values()))
 
     async def _create(self, service: str, migrations: Path | None) -> ServiceDatabase:
-        template = self._templates.get(service)
+        template = self._templates.get((service, migrations))
         if template is None:
-            template = f"test_{self._run}_{service}"
+            template = f"test_{self._run}_{service}_t{len(self._templates)}"
             urls = await create_service_database(self._admin_url, service, _passwords(), name=template)
             await migrate(urls.migrator, service, directory=migrations)
-            self._templates[service] = template
+            self._templates[service, migrations] = template
         self._count += 1
         name = f"{template}_{self._count}"
         connection = await asyncpg.connect(dsn(self._admin_url))
