@@ -1,6 +1,7 @@
 """Limits where requests come in: refused before anything is read, told in headers, places given back."""
 
 import asyncio
+import time
 
 import pytest
 from starlette.responses import StreamingResponse
@@ -8,7 +9,7 @@ from starlette.websockets import WebSocket
 
 from tenantry import Operation, Tier
 from tenantry.http import RequestLimiting, RequestMetering, by_length
-from tenantry.limits import FairGate, Limiter
+from tenantry.limits import FairGate, Limiter, RefusalPace
 
 
 @pytest.fixture
@@ -53,6 +54,19 @@ async def test_a_refusal_is_a_problem_that_says_when_to_come_back(limited, clien
         assert refused.headers["RateLimit"] == '"read";r=0;t=2'
         assert (await client.post("/v1/things/1", headers=issuer.bearer())).status_code == 200
         assert (await client.get("/v1/things/1", headers=of_b(issuer, b))).status_code == 200
+
+
+async def test_who_asks_on_and_on_is_refused_at_a_pace(make_app, limiter, client_of, issuer, publish, b):
+    publish(requests={"read": {"rate": 0.1, "burst": 1}})
+    app = make_app(limiting=RequestLimiting(limiter, pace=RefusalPace(at_once=1)))
+    async with client_of(app) as client:
+        started = time.monotonic()
+        statuses = [(await client.get("/v1/things/1", headers=issuer.bearer())).status_code for _ in range(42)]
+        assert statuses == [200] + [429] * 41
+        assert time.monotonic() - started >= 0.39  # all but the first refusal a hundredth of a second after another
+        asked = asyncio.create_task(client.get("/v1/things/1", headers=issuer.bearer()))
+        assert (await client.get("/v1/things/1", headers=of_b(issuer, b))).status_code == 200
+        assert (await asked).status_code == 429
 
 
 async def test_other_spellings_of_the_tenant_share_its_bucket(limited, client_of, issuer, publish, a):

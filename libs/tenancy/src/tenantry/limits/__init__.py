@@ -6,6 +6,7 @@ from tenantry.limits._document import DEFAULT_CLASS, REQUEST_CLASSES, InvalidLim
 from tenantry.limits._fair_queue import FairQueue, Share
 from tenantry.limits._gate import FairGate, Place, ProcessFull, TenantFull
 from tenantry.limits._limiter import Admission, Limiter, SharedTake
+from tenantry.limits._refusal_pace import RefusalPace
 
 __all__ = [
     "DEFAULT_CLASS",
@@ -20,6 +21,7 @@ __all__ = [
     "Policy",
     "ProcessFull",
     "Rate",
+    "RefusalPace",
     "Share",
     "SharedTake",
     "TenantFull",
