@@ -69,8 +69,13 @@ def code(rcode: dns.rcode.Rcode) -> Answer:
 @pytest.fixture
 async def server() -> AsyncIterator[NameServer]:
     loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
-    stream = await asyncio.start_server(server.serve_stream, "127.0.0.1", server.port)
+    while True:
+        transport, server = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
+        try:
+            stream = await asyncio.start_server(server.serve_stream, "127.0.0.1", server.port)
+            break
+        except OSError:  # free for datagrams, taken for streams
+            transport.close()
     yield server
     transport.close()
     stream.close()
