@@ -24,7 +24,8 @@ from tenant_service.audit import Actor
 from tenant_service.domain.saga import AckOutcome, RetryPolicy, RunKind, StepName
 from tenant_service.domain.suspension import SuspensionReason
 from tenant_service.runs.engine import Turn, take_turns
-from tenant_service.runs.repository import Ack, Run, list_runs, store_acks
+from tenant_service.runs.repository import Run, list_runs
+from tenant_service.runs.requests import Ack, store_acks
 from tenant_service.runs.steps import STEPS, SagaSettings, StepWork
 from tenant_service.runtime import Runtime
 from tenant_service.settings import TenantSettings

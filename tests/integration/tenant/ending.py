@@ -11,7 +11,7 @@ from tenant_service.catalogue import CATALOGUE
 from tenant_service.domain.saga import AckOutcome, RunKind
 from tenant_service.offboarding.expiry import delete_expired_exports
 from tenant_service.runs.engine import take_turns
-from tenant_service.runs.repository import Ack
+from tenant_service.runs.requests import Ack
 from tenant_service.runs.work import WORK
 from tenantry import ManualClock
 from tenantry.events import LATER, Request

@@ -18,7 +18,7 @@ from tenant_service.domain.findings import FindingCode
 from tenant_service.domain.saga import AckOutcome, RunKind, RunState
 from tenant_service.publication import TENANT_STATE
 from tenant_service.reconciling.repository import store_reports
-from tenant_service.runs.repository import Ack
+from tenant_service.runs.requests import Ack
 from tenantry import Isolation, Placement, uuid7
 from tenantry.database import tenant_schema
 from tenantry.events import KafkaSettings, create_topics

@@ -7,7 +7,7 @@ import pytest
 
 from tenant_service.audit import Actor
 from tenant_service.domain.saga import AckOutcome, RunState, StepName, StepState
-from tenant_service.runs.repository import claim_due_steps
+from tenant_service.runs.due_steps import claim_due_steps
 from tenant_service.runs.service import RunNotStuck, RunOver, cancel_run, retry_run
 from tenant_service.runs.steps import place
 from tenantry import TenantStatus

@@ -1,18 +1,19 @@
 """Turns that carry many runs at once: as many statements as for one, and a bad run stops no other."""
 
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import event
 
-from tenant_service.domain.saga import RunState, StepName, StepState
+from tenant_service.domain.saga import RUNS_UNDER_WAY, RunState, StepName, StepState
 from tenant_service.runs.engine import take_turns
 from tenant_service.runs.steps import STEPS, place
 from tenantry import TenantStatus
 
-# Claim, both savepoints, the steps' attempts; place: tenants, their rows, documents, story, trail; what follows and
+# Claim (what has begun, how much is under way, the oldest and the newest), both savepoints, the steps' attempts; place: tenants, their rows, documents, story, trail; what follows and
 # its attempts; answers, tenants, requests, outbox; the steps' states; the notification of the changes.
-PLACE_AND_ASK = 24
+PLACE_AND_ASK = 26
 
 
 @contextmanager
@@ -109,3 +110,35 @@ async def test_newcomers_do_not_wait_behind_a_queue(platform):
     await platform.turns()
     for tenant in (*queued, newcomer):
         assert await platform.audit(tenant.id) == ["tenant.create", "tenant.provision"]
+
+
+async def test_runs_wait_in_the_database_while_services_are_busy(platform):
+    platform.clock.advance(timedelta(hours=1))
+    made = [await platform.create() for _ in range(RUNS_UNDER_WAY + 8)]
+    await platform.turns()
+    asked = [tenant for tenant in made if await platform.requests(tenant.id)]
+    left = [tenant for tenant in made if tenant not in asked]
+    assert len(asked) == RUNS_UNDER_WAY
+    # A share of one is not enough for the newest to get a place.
+    for tenant in asked[:3]:
+        await platform.answer_all(tenant.id)
+    await platform.turns()
+    assert not any([await platform.requests(tenant.id) for tenant in left])
+    newcomer = await platform.create()
+    await platform.answer_all(asked[3].id)
+    await platform.turns()
+    begun = [tenant for tenant in (*left, newcomer) if await platform.requests(tenant.id)]
+    assert begun == [*left[:3], newcomer]
+
+
+async def test_a_silent_service_does_not_keep_the_queue_from_moving(platform):
+    platform.clock.advance(timedelta(hours=2))
+    silent = [await platform.create() for _ in range(RUNS_UNDER_WAY)]
+    await platform.turns()
+    other = await platform.create()
+    await platform.turns()
+    assert await platform.requests(other.id) == []
+    platform.clock.advance(timedelta(seconds=1))
+    await platform.turns()
+    assert len(await platform.requests(other.id)) == 1
+    assert all([await platform.requests(tenant.id) for tenant in silent])

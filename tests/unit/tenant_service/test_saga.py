@@ -1,4 +1,4 @@
-"""Retries and the fan-in of answers."""
+"""Retries, the fan-in of answers and what begins."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenacity.wait import wait_exponential_jitter
 
-from tenant_service.domain.saga import AckOutcome, Answer, RetryPolicy, StepFailure, fan_in
+from tenant_service.domain.saga import (
+    NEWEST_SHARE,
+    RUNS_UNDER_WAY,
+    AckOutcome,
+    Answer,
+    RetryPolicy,
+    StepFailure,
+    fan_in,
+    runs_to_begin,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FAILURE = StepFailure("no-answer", "app")
@@ -75,3 +84,12 @@ def test_a_late_success_counts():
 
 def test_nobody_required_is_complete():
     assert fan_in([], [], 1).complete
+
+
+@given(st.integers(0, 3 * RUNS_UNDER_WAY), st.integers(1, 200))
+def test_what_begins_has_room_and_the_newest_get_their_share(under_way, places):
+    oldest, newest = runs_to_begin(under_way, places)
+    assert under_way + oldest + newest <= max(under_way, RUNS_UNDER_WAY)
+    assert oldest + newest <= places
+    assert newest == (oldest + newest) // NEWEST_SHARE
+    assert bool(oldest) == (under_way + NEWEST_SHARE <= RUNS_UNDER_WAY)

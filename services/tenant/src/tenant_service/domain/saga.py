@@ -174,6 +174,29 @@ class RetryPolicy:
         return now + timedelta(seconds=self.wait(state))
 
 
+# How many runs may wait for their services' first answers. Little's law: at the 150 runs a second that two cores carry,
+# a run that is begun when the window is full has its answer 0.3 s later.
+RUNS_UNDER_WAY = 48
+
+# One place in four is for the newest run.
+NEWEST_SHARE = 4
+
+
+def runs_to_begin(under_way: int, places: int) -> tuple[int, int]:
+    """How many of the oldest and how many of the newest runs that have not begun may begin now.
+
+    `under_way` runs wait for services, `places` steps are the most that may be taken. The oldest come first; a share is
+    for the newest, so that somebody who has just signed up does not wait behind a thousand that were imported. Nothing
+    begins before there is room for a whole share, or the newest would never get theirs.
+    """
+    room = RUNS_UNDER_WAY - under_way
+    if room < NEWEST_SHARE:
+        return 0, 0
+    room = min(room, places)
+    newest = room // NEWEST_SHARE
+    return room - newest, newest
+
+
 class AckOutcome(StrEnum):
     """What a service says about a request."""
 

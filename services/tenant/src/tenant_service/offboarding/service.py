@@ -11,7 +11,8 @@ from tenant_service.domain.lifecycle import Command, UnderLegalHold
 from tenant_service.domain.saga import RunKind, RunState
 from tenant_service.models import SagaRunRow
 from tenant_service.offboarding import repository
-from tenant_service.runs.repository import NewRun, Run, add_run, add_runs, lock_run, wake_workers
+from tenant_service.runs.due_steps import wake_workers
+from tenant_service.runs.repository import NewRun, Run, add_run, add_runs, lock_run
 from tenant_service.runs.service import cancel_run, retry_run
 from tenant_service.tenants.document import document
 from tenant_service.tenants.repository import lock_tenant, lock_tenants

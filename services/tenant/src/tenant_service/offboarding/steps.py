@@ -23,7 +23,7 @@ from tenant_service.offboarding import repository
 from tenant_service.offboarding.models import PurgeCertificateRow
 from tenant_service.publication import LayerWithdrawn, withdraw_credential, withdraw_layer, withdraw_tenant
 from tenant_service.revocations.service import withdraw_revocations_of
-from tenant_service.runs.repository import Claimed
+from tenant_service.runs.due_steps import Claimed
 from tenant_service.runs.steps import (
     Finished,
     SagaSettings,

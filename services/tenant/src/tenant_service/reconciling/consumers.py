@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenant_service.reconciling.repository import store_reports
 from tenant_service.runs.consumers import read_ack
-from tenant_service.runs.repository import Ack
+from tenant_service.runs.requests import Ack
 from tenantry import Clock
 from tenantry.events import InvalidRecord
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from tenant_service.domain.saga import AckOutcome
 from tenant_service.models import TenantRow
 from tenant_service.reconciling.models import PageRow, Phase, ReconciliationRow
-from tenant_service.runs.repository import Ack
+from tenant_service.runs.requests import Ack
 from tenantry import NotFound, uuid7
 
 _STORE_REPORTS = text(

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.domain.findings import may_be_provisioned
 from tenant_service.domain.saga import StepFailure, StepName
-from tenant_service.runs.repository import Claimed
+from tenant_service.runs.due_steps import Claimed
 from tenant_service.runs.steps import Finished, SagaSettings, Services, StepOutcome, StepWork, ask_services
 from tenant_service.tenants.repository import lock_tenants
 

@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenant_service.domain.saga import AckOutcome
-from tenant_service.runs.repository import Ack, store_acks
+from tenant_service.runs.requests import Ack, store_acks
 from tenantry import Clock
 from tenantry.events import InvalidRecord, decode
 

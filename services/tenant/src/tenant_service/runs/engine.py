@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import WORKER
 from tenant_service.domain.saga import CHAINED, CONSEQUENCES, RunKind, RunState, StepFailure, StepName, StepState
-from tenant_service.runs import repository
-from tenant_service.runs.repository import Claimed
+from tenant_service.runs import due_steps, repository
+from tenant_service.runs.due_steps import Claimed
 from tenant_service.runs.steps import SagaSettings, StepOutcome, StepWork, Waiting
 from tenant_service.tenants.repository import lock_tenant
 from tenant_service.tenants.service import command_tenant
@@ -49,7 +49,7 @@ async def take_turns(
     by itself. One that raises is undone (savepoint) and tried again later, or, with its budget used up, handed to an
     operator.
     """
-    claimed = await repository.claim_due_steps(session, now, limit)
+    claimed = await due_steps.claim_due_steps(session, now, limit)
     turns: list[Turn] = []
     while claimed:
         finished: list[Claimed] = []
@@ -103,7 +103,7 @@ async def _work_on(
     except Exception as error:  # noqa: BLE001 - whatever a step raises is its failure, not the worker's end
         failure = _failure_of(error, group)
     # The rollback has expired the rows; they are still locked.
-    await repository.reload(session, group)
+    await due_steps.reload(session, group)
     if len(group) == 1:
         return [failure]
     return [outcome for one in group for outcome in await _work_on(session, work, [one], settings, now)]
@@ -147,7 +147,7 @@ async def _go_on(session: AsyncSession, finished: Sequence[Claimed], now: dateti
             left_to_others = True
     await session.flush()
     if left_to_others:
-        await repository.wake_workers(session)
+        await due_steps.wake_workers(session)
     return chained
 
 

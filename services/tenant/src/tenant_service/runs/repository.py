@@ -1,6 +1,5 @@
-"""SQL of runs, steps and the requests that steps make."""
+"""SQL of runs and their steps."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,19 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Select,
-    bindparam,
-    insert,
-    inspect,
-    or_,
-    select,
-    text,
-    tuple_,
-)
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import Select, insert, or_, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from tenant_service.domain.saga import (
@@ -35,45 +23,13 @@ from tenant_service.domain.saga import (
     StepState,
 )
 from tenant_service.models import SagaRequestRow, SagaRunRow, SagaStepRow
+from tenant_service.runs.due_steps import WAKE_CHANNEL, wake_workers
+from tenant_service.runs.requests import answers_where
 from tenantry import NotFound, current_traceparent, uuid7
 from tenantry.events import encode_data
 
-WAKE_CHANNEL = "tenant_saga"
 # Among a run's data: where in a trace it was asked for, so that what its steps cause is part of that trace.
 TRACEPARENT = "traceparent"
-# One place in four.
-NEWEST_SHARE = 4
-
-_STORE_ANSWERS = text(
-    """
-    UPDATE system.saga_request AS request
-    SET outcome = given.outcome, error_code = given.error_code, error_detail = given.error_detail,
-        retryable = given.retryable, result = CAST(given.result AS jsonb), answered_at = :now
-    FROM unnest(CAST(:request_ids AS uuid[]), CAST(:services AS text[]), CAST(:outcomes AS text[]),
-                CAST(:error_codes AS text[]), CAST(:error_details AS text[]), CAST(:retryables AS boolean[]),
-                CAST(:results AS text[]))
-        AS given (request_id, service, outcome, error_code, error_detail, retryable, result)
-    WHERE request.request_id = given.request_id AND request.service = given.service AND request.outcome IS NULL
-    RETURNING request.run_id, request.position
-    """
-)
-
-# Sorted, so that two consumers lock steps in one order.
-_WAKE_STEPS = text(
-    """
-    WITH waiting AS (
-        SELECT run_id, position FROM system.saga_step
-        WHERE (run_id, position) IN (SELECT * FROM unnest(CAST(:run_ids AS uuid[]), CAST(:positions AS integer[])))
-          AND state = 'waiting'
-        ORDER BY run_id, position
-        FOR UPDATE
-    )
-    UPDATE system.saga_step AS step SET next_retry_at = NULL
-    FROM waiting WHERE step.run_id = waiting.run_id AND step.position = waiting.position
-    """
-)
-
-_WAKE = text("SELECT pg_notify(:channel, '')").bindparams(channel=WAKE_CHANNEL)
 
 NEW_RUN_COLUMNS = "id uuid, kind text, subject_id uuid, tenant_id uuid, data jsonb, requested_by text, steps text[]"
 ADDING_RUNS = """
@@ -96,14 +52,6 @@ _ADD_RUNS = text(
     SELECT pg_notify(:channel, '')
     """  # noqa: S608 - made of constants
 ).bindparams(channel=WAKE_CHANNEL)
-# Literal in the statement, so that every plan of it can use the partial index ix_saga_step_due.
-_DUE: BindParameter[list[StepState]] = bindparam(
-    "due", [StepState.PENDING, StepState.WAITING], expanding=True, literal_execute=True
-)
-
-
-# The states of runs whose steps are carried forward.
-_GOING = (RunState.RUNNING, RunState.COMPENSATING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +61,6 @@ class Run:
     row: SagaRunRow
     steps: Sequence[SagaStepRow]
     answers: Mapping[int, Sequence[Answer]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A step that is due, and its run, both locked."""
-
-    run: SagaRunRow
-    step: SagaStepRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,35 +74,8 @@ class NewRun:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class NewRequest:
-    """What a step asks of services."""
-
-    request_id: UUID
-    step: SagaStepRow
-    services: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """A service's answer as it came in."""
-
-    request_id: UUID
-    service: str
-    outcome: AckOutcome
-    error_code: str | None
-    detail: str | None
-    result: Mapping[str, Any] | None
-    retryable: bool = False
-
-
 def progress_of(step: SagaStepRow) -> Progress:
     return Progress(step.position, step.name, step.state, step.attempt)
-
-
-async def wake_workers(session: AsyncSession | AsyncConnection) -> None:
-    """Tell every worker, once this transaction commits, that a step is due."""
-    await session.execute(_WAKE)
 
 
 async def add_run(
@@ -231,43 +144,6 @@ async def add_steps(
     await wake_workers(session)
 
 
-async def claim_due_steps(session: AsyncSession, now: datetime, limit: int) -> Sequence[Claimed]:
-    """Lock at most `limit` steps that are due, with their runs. What another worker or an operator holds is skipped.
-
-    The oldest come first; where there are more than fit, a share of the places is for the newest, so that somebody who
-    has just signed up does not wait behind a thousand that were imported. Both rows are locked by one statement that
-    never waits, so a worker cannot deadlock with `lock_run`.
-    """
-    statement = (
-        select(SagaRunRow, SagaStepRow)
-        .join(SagaStepRow, SagaStepRow.run_id == SagaRunRow.id)
-        .where(
-            SagaStepRow.state.in_(_DUE),
-            or_(SagaStepRow.next_retry_at.is_(None), SagaStepRow.next_retry_at <= now),
-            SagaRunRow.state.in_(_GOING),
-        )
-        .with_for_update(skip_locked=True)
-    )
-    for_newest = limit // NEWEST_SHARE
-    oldest = statement.order_by(SagaStepRow.next_retry_at.nulls_first(), SagaStepRow.run_id).limit(limit - for_newest)
-    claimed = [Claimed(run, step) for run, step in await session.execute(oldest)]
-    if for_newest and len(claimed) == limit - for_newest:
-        # Rows that this transaction has locked itself are not skipped.
-        behind = (SagaStepRow.next_retry_at.is_(None), SagaStepRow.run_id > max(one.run.id for one in claimed))
-        newest = statement.where(*behind).order_by(SagaStepRow.run_id.desc()).limit(for_newest)
-        claimed += [Claimed(run, step) for run, step in await session.execute(newest)]
-    return claimed
-
-
-async def reload(session: AsyncSession, claimed: Sequence[Claimed]) -> None:
-    """Read claimed rows again after a rollback to a savepoint has expired them: two statements."""
-    keys = [inspect(one.step).identity for one in claimed]
-    steps = select(SagaStepRow).where(tuple_(SagaStepRow.run_id, SagaStepRow.position).in_(keys))
-    runs = select(SagaRunRow).where(SagaRunRow.id.in_([key[0] for key in keys if key is not None]))
-    await session.execute(steps.execution_options(populate_existing=True))
-    await session.execute(runs.execution_options(populate_existing=True))
-
-
 async def lock_run(session: AsyncSession, subject_id: UUID, run_id: UUID) -> Run:
     """The run of this tenant or clock, locked, after whatever worker holds it is done. Raises `NotFound`."""
     mine = (SagaRunRow.id == run_id, SagaRunRow.subject_id == subject_id)
@@ -325,7 +201,7 @@ async def _runs(session: AsyncSession, wanted: Select[SagaRunRow], limit: int) -
         select(SagaStepRow).where(SagaStepRow.run_id.in_(ids)).order_by(SagaStepRow.position)
     ):
         steps[step.run_id].append(step)
-    answers = await _answers(session, SagaRequestRow.run_id.in_(ids))
+    answers = await answers_where(session, SagaRequestRow.run_id.in_(ids))
     return [
         Run(row, steps[row.id], {step.position: answers[row.id, step.position] for step in steps[row.id]})
         for row in rows
@@ -336,93 +212,3 @@ async def latest_state(session: AsyncSession, subject_id: UUID) -> RunState | No
     """The state of the newest run of this tenant or clock, or None where there is none."""
     newest = select(SagaRunRow.state).where(SagaRunRow.subject_id == subject_id).order_by(SagaRunRow.id.desc()).limit(1)
     return (await session.execute(newest)).scalar_one_or_none()
-
-
-async def add_requests(session: AsyncSession, requests: Sequence[NewRequest], now: datetime) -> Mapping[UUID, int]:
-    """Remember what these attempts ask of which services: one statement. Returns the number of each request.
-
-    Numbers rise from request to request of a run, because the run is locked.
-    """
-    rows = [
-        {
-            "request_id": request.request_id,
-            "service": service,
-            "run_id": request.step.run_id,
-            "position": request.step.position,
-            "attempt": request.step.attempt,
-            "requested_at": now,
-        }
-        for request in requests
-        for service in request.services
-    ]
-    statement = insert(SagaRequestRow).returning(SagaRequestRow.request_id, SagaRequestRow.number)
-    return {row.request_id: row.number for row in await session.execute(statement, rows)}
-
-
-async def answers_to(
-    session: AsyncSession, steps: Collection[SagaStepRow]
-) -> Mapping[tuple[UUID, int], Sequence[Answer]]:
-    """By step, every request that its attempts have made, with its answer where there is one: one statement.
-
-    What was asked before an operator had the step done again does not count.
-    """
-    keys = [(step.run_id, step.position) for step in steps]
-    answers = await _answers(session, tuple_(SagaRequestRow.run_id, SagaRequestRow.position).in_(keys))
-    return {
-        (step.run_id, step.position): [
-            answer for answer in answers[step.run_id, step.position] if answer.attempt >= step.answers_from
-        ]
-        for step in steps
-    }
-
-
-async def asked_services(session: AsyncSession, positions: Mapping[UUID, int]) -> Mapping[UUID, Sequence[str]]:
-    """By run, the services that the step at this position has ever asked: one statement."""
-    asked: defaultdict[UUID, list[str]] = defaultdict(list)
-    statement = (
-        select(SagaRequestRow.run_id, SagaRequestRow.service)
-        .where(tuple_(SagaRequestRow.run_id, SagaRequestRow.position).in_(list(positions.items())))
-        .distinct()
-        .order_by(SagaRequestRow.run_id, SagaRequestRow.service)
-    )
-    for run_id, service in await session.execute(statement):
-        asked[run_id].append(service)
-    return asked
-
-
-async def _answers(session: AsyncSession, wanted: ColumnElement[bool]) -> defaultdict[tuple[UUID, int], list[Answer]]:
-    answers: defaultdict[tuple[UUID, int], list[Answer]] = defaultdict(list)
-    for row in await session.scalars(select(SagaRequestRow).where(wanted).order_by(SagaRequestRow.number)):
-        answers[row.run_id, row.position].append(
-            Answer(
-                service=row.service,
-                attempt=row.attempt,
-                outcome=row.outcome,
-                error_code=row.error_code,
-                detail=row.error_detail,
-                retryable=row.retryable,
-            )
-        )
-    return answers
-
-
-async def store_acks(connection: AsyncConnection, acks: Sequence[Ack], now: datetime) -> int:
-    """Write answers to their requests and make the steps that wait for them due: three statements for any number.
-
-    An answer to a request that nobody made, or that has one already, changes nothing. Returns how many were new.
-    """
-    given = {
-        "request_ids": [ack.request_id for ack in acks],
-        "services": [ack.service for ack in acks],
-        "outcomes": [ack.outcome.value for ack in acks],
-        "error_codes": [ack.error_code for ack in acks],
-        "error_details": [ack.detail for ack in acks],
-        "retryables": [ack.retryable for ack in acks],
-        "results": [None if ack.result is None else json.dumps(ack.result) for ack in acks],
-    }
-    answered = (await connection.execute(_STORE_ANSWERS, given | {"now": now})).all()
-    if answered:
-        steps = {"run_ids": [row.run_id for row in answered], "positions": [row.position for row in answered]}
-        await connection.execute(_WAKE_STEPS, steps)
-        await wake_workers(connection)
-    return len(answered)

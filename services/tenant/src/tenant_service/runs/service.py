@@ -13,6 +13,7 @@ from tenant_service.domain.lifecycle import Command
 from tenant_service.domain.saga import CONSEQUENCES, OPEN, RunState, StepName, StepState, compensations
 from tenant_service.models import SagaRunRow, SagaStepRow
 from tenant_service.runs import repository
+from tenant_service.runs.due_steps import wake_workers
 from tenant_service.runs.repository import Run
 from tenant_service.tenants.repository import lock_tenant
 from tenant_service.tenants.service import command_tenant
@@ -70,7 +71,7 @@ async def retry_run(
             # It is to be done again, so what services said to it before is no answer.
             step.answers_from = step.attempt + 1
     await _close(session, run.row, "run.retry", actor, now, {"from_step": first.name})
-    await repository.wake_workers(session)
+    await wake_workers(session)
     return run
 
 

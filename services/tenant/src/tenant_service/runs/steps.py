@@ -15,8 +15,10 @@ from tenant_service.domain.placement import NoStore
 from tenant_service.domain.saga import Answer, RetryPolicy, RunKind, StepFailure, StepName, fan_in
 from tenant_service.models import SagaRunRow, SagaStepRow
 from tenant_service.publication import TENANT_REQUESTS
-from tenant_service.runs import repository
-from tenant_service.runs.repository import Claimed, NewRequest
+from tenant_service.runs import requests
+from tenant_service.runs.due_steps import Claimed
+from tenant_service.runs.repository import TRACEPARENT
+from tenant_service.runs.requests import NewRequest
 from tenant_service.stores.service import occupy_stores
 from tenant_service.tenants.repository import lock_tenants
 from tenant_service.tenants.service import Locked, command_tenants, place_tenants, withdraw_places
@@ -118,7 +120,7 @@ async def release_services(
 ) -> Sequence[StepOutcome | StepFailure]:
     """Have every service that was asked for a place give it back, whatever it has answered: it may be at it now."""
     undone = {one.step.run_id: one.step.compensates or 0 for one in claimed}
-    asked = await repository.asked_services(session, undone)
+    asked = await requests.asked_services(session, undone)
 
     def services_of(one: Claimed) -> Services:
         return Services(asked.get(one.run.id, ()), ())
@@ -179,7 +181,7 @@ async def ask_services(
     `answer_within` is for what takes longer than the policy's time.
     """
     patience = answer_within or settings.retry.answer_within
-    answers = await repository.answers_to(session, [one.step for one in claimed])
+    answers = await requests.answers_to(session, [one.step for one in claimed])
     to_ask: list[tuple[Claimed, Sequence[str]]] = []
     outcomes: list[StepOutcome | StepFailure] = []
     for one in claimed:
@@ -220,14 +222,14 @@ async def _ask(
 ) -> None:
     if not to_ask:
         return
-    requests = {one.step.run_id: NewRequest(uuid7(), one.step, services) for one, services in to_ask}
+    asked = {one.step.run_id: NewRequest(uuid7(), one.step, services) for one, services in to_ask}
     tenants = await _tenants(session, [one for one, _ in to_ask])
-    numbers = await repository.add_requests(session, list(requests.values()), now)
+    numbers = await requests.add_requests(session, list(asked.values()), now)
     events = []
     for one, services in to_ask:
-        run, step, request_id = one.run, one.step, requests[one.step.run_id].request_id
+        run, step, request_id = one.run, one.step, asked[one.step.run_id].request_id
         kind = kind_of(run)
-        data = {name: value for name, value in run.data.items() if name != repository.TRACEPARENT}
+        data = {name: value for name, value in run.data.items() if name != TRACEPARENT}
         if run.tenant_id is not None:
             data |= about(tenants[run.tenant_id])
         value = {
@@ -252,7 +254,7 @@ async def _ask(
 
 
 def _origin(run: SagaRunRow) -> Mapping[str, str]:
-    traceparent = run.data.get(repository.TRACEPARENT)
+    traceparent = run.data.get(TRACEPARENT)
     return {} if traceparent is None else {"traceparent": traceparent}
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.domain.saga import StepName
 from tenant_service.listening import listen, until_it_works
+from tenant_service.runs.due_steps import WAKE_CHANNEL
 from tenant_service.runs.engine import Turn, take_turns
-from tenant_service.runs.repository import WAKE_CHANNEL
 from tenant_service.runs.steps import SagaSettings, StepWork
 from tenant_service.runs.work import WORK
 from tenantry import Clock

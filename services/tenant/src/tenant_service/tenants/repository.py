@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenant_service.domain.identifiers import as_uuid
 from tenant_service.domain.placement import Policy, Store
 from tenant_service.models import TenantRow, TestClockRow
-from tenant_service.runs.repository import ADDING_RUNS, NEW_RUN_COLUMNS, WAKE_CHANNEL
+from tenant_service.runs.due_steps import WAKE_CHANNEL
+from tenant_service.runs.repository import ADDING_RUNS, NEW_RUN_COLUMNS
 from tenantry import Conflict, Isolation, NotFound, TenantClock, TenantStatus
 from tenantry.events import encode_data
 
