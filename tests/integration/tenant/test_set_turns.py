@@ -11,8 +11,9 @@ from tenant_service.runs.engine import take_turns
 from tenant_service.runs.steps import STEPS, place
 from tenantry import TenantStatus
 
-# Claim (what has begun, how much is under way, the oldest and the newest), both savepoints, the steps' attempts; place: tenants, their rows, documents, story, trail; what follows and
-# its attempts; answers, tenants, requests, outbox; the steps' states; the notification of the changes.
+# Claim (what has begun, how much is under way, the oldest and the newest), both savepoints, the steps' attempts; place:
+# tenants, their rows, documents, story, trail; what follows and its attempts; answers, tenants, requests, outbox; the
+# steps' states; the notification of the changes.
 PLACE_AND_ASK = 26
 
 

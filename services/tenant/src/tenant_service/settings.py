@@ -72,7 +72,7 @@ class TenantSettings(BaseSettings):
     # How long before its end a trial is said to be ending, in `tenant.trial_ending.v1`.
     trial_ending_days: int = Field(default=3, ge=0, le=365)
     # A turn takes up to 50 steps at once, so two are enough to have one working while the other commits.
-    saga_concurrency: int = Field(default=2, ge=1, le=64)
+    saga_concurrency: int = Field(default=1, ge=1, le=64)
     saga_attempts: int = Field(default=8, ge=1)
     # Kafka keeps a request for a service that is away, so asking again soon would only make work.
     saga_answer_seconds: float = Field(default=120.0, gt=0)

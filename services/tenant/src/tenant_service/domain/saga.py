@@ -174,9 +174,9 @@ class RetryPolicy:
         return now + timedelta(seconds=self.wait(state))
 
 
-# How many runs may wait for their services' first answers. Little's law: at the 150 runs a second that two cores carry,
-# a run that is begun when the window is full has its answer 0.3 s later.
-RUNS_UNDER_WAY = 48
+# How many runs may wait for their services' first answers. Little's law: at the 100 runs a second that two cores carry,
+# a run that begins when the window is full has its answer 0.3 s later. Fewer would leave the services without work.
+RUNS_UNDER_WAY = 32
 
 # One place in four is for the newest run.
 NEWEST_SHARE = 4

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from time import monotonic
 
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +18,9 @@ from tenantry import Clock
 
 # What a lost notification, or a step whose time comes, can cost.
 POLL_SECONDS = 1.0
+# The least time from the beginning of a turn to that of the next one. A turn costs 12 ms and half a millisecond for each
+# run, so that steps which come due one by one are better taken together; nobody answers a request faster than this.
+TURN_SECONDS = 0.05
 
 _TURNS = Counter("tenant_saga_turns_total", "Turns of saga steps by the state they ended in", ["run", "step", "state"])
 
@@ -62,7 +66,9 @@ class SagaWorker:
         while True:
             # Cleared before the look, so that a notification that arrives during it is not lost.
             wake.clear()
+            began = monotonic()
             if await self._turns():
+                await asyncio.sleep(began + TURN_SECONDS - monotonic())
                 continue
             # Not wait_for(), which before Python 3.12 loses a cancellation that comes together with a notification.
             with suppress(TimeoutError):
