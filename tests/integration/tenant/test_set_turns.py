@@ -33,7 +33,7 @@ def counting(platform):
         event.remove(engine, "before_cursor_execute", count_one)
 
 
-@pytest.mark.parametrize("tenants", [1, 40])
+@pytest.mark.parametrize("tenants", [1, RUNS_UNDER_WAY])
 async def test_a_turn_needs_the_same_statements_for_any_number_of_tenants(platform, tenants):
     made = [await platform.create() for _ in range(tenants)]
     with counting(platform) as begun:

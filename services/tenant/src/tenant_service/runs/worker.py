@@ -18,8 +18,8 @@ from tenantry import Clock
 
 # What a lost notification, or a step whose time comes, can cost.
 POLL_SECONDS = 1.0
-# The least time from the beginning of a turn to that of the next one. A turn costs 12 ms and half a millisecond for each
-# run, so that steps which come due one by one are better taken together; nobody answers a request faster than this.
+# The least time from the beginning of a turn to that of the next one. A turn costs 12 ms and half a millisecond for
+# each run, so steps that come due one by one are better taken together; no service answers a request faster than this.
 TURN_SECONDS = 0.05
 
 _TURNS = Counter("tenant_saga_turns_total", "Turns of saga steps by the state they ended in", ["run", "step", "state"])
