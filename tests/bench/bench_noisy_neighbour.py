@@ -39,7 +39,7 @@ from tenantry.database import create_service_database, migrate
 from tenantry.events import KafkaSettings, create_topics
 from tenantry.identity import Credential, Scope, new_api_key, secret_hash
 
-RUNS = 3
+RUNS = 5
 SECONDS = 8.0
 QUIET_RATE = 50
 LIMIT = 20

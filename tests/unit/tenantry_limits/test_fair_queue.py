@@ -327,3 +327,50 @@ class Books(RuleBasedStateMachine):
 
 Books.TestCase.settings = settings(deadline=None)
 TestBooks = pytest.mark.filterwarnings("default")(Books.TestCase)
+
+
+def test_a_paced_tenant_begins_with_one_place_and_doubles():
+    queue: FairQueue[int] = FairQueue(100, max_waiting=100, reserve=0, paced=True)
+    assert queue.take(LOUD, ONE)
+    assert not queue.take(LOUD, ONE)
+    assert queue.take(QUIET, ONE)
+    for number in range(40):
+        queue.enqueue(LOUD, ONE, number)
+    begun = []
+    for _ in range(3):
+        assert queue.grant() is None
+        queue.set_pace(faster=True)
+        begun.append(len(granted_by(queue)))
+    assert begun == [1, 2, 4]
+
+
+def test_a_slower_pace_takes_nothing_away_and_leaves_one():
+    queue: FairQueue[int] = FairQueue(100, max_waiting=100, reserve=0, paced=True)
+    assert queue.take(LOUD, ONE)
+    for number in range(10):
+        queue.enqueue(LOUD, ONE, number)
+    queue.set_pace(faster=True)
+    queue.set_pace(faster=True)
+    assert len(granted_by(queue)) == 3
+    for _ in range(5):
+        queue.set_pace(faster=False)
+    assert queue.holds(LOUD) == 4
+    for _ in range(3):
+        queue.release(LOUD)
+        assert queue.grant() is None
+    queue.release(LOUD)
+    assert granted_by(queue) == [3]
+
+
+def test_a_paced_tenant_begins_with_its_weight():
+    queue: FairQueue[int] = FairQueue(100, max_waiting=100, reserve=0, paced=True)
+    heavy, light = Share(weight=4), Share(weight=0.1)
+    assert [queue.take(LOUD, heavy) for _ in range(5)] == [True] * 4 + [False]
+    assert [queue.take(QUIET, light) for _ in range(2)] == [True, False]
+
+
+def granted_by(queue):
+    granted = []
+    while (item := queue.grant()) is not None:
+        granted.append(item)
+    return granted

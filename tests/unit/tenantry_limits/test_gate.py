@@ -1,11 +1,13 @@
 """Tasks that wait for places: cancelled, too late, shed."""
 
 import asyncio
+import time
 from uuid import UUID
 
 import pytest
 
 from tenantry.limits import FairGate, ProcessFull, Share, TenantFull
+from tenantry.limits._gate import PACE_SECONDS
 
 A, B = UUID(int=1), UUID(int=2)
 ONE = Share()
@@ -128,3 +130,57 @@ async def test_a_storm_of_cancellations_loses_no_place():
             task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert (gate.held, gate.waiting) == (0, 0)
+
+
+@pytest.fixture
+def busy_loop(monkeypatch):
+    """The thread seems to use its core all the time."""
+    monkeypatch.setattr("tenantry.limits._gate.time.thread_time", time.monotonic)
+
+
+async def test_what_waits_itself_is_in_progress_within_a_few_steps():
+    gate = FairGate(100, max_waiting=100, wait=5.0, paced=True)
+    (await gate.enter(B, ONE)).release()  # nobody is alone
+    burst = [asyncio.create_task(gate.enter(A, ONE)) for _ in range(20)]
+    await until_waiting(gate, 19)
+    started = time.monotonic()
+    async with asyncio.timeout(5):
+        for place in await asyncio.gather(*burst):
+            place.release()
+    # 1, 2, 4, 8, 16, 20: five steps of a hundredth of a second, late ones included.
+    assert time.monotonic() - started < 1
+    assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_beside_others_a_tenant_gets_no_more_of_a_loop_that_has_no_time(busy_loop):
+    gate = FairGate(100, max_waiting=100, wait=5.0, paced=True)
+    first = await gate.enter(A, ONE)
+    others = [asyncio.create_task(gate.enter(A, ONE)) for _ in range(2)]
+    await until_waiting(gate, 2)
+    await asyncio.sleep(10 * PACE_SECONDS)
+    assert (gate.held, gate.waiting) == (1, 2)
+    # Another tenant does not wait, and the place that is given back goes to the next at once.
+    with await gate.enter(B, ONE):
+        first.release()
+        (await others[0]).release()
+        (await others[1]).release()
+    assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_who_is_alone_has_the_loop_for_itself(busy_loop, monkeypatch):
+    monkeypatch.setattr("tenantry.limits._gate.ALONE_SECONDS", 0.05)
+    gate = FairGate(100, max_waiting=100, wait=5.0, paced=True)
+    burst = [asyncio.create_task(gate.enter(A, ONE)) for _ in range(10)]
+    async with asyncio.timeout(5):
+        for place in await asyncio.gather(*burst):
+            place.release()
+
+
+async def test_nothing_ticks_while_nobody_waits():
+    gate = FairGate(100, max_waiting=100, wait=5.0, paced=True)
+    with await gate.enter(A, ONE):
+        waiter = asyncio.create_task(gate.enter(A, ONE))
+        await until_waiting(gate, 1)
+        (await waiter).release()
+        await asyncio.sleep(2 * PACE_SECONDS)
+        assert gate._step is None

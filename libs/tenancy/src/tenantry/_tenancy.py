@@ -108,7 +108,9 @@ class Tenancy:
             service,
             self.directory,
             config=self._config,
-            gate=FairGate(settings.max_in_flight, max_waiting=settings.max_waiting, wait=settings.queue_seconds),
+            gate=FairGate(
+                settings.max_in_flight, max_waiting=settings.max_waiting, wait=settings.queue_seconds, paced=True
+            ),
             replicas=settings.replicas,
             shared=shared_buckets(settings, service, self._redis),
         )

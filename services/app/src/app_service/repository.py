@@ -27,7 +27,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import load_only
 
 from app_service.domain import StorageChange
 from app_service.models import Document, DocumentFile, FileChunk, StorageTotal
@@ -49,20 +48,14 @@ async def find_document(session: AsyncSession, tenant_id: UUID, document_id: UUI
 
 async def list_documents(
     session: AsyncSession, tenant_id: UUID, *, tag: str | None, before: UUID | None, limit: int
-) -> Sequence[Document]:
-    """At most `limit` documents without their bodies, newest first, older than `before`."""
-    query = (
-        select(Document)
-        .options(load_only(*_SUMMARY, raiseload=True))
-        .where(Document.tenant_id == tenant_id)
-        .order_by(Document.id.desc())
-        .limit(limit)
-    )
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """At most `limit` rows of the summary, newest first, older than `before`."""
+    query = select(*_SUMMARY).where(Document.tenant_id == tenant_id).order_by(Document.id.desc()).limit(limit)
     if before is not None:
         query = query.where(Document.id < before)
     if tag is not None:
         query = query.where(Document.tags.contains([tag]))
-    return (await session.scalars(query)).all()
+    return (await session.execute(query)).all()
 
 
 async def search_documents(

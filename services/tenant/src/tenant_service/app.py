@@ -74,7 +74,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         app.include_router(clocks)
         app.include_router(clock_runs)
     platform, state = runtime.platform, runtime.state
-    gate = FairGate(platform.max_in_flight, max_waiting=platform.max_waiting, wait=platform.queue_seconds)
+    gate = FairGate(platform.max_in_flight, max_waiting=platform.max_waiting, wait=platform.queue_seconds, paced=True)
     limiter = Limiter(
         SERVICE, state.directory, config=state.configuration.config, gate=gate, replicas=platform.replicas
     )

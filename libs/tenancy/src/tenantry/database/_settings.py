@@ -1,5 +1,6 @@
 """How a service reaches its databases."""
 
+from functools import lru_cache
 from typing import Annotated, Self
 
 from msgspec import Meta, Struct, field
@@ -119,6 +120,8 @@ class DatabaseSettings(StoreSettings, frozen=True, kw_only=True):
         return self.stores[store]
 
 
+# Every session asks for the URLs of its store.
+@lru_cache(maxsize=256)
 def _is_postgres(url: str) -> bool:
     try:
         return make_url(url).get_backend_name() == "postgresql"

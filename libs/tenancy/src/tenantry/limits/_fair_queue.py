@@ -25,11 +25,12 @@ class Share(NamedTuple):
 class _Line:
     """One tenant: what it holds and who waits for it."""
 
-    __slots__ = ("finish", "held", "share", "start", "streams", "waiting")
+    __slots__ = ("finish", "held", "pace", "share", "start", "streams", "waiting")
 
     def __init__(self) -> None:
         self.share = Share()
         self.held = 0
+        self.pace = 1  # how many places it may hold by now, for its weight
         self.streams = 0  # taken from its cap and no longer from the places of all
         self.start = 0.0
         self.finish = 0.0
@@ -40,10 +41,13 @@ class FairQueue(Generic[Item]):
     """`capacity` places for tenants. The last `reserve` of them go only to tenants that hold none.
 
     The reserve is what a quiet tenant is served from at once while loud ones hold all the rest; by default an eighth.
+    Where the queue is `paced`, a tenant begins with one place (its weight, if that is more) and gets further ones as
+    `set_pace` says.
     """
 
-    def __init__(self, capacity: int, *, max_waiting: int, reserve: int | None = None) -> None:
+    def __init__(self, capacity: int, *, max_waiting: int, reserve: int | None = None, paced: bool = False) -> None:
         self._capacity = capacity
+        self._paced = paced
         self._reserve = capacity // 8 if reserve is None else reserve
         self._max_waiting = max_waiting
         self._lines: dict[UUID, _Line] = {}
@@ -124,6 +128,15 @@ class FairQueue(Generic[Item]):
         line.streams += 1
         self.held -= 1
 
+    def set_pace(self, *, faster: bool) -> None:
+        """Lets whoever waits hold twice as many places as so far, or half as many; never less than one for its weight.
+
+        What is held already is not taken away.
+        """
+        for line in self._lines.values():
+            if line.waiting:
+                line.pace = min(line.pace * 2, self._capacity) if faster else max(line.pace // 2, 1)
+
     def grant(self) -> Item | None:
         """Gives a free place to whoever is next, and returns it; None where nobody who waits may have one."""
         chosen: _Line | None = None
@@ -145,6 +158,8 @@ class FairQueue(Generic[Item]):
 
     def _has_place(self, line: _Line) -> bool:
         if line.share.cap is not None and line.held + line.streams >= line.share.cap:
+            return False
+        if self._paced and line.held and line.held >= line.pace * max(line.share.weight, 1.0):
             return False
         return self.held < self._capacity - (self._reserve if line.held else 0)
 

@@ -1,11 +1,20 @@
 """Places that tenants share fairly and wait for, on one event loop."""
 
 import asyncio
-from typing import Self
+import math
+import time
+from typing import Final, Self
 from uuid import UUID
 
 from tenantry._errors import RateLimited, Unavailable
 from tenantry.limits._fair_queue import FairQueue, Share
+
+PACE_SECONDS: Final = 0.01
+"""How often it is looked at whether tenants may have more in progress than so far."""
+BUSY: Final = 0.8
+"""The part of its core that the thread of the loop may use before they may not."""
+ALONE_SECONDS: Final = 1.0
+"""A tenant is alone when no other has had a place for so long; then nobody suffers from what it does."""
 
 
 class TenantFull(RateLimited):
@@ -56,15 +65,32 @@ class _Turn:
 
 
 class FairGate:
-    """`capacity` places. Who finds none waits `wait` seconds at most; of those that wait, the most loud are shed."""
+    """`capacity` places. Who finds none waits `wait` seconds at most; of those that wait, the most loud are shed.
+
+    Where it is `paced`, what one tenant has in progress grows step by step, and beside others only while the thread of
+    the loop has time: all that it runs takes turns, so twenty requests that one tenant sends at once would make
+    everybody's take twenty times as long. What waits itself (for a database, a network) is begun within a few steps.
+    """
 
     def __init__(
-        self, capacity: int, *, max_waiting: int, wait: float, what: str = "requests", reserve: int | None = None
+        self,
+        capacity: int,
+        *,
+        max_waiting: int,
+        wait: float,
+        what: str = "requests",
+        reserve: int | None = None,
+        paced: bool = False,
     ) -> None:
         """`what` names the places to people, as in "requests"."""
-        self._queue: FairQueue[_Turn] = FairQueue(capacity, max_waiting=max_waiting, reserve=reserve)
+        self._queue: FairQueue[_Turn] = FairQueue(capacity, max_waiting=max_waiting, reserve=reserve, paced=paced)
         self._wait = wait
         self._what = what
+        self._paced = paced
+        self._step: asyncio.TimerHandle | None = None
+        self._since = self._used = 0.0
+        self._latest: UUID | None = None
+        self._mixed_at = -math.inf
 
     @property
     def held(self) -> int:
@@ -84,11 +110,14 @@ class FairGate:
 
         Raises `TenantFull` (429) where the tenant's own cap is what it waited for, `ProcessFull` (503) else.
         """
+        if self._paced and tenant_id != self._latest:
+            self._latest, self._mixed_at = tenant_id, time.monotonic()
         if self._queue.take(tenant_id, share):
             return Place(self, tenant_id)
         self.check(tenant_id, share)
         turn = _Turn(tenant_id)
         self._shed(self._queue.enqueue(tenant_id, share, turn))
+        self._keep_pace()
         try:
             async with asyncio.timeout(self._wait):
                 await turn.granted
@@ -119,6 +148,19 @@ class FairGate:
                 self._queue.release(turn.tenant_id)
             else:
                 turn.granted.set_result(None)
+
+    def _keep_pace(self) -> None:
+        if self._paced and self._step is None and self._queue.waiting:
+            self._since, self._used = time.monotonic(), time.thread_time()
+            self._step = asyncio.get_running_loop().call_later(PACE_SECONDS, self._set_pace)
+
+    def _set_pace(self) -> None:
+        self._step = None
+        now = time.monotonic()
+        is_busy = time.thread_time() - self._used > BUSY * (now - self._since)
+        self._queue.set_pace(faster=not is_busy or now - self._mixed_at > ALONE_SECONDS)
+        self._grant()
+        self._keep_pace()
 
     def _shed(self, turn: _Turn | None) -> None:
         if turn is not None and not turn.granted.done():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-AT_ONCE: Final = 200
+AT_ONCE: Final = 50
 """Refusals of one tenant that are answered without delay, after a time without any."""
 PER_SECOND: Final = 100
 """Refusals of one tenant a second, beyond those."""
