@@ -5,6 +5,7 @@
     ├── InvalidPath          a JSONPath outside of what meters may use
     ├── InvalidDefinition    a meter that cannot be
     ├── InvalidWindow        a range or window a query cannot answer
+    ├── InvalidGrant         a grant, quota or burn-down that cannot be
     └── InvalidEvent         an event the ingest refuses, with the place inside the event
 
 The HTTP layer turns them into problems; the worker turns them into dead letters.
@@ -32,6 +33,15 @@ class InvalidDefinition(ValueError):
 
 class InvalidWindow(ValueError):
     """`loc` names the query parameter."""
+
+    def __init__(self, loc: str, reason: str) -> None:
+        super().__init__(reason)
+        self.loc = loc
+        self.reason = reason
+
+
+class InvalidGrant(ValueError):
+    """`loc` names the field of the grant, the quota or the feature."""
 
     def __init__(self, loc: str, reason: str) -> None:
         super().__init__(reason)

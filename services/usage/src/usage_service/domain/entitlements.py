@@ -1,0 +1,209 @@
+"""What a tenant may use: features, quotas, and the value that answers whether there is access now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, localcontext
+from enum import StrEnum
+from itertools import pairwise
+from typing import Final
+
+from usage_service.domain.entitlement_burndown import BurnDown, Snapshot, Terms, boundaries, burn_down
+from usage_service.domain.entitlement_periods import Cycle, UsagePeriod
+from usage_service.domain.errors import InvalidGrant
+from usage_service.domain.grants import ZERO, Grant
+from usage_service.domain.meters import Aggregation
+from usage_service.domain.quantities import EXACT
+
+MAX_ALERTS: Final = 10
+MAX_GRANTS: Final = 1_000  # of one tenant and feature: all of them are read for every balance
+_FEATURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_LIMIT: Final = "limit@"
+
+ADDITIVE: Final = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.TIME_WEIGHTED})
+"""The usage of two segments is the sum of their figures."""
+
+CUMULATIVE: Final = frozenset({Aggregation.MAX, Aggregation.LATEST, Aggregation.UNIQUE_COUNT})
+"""The usage of a segment is by how much it moves the figure of the period so far: what two segments both saw is used
+once."""
+
+
+class FeatureKind(StrEnum):
+    BOOLEAN = "boolean"
+    STATIC = "static"
+    METERED = "metered"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a period gives, from an instant on. None: only grants give something."""
+
+    since: datetime
+    amount: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """A tenant's metered entitlement: a limit that each period gives anew, and grants beside it."""
+
+    cycle: Cycle
+    since: datetime
+    limits: Sequence[Limit] = ()
+    grants: Sequence[Grant] = ()
+    hard: bool = True
+    pays_overage: bool = True
+    preserve_overage: bool = False
+    alerts: Sequence[Decimal] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The stretch of time that has to be looked at for a balance, cut where the usage has to be known."""
+
+    terms: Terms
+    opening: Snapshot
+    until: datetime
+    segments: Sequence[UsagePeriod]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """`available` is what the period has to give, used or not; alerts are fractions of it."""
+
+    has_access: bool
+    balance: Decimal
+    usage: Decimal
+    overage: Decimal
+    available: Decimal
+    period: UsagePeriod
+
+
+def check_feature(slug: str, kind: FeatureKind, meter: str | None) -> None:
+    """Raises InvalidGrant with the field and the reason."""
+    if not _FEATURE.fullmatch(slug):
+        raise InvalidGrant("slug", "lower-case letters, digits, -, _ and ., at most 63 characters")
+    if (kind is FeatureKind.METERED) != (meter is not None):
+        raise InvalidGrant("meter", "a metered feature has a meter, no other has")
+
+
+def check_aggregation(aggregation: Aggregation) -> None:
+    """Raises InvalidGrant for a meter whose figure cannot be used up."""
+    if aggregation not in ADDITIVE | CUMULATIVE:
+        raise InvalidGrant("meter", f"the {aggregation} of a meter is no amount that is used up")
+
+
+def check_quota(limit: Decimal | None, alerts: Sequence[Decimal]) -> None:
+    """Raises InvalidGrant with the field and the reason."""
+    if limit is not None and limit < 0:
+        raise InvalidGrant("limit", "zero or more")
+    if len(alerts) > MAX_ALERTS or len(set(alerts)) != len(alerts):
+        raise InvalidGrant("alerts", f"at most {MAX_ALERTS} different fractions")
+    if any(not 0 < each <= MAX_ALERTS for each in alerts):
+        raise InvalidGrant("alerts", 'fractions of the limit, as in "0.8": more than 0 and at most 10')
+
+
+def course_of(quota: Quota, now: datetime) -> Course:
+    """What has to be looked at for the balance at `now`.
+
+    It starts at the last reset that nothing outlives, so that a plain limit looks at one period however old it is.
+    """
+    ends = [quota.since, *quota.cycle.occurrences(quota.since, now)]
+    first = max(place for place, moment in enumerate(ends) if _starts_afresh(quota, moment))
+    start = ends[first]
+    grants = [grant for grant in quota.grants if grant.ends_at > start and grant.effective_at <= now]
+    terms = Terms(
+        grants=[*_limit_grants(quota, ends[first:]), *grants],
+        resets=ends[first + 1 :],
+        pays_overage=quota.pays_overage,
+        preserve_overage=quota.preserve_overage,
+    )
+    cuts = boundaries(terms, start, now)
+    return Course(terms, _opening(terms.grants, start), now, [UsagePeriod(*span) for span in pairwise(cuts)])
+
+
+def follow(course: Course, usage: Sequence[Decimal]) -> BurnDown:
+    """The burn-down of a course; `usage` has a number for each of its segments."""
+    return burn_down(course.terms, course.opening, course.until, usage)
+
+
+def value_of(quota: Quota, snapshot: Snapshot) -> Value:
+    """What a state means. A soft quota gives access whatever is left."""
+    period = period_at(quota, snapshot.at)
+    return Value(
+        has_access=not quota.hard or snapshot.balance > 0,
+        balance=snapshot.balance,
+        usage=snapshot.usage,
+        overage=snapshot.overage,
+        available=snapshot.available,
+        period=period,
+    )
+
+
+def period_at(quota: Quota, moment: datetime) -> UsagePeriod:
+    """The usage period of an instant; the first one begins where the quota does."""
+    period = quota.cycle.period_at(moment)
+    return UsagePeriod(max(period.start, quota.since), period.end)
+
+
+def next_turn(quota: Quota, now: datetime) -> datetime:
+    """When the value changes next without any usage: a reset, or a grant that begins, ends or is refilled."""
+    turns = [quota.cycle.period_at(now).end]
+    for grant in quota.grants:
+        turns += [moment for moment in (grant.effective_at, grant.ends_at) if moment > now]
+        if grant.recurrence is not None and grant.active_at(now):
+            turns.append(grant.recurrence.period_at(now).end)
+    return min(turns)
+
+
+def crossed(quota: Quota, value: Value) -> list[Decimal]:
+    """The alerts whose fraction of what is available is used, lowest first."""
+    if value.usage <= 0:
+        return []
+    with localcontext(EXACT):
+        return sorted(each for each in quota.alerts if value.usage >= each * value.available)
+
+
+def _starts_afresh(quota: Quota, moment: datetime) -> bool:
+    if moment == quota.since:
+        return True
+    if quota.preserve_overage:
+        return False
+    return not any(
+        (grant.carries or grant.rollover_min > 0) and grant.effective_at < moment < grant.ends_at
+        for grant in quota.grants
+    )
+
+
+def _opening(grants: Sequence[Grant], start: datetime) -> Snapshot:
+    """The state at a reset that nothing outlives: whole is what begins or is refilled there."""
+    return Snapshot(at=start, left={grant.id: grant.amount if grant.fills_at(start) else ZERO for grant in grants})
+
+
+def _limit_grants(quota: Quota, starts: Sequence[datetime]) -> list[Grant]:
+    """The limit of each period as a grant that burns first and ends with the period."""
+    grants = []
+    for start in starts:
+        end = quota.cycle.period_at(start).end
+        amount = _limit_of(quota.limits, end)
+        if amount:
+            grants.append(
+                Grant(
+                    id=f"{_LIMIT}{start.isoformat()}",
+                    amount=amount,
+                    effective_at=start,
+                    created_at=start,
+                    expires_at=end,
+                    priority=-1,
+                    rollover_max=ZERO,
+                )
+            )
+    return grants
+
+
+def _limit_of(limits: Sequence[Limit], end: datetime) -> Decimal | None:
+    """The limit of the period that ends at an instant: the last that was set before its end, for the whole period."""
+    known = [limit for limit in limits if limit.since < end]
+    return (known[-1] if known else limits[0]).amount if limits else None

@@ -1,0 +1,195 @@
+"""Worked numbers of OpenMeter's credit engine and entitlements."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usage_service.domain.entitlement_burndown import BurnDown, Snapshot, Terms, boundaries, burn_down, opening
+from usage_service.domain.entitlement_periods import Cycle, Interval
+from usage_service.domain.errors import InvalidGrant
+from usage_service.domain.grants import ZERO, Grant, burn_order
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+FOLDER = Path(os.environ.get("TENANTRY_CASES", REPOSITORY.parent / "shared" / "cases"))
+START = datetime(2024, 1, 1, tzinfo=UTC)
+INTERVALS = {"PT1H": "hour", "P1D": "day", "P1W": "week", "P1M": "month", "P1Y": "year"}
+SHORT = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no shared cases in {FOLDER} (TENANTRY_CASES)")
+
+
+def cases(*areas: str) -> list[Any]:
+    file = FOLDER / "openmeter.json"
+    found = json.loads(file.read_text()) if file.is_file() else []
+    return [pytest.param(case, id=case["name"]) for case in found if case["area"] in areas]
+
+
+def moment(text: str) -> datetime:
+    """An instant, or one relative to the start as in `T+1h1m`."""
+    if not text.startswith("T"):
+        return datetime.fromisoformat(text)
+    parts = {SHORT[unit]: int(number) for number, unit in re.findall(r"(\d+)([dhms])", text)}
+    return START + timedelta(**parts)
+
+
+def grant(given: dict[str, Any], number: int = 0) -> Grant:
+    ends = {name: moment(given[name]) for name in ("expires_at", "voided_at") if given.get(name)}
+    effective = moment(given["effective_at"])
+    recurrence = given.get("recurrence")
+    return Grant(
+        id=given.get("id", f"g{number}"),
+        amount=Decimal(given.get("amount", "100")),
+        effective_at=effective,
+        created_at=moment(given["created_at"]) if given.get("created_at") else effective,
+        priority=given.get("priority", 1),
+        # Their grants roll nothing over unless they say so.
+        rollover_min=Decimal(given.get("min_rollover", "0")),
+        rollover_max=Decimal(given.get("max_rollover", "0")),
+        recurrence=None
+        if recurrence is None
+        else Cycle(Interval(INTERVALS[recurrence["interval"]]), moment(recurrence["anchor"])),
+        **ends,
+    )
+
+
+def usage_of(given: dict[str, Any], start: datetime, end: datetime) -> Decimal:
+    inside = [Decimal(each["value"]) for each in given.get("usage", []) if start <= moment(each["time"]) < end]
+    if given.get("aggregation") == "LATEST":
+        return inside[-1] if inside else ZERO
+    return sum(inside, ZERO)
+
+
+def run(given: dict[str, Any]) -> BurnDown:
+    grants = [grant(each, number) for number, each in enumerate(given["grants"])]
+    start, until = moment(given["start"]), moment(given["until"])
+    terms = Terms(
+        grants=grants,
+        resets=[moment(each) for each in given.get("resets", [])],
+        preserve_overage=given.get("preserve_overage", False),
+    )
+    balances = given.get("starting_balances")
+    snapshot = (
+        opening(grants, start)
+        if balances is None
+        else Snapshot(
+            at=start,
+            left={name: Decimal(balance) for name, balance in balances.items()},
+            owed=Decimal(given.get("starting_overage", "0")),
+        )
+    )
+    spans = pairwise(boundaries(terms, start, until))
+    return burn_down(terms, snapshot, until, [usage_of(given, *span) for span in spans])
+
+
+@pytest.mark.parametrize("case", cases("grant_burndown", "grant_total", "grant_reset"))
+def test_burn_down(case: dict[str, Any]) -> None:
+    given, expect = case["given"], case["expect"]
+    if "error" in expect:
+        given = {"until": "2024-01-06T00:00:00Z", "start": START.isoformat(), "grants": [], **given}
+        given["grants"] = [
+            {"id": each, "effective_at": START.isoformat()} if isinstance(each, str) else each
+            for each in given["grants"]
+        ]
+        with pytest.raises(InvalidGrant):
+            run(given)
+        return
+    known = {"balances", "balance", "overage", "segments", "segment_usage", "total_grant_usage", "total_available"}
+    known |= {"segment_balance_at_start", "grant_1_at_segment_start"}
+    if unknown := expect.keys() - known:
+        pytest.skip(f"expects {sorted(unknown)}")
+    burnt = run(given)
+    closing, account = burnt.closing, burnt.account
+    seen = {
+        "balances": {name: closing.left[name] for name in expect.get("balances", {})},
+        "balance": closing.balance,
+        "overage": closing.overage,
+        "segments": len(burnt.segments),
+        "segment_usage": [each.usage for each in burnt.segments],
+        "total_grant_usage": account.used,
+        "total_available": account.used + closing.balance,
+        "segment_balance_at_start": [sum(each.left_at_start.values()) for each in burnt.segments],
+        "grant_1_at_segment_start": [each.left_at_start["grant-1"] for each in burnt.segments]
+        if "grant_1_at_segment_start" in expect
+        else None,
+    }
+    assert {name: seen[name] for name in expect} == {name: numbers(value) for name, value in expect.items()}
+
+
+def numbers(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: numbers(each) for name, each in value.items()}
+        case list():
+            return [numbers(each) for each in value]
+        case str():
+            return Decimal(value)
+    return value
+
+
+@pytest.mark.parametrize("case", cases("grant_active"))
+def test_active(case: dict[str, Any]) -> None:
+    given = case["given"]
+    assert grant(given["grant"]).active_at(moment(given["at"])) is case["expect"]["active"]
+
+
+@pytest.mark.parametrize("case", cases("grant_order"))
+def test_order(case: dict[str, Any]) -> None:
+    given, expect = case["given"], case["expect"]
+    if "grants" not in given or "order" not in expect:
+        pytest.skip("another shape than grants and their order")
+    assert [each.id for each in burn_order(grant(each) for each in given["grants"])] == expect["order"]
+
+
+@pytest.mark.parametrize("case", cases("entitlement_balance"))
+def test_entitlement_balance(case: dict[str, Any]) -> None:
+    given, expect = case["given"], case["expect"]
+    until = moment(given["query_at"])
+    if "snapshot" in given:
+        taken = given["snapshot"]
+        whole = grant({"id": "g", "amount": given["grant"], "effective_at": "T"})
+        left = {"g": Decimal(taken["balance"])}
+        snapshot = Snapshot(at=moment(taken["at"]), left=left, usage=Decimal(taken["usage"]))
+        closing = burn_down(Terms(grants=[whole]), snapshot, until, [Decimal(given["usage_after_snapshot"])]).closing
+    elif isinstance(given.get("grants"), list) and isinstance(given.get("usage"), list):
+        usage = [{"time": each["at"], "value": each["value"]} for each in given["usage"]]
+        closing = run({"grants": given["grants"], "start": "T", "until": given["query_at"], "usage": usage}).closing
+    else:
+        pytest.skip("another shape than grants, usage and a snapshot")
+    seen = {
+        "usage_in_period": closing.usage,
+        "balance": closing.balance,
+        "overage": closing.overage,
+        "total_available": closing.available,
+    }
+    assert {name: seen[name] for name in expect} == numbers(expect)
+
+
+@pytest.mark.parametrize("case", cases("entitlement_reset"))
+def test_entitlement_reset(case: dict[str, Any]) -> None:
+    given, expect = case["given"], case["expect"]
+    if "reset_at" not in given or set(expect) - {
+        "balance", "balance_right_after_reset", "balance_with_grant", "usage_in_period"
+    }:  # fmt: skip
+        pytest.skip("another shape than one reset of grants")
+    grants = list(given["grants"])
+    if "then_grant" in given:
+        grants.append({"id": "then", **given["then_grant"]})
+    run_until_reset = {"grants": grants, "start": "T", "until": given["reset_at"], "resets": [given["reset_at"]]}
+    usage = [{"time": each["at"], "value": each["value"]} for each in given.get("usage", [])]
+    carried = run(run_until_reset | {"usage": usage}).carried
+    seen = {
+        "balance": carried.balance,
+        "balance_right_after_reset": carried.balance - carried.left.get("then", ZERO),
+        "balance_with_grant": carried.balance,
+        "usage_in_period": carried.usage,
+    }
+    assert {name: seen[name] for name in expect} == numbers(expect)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usage_service.domain.entitlement_burndown import Terms, boundaries, burn_down, opening
+from usage_service.domain.entitlement_periods import Cycle, Interval, UsagePeriod
+from usage_service.domain.entitlements import (
+    FeatureKind,
+    Limit,
+    Quota,
+    Value,
+    check_aggregation,
+    check_feature,
+    check_quota,
+    course_of,
+    crossed,
+    follow,
+    next_turn,
+    period_at,
+    value_of,
+)
+from usage_service.domain.errors import InvalidGrant
+from usage_service.domain.grants import ZERO, Grant
+from usage_service.domain.meters import Aggregation
+
+BERLIN = ZoneInfo("Europe/Berlin")
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+MONTHLY = Cycle(Interval.MONTH, START)
+
+
+def test_months_come_from_the_anchor():
+    days = [moment.day for moment in MONTHLY.occurrences(START, START + timedelta(days=130))]
+    assert days == [28, 31, 30, 31]
+    leap = Cycle(Interval.YEAR, datetime(2024, 2, 29, tzinfo=UTC))
+    assert leap.period_at(datetime(2024, 6, 1, tzinfo=UTC)).end == datetime(2025, 2, 28, tzinfo=UTC)
+    assert leap.period_at(datetime(2028, 2, 29, tzinfo=UTC)).start == datetime(2028, 2, 29, tzinfo=UTC)
+
+
+def test_days_are_local():
+    daily = Cycle(Interval.DAY, datetime(2026, 3, 28, tzinfo=BERLIN), BERLIN)
+    spring = daily.period_at(datetime(2026, 3, 29, 12, tzinfo=UTC))
+    assert spring.end - spring.start == timedelta(hours=23)
+
+
+@given(
+    st.sampled_from(Interval),
+    st.integers(1, 5),
+    st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001 (hypothesis wants them naive)
+    st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001
+    st.sampled_from([BERLIN, ZoneInfo("UTC"), ZoneInfo("America/St_Johns")]),
+)
+def test_periods_follow_one_another(interval, every, anchor, moment, zone):
+    cycle = Cycle(interval, anchor.replace(tzinfo=UTC), zone, every)
+    moment = moment.replace(tzinfo=UTC)
+    period = cycle.period_at(moment)
+    assert period.start <= moment < period.end
+    assert cycle.period_at(period.end).start == period.end
+    assert next(cycle.occurrences(moment, period.end)) == period.end
+
+
+def quota(**changes: object) -> Quota:
+    given = {"cycle": MONTHLY, "since": START, "limits": [Limit(START, Decimal(100))], **changes}
+    return Quota(**given)  # type: ignore[arg-type]
+
+
+def value(quota: Quota, now: datetime, usage: list[tuple[datetime, str]]) -> Value:
+    course = course_of(quota, now)
+    amounts = [sum((Decimal(n) for at, n in usage if each.start <= at < each.end), ZERO) for each in course.segments]
+    return value_of(quota, follow(course, amounts).carried)
+
+
+def hour(number: int) -> datetime:
+    return START + timedelta(hours=number)
+
+
+def test_a_limit_gives_each_period_anew():
+    seen = value(quota(), hour(5), [(hour(1), "30")])
+    assert (seen.balance, seen.usage, seen.available, seen.has_access) == (70, 30, 100, True)
+    over = value(quota(), hour(5), [(hour(1), "130")])
+    assert (over.balance, over.overage, over.has_access) == (0, 30, False)
+    assert value(quota(hard=False), hour(5), [(hour(1), "130")]).has_access
+    march = datetime(2026, 3, 1, tzinfo=UTC)
+    assert value(quota(), march, [(hour(1), "130")]).balance == 100
+
+
+def test_a_raised_limit_holds_for_the_whole_period_and_not_for_the_ones_before():
+    raised = quota(
+        limits=[Limit(START, Decimal(100)), Limit(datetime(2026, 3, 5, tzinfo=UTC), Decimal(300))],
+        preserve_overage=True,
+    )
+    april = datetime(2026, 3, 6, tzinfo=UTC)
+    usage = [(hour(1), "150"), (datetime(2026, 3, 1, tzinfo=UTC), "10")]
+    assert value(raised, april, usage).balance == 300 - 50 - 10
+
+
+def test_a_top_up_is_burnt_after_the_limit_and_outlives_the_period():
+    topped = quota(grants=[Grant(id="top-up", amount=Decimal(50), effective_at=hour(2), created_at=hour(2))])
+    assert value(topped, hour(5), [(hour(1), "110"), (hour(3), "15")]).balance == 25
+    march = datetime(2026, 3, 1, tzinfo=UTC)
+    assert value(topped, march, [(hour(1), "110"), (hour(3), "15")]).balance == 125
+
+
+def test_a_plain_limit_looks_at_one_period_only():
+    later = START + timedelta(days=900)
+    assert course_of(quota(), later).opening.at == MONTHLY.period_at(later).start
+    carried = quota(grants=[Grant(id="g", amount=Decimal(1), effective_at=START, created_at=START)])
+    assert course_of(carried, later).opening.at == START
+
+
+months = st.integers(0, 24 * 100).map(hour)
+
+
+@st.composite
+def quotas(draw: st.DrawFn) -> Quota:
+    return quota(
+        preserve_overage=draw(st.booleans()),
+        pays_overage=draw(st.booleans()),
+        grants=[
+            Grant(
+                id=f"g{number}",
+                amount=Decimal(draw(st.integers(1, 100))),
+                effective_at=(effective := draw(months)),
+                created_at=effective,
+                expires_at=draw(st.none() | st.integers(1, 2000).map(lambda hours: effective + timedelta(hours=hours))),
+                rollover_min=Decimal(least := draw(st.sampled_from([0, 0, 0, 7]))),
+                rollover_max=draw(st.none() | st.sampled_from([Decimal(least), Decimal(20)])),
+                recurrence=draw(st.none() | st.builds(Cycle, st.just(Interval.WEEK), months)),
+            )
+            for number in range(draw(st.integers(0, 3)))
+        ],
+    )
+
+
+@given(quotas(), st.lists(st.tuples(months, st.integers(-50, 150).map(str)), max_size=10), months)
+def test_what_is_not_looked_at_makes_no_difference(quota, usage, now):
+    short = value(quota, now, usage)
+    course = course_of(quota, now)
+    ends = [quota.since, *quota.cycle.occurrences(quota.since, now)]
+    limits = [
+        Grant(
+            id=f"limit@{start.isoformat()}", amount=Decimal(100), effective_at=start, created_at=start,
+            expires_at=quota.cycle.period_at(start).end, priority=-1, rollover_max=ZERO,
+        )
+        for start in ends
+    ]  # fmt: skip
+    terms = Terms(
+        grants=[*limits, *quota.grants],
+        resets=ends[1:],
+        pays_overage=quota.pays_overage,
+        preserve_overage=quota.preserve_overage,
+    )
+    spans = pairwise(boundaries(terms, START, now))
+    amounts = [sum((Decimal(n) for at, n in usage if start <= at < end), ZERO) for start, end in spans]
+    whole = burn_down(terms, opening(terms.grants, START), now, amounts)
+    assert value_of(quota, whole.carried) == short
+    assert course.opening.at <= now
+
+
+@given(quotas(), months)
+def test_nothing_changes_before_the_next_turn_without_usage(quota, now):
+    turn = next_turn(quota, now)
+    assert turn > now
+    just_before = turn - timedelta(microseconds=1)
+    assert value(quota, just_before, []) == value(quota, now, [])
+
+
+def test_the_first_period_begins_with_the_quota():
+    late = quota(since=hour(50))
+    assert period_at(late, hour(60)) == UsagePeriod(hour(50), MONTHLY.period_at(hour(60)).end)
+
+
+def test_alerts_are_fractions_of_what_the_period_has_to_give():
+    alerting = quota(alerts=[Decimal(1), Decimal("0.8")])
+    for usage, seen in {"79.99": [], "80": ["0.8"], "100": ["0.8", "1"]}.items():
+        assert crossed(alerting, value(alerting, hour(5), [(hour(1), usage)])) == [Decimal(each) for each in seen]
+    assert crossed(replace(alerting, limits=()), value(replace(alerting, limits=()), hour(5), [])) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "alerts"), [(Decimal(-1), []), (None, [ZERO]), (None, [Decimal(1)] * 2), (None, [Decimal(11)])]
+)
+def test_quotas_that_cannot_be(limit, alerts):
+    with pytest.raises(InvalidGrant):
+        check_quota(limit, alerts)
+
+
+def test_features_and_meters_that_cannot_be():
+    check_feature("sso", FeatureKind.BOOLEAN, None)
+    for slug, kind, meter in [
+        ("", "boolean", None),
+        ("A", "static", None),
+        ("a", "metered", None),
+        ("a", "static", "m"),
+    ]:
+        with pytest.raises(InvalidGrant):
+            check_feature(slug, FeatureKind(kind), meter)
+    check_aggregation(Aggregation.SUM)
+    with pytest.raises(InvalidGrant):
+        check_aggregation(Aggregation.AVG)
