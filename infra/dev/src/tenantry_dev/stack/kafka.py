@@ -23,7 +23,7 @@ from tenantry.events import KafkaSettings
 from tenantry_dev.stack import jars
 from tenantry_dev.stack.errors import StackError
 from tenantry_dev.stack.ports import HOST, any_free_port
-from tenantry_dev.stack.process import PidFile, end, failure, require_space, start, stop, wait_until
+from tenantry_dev.stack.process import PidFile, end, failure, kill, require_space, start, stop, wait_until
 
 ADMINISTRATOR = "admin"
 _READY_SECONDS = 90.0
@@ -130,6 +130,17 @@ class EmbeddedKafka:
             stop(self._process)
             self._process = None
             self._pid_file.remove()
+
+    def kill(self) -> None:
+        """Ends the broker as a power cut would; start() recovers it."""
+        if self._process is not None:
+            kill(self._process)
+            self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the broker, None where none was started here."""
+        return None if self._process is None else self._process.pid
 
     def __enter__(self) -> Self:
         self.start()

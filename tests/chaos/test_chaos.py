@@ -1,0 +1,149 @@
+"""Everything is killed, stopped and cut off while events are sent, and then every figure is that of the oracle.
+
+`make chaos SEED=7 MINUTES=10` repeats a schedule; without them a short one of a fixed seed runs. What is sent is
+seeded, too, but which answers get lost is not: the oracle goes by what Kafka has and by what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from servers import service_directory
+
+from tenantry.testing import eventually
+
+from .faults import inflict
+from .installation import EVENTS, ROLLUPS, Installation
+from .oracle import METERS, Expected, Figure, Window, expect
+from .schedule import Fault, schedule
+from .workload import Identity, Workload
+
+SEED = int(os.environ.get("CHAOS_SEED") or 20261121)
+SECONDS = 60 * float(os.environ.get("CHAOS_MINUTES") or 0.75)
+TENANTS = 25
+# Between two batches of one sender; six of them send 40 events each.
+PAUSE = 0.25
+
+_ROLLUPS = """
+SELECT rollup.tenant_id::text AS tenant, meter.slug, window_start, groups, count, sum, minimum, maximum, rollup.version
+  FROM pool.usage_rollup AS rollup JOIN system.meter AS meter ON meter.id = rollup.meter_id
+"""
+_LETTERS = """
+SELECT letter.tenant_id::text AS tenant, kind, meter.slug, source, event_id
+  FROM pool.dead_letter AS letter LEFT JOIN system.meter AS meter ON meter.id = letter.meter_id
+"""
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(SECONDS + 600)
+async def test_nothing_is_lost_and_nothing_counts_twice():
+    steps = schedule(SEED, SECONDS)
+    with service_directory() as directory:
+        async with Installation(directory, tenants=TENANTS) as installation:
+            for slug, definition in METERS.items():
+                await installation.put_meter(slug, dict(definition))
+            workload = Workload(SEED, installation.tenants)
+            over = asyncio.Event()
+            sending = asyncio.create_task(workload.send(installation.client, until=over, pause=PAUSE))
+            done = await inflict(installation, steps, SECONDS)
+            over.set()
+            await asyncio.wait_for(sending, 120)
+            behind = time.monotonic()
+            await eventually(installation.settled, within=180, interval=0.5)
+            behind = time.monotonic() - behind
+            expected = expect([value for *_, value in await installation.read(EVENTS) if value is not None])
+            _report(workload, expected, done, behind)
+            assert len(done) == len({step.fault for step in steps})
+            assert workload.acknowledged, "nothing was accepted, so nothing was tried"
+            assert workload.acknowledged <= expected.seen, "an acknowledged event is not in Kafka"
+            await compare(installation, expected)
+
+
+async def compare(installation: Installation, expected: Expected) -> None:
+    """Everything that the service says is what the oracle says."""
+    [kept] = await installation.fetch("SELECT count(*) AS count FROM pool.usage_event")
+    assert kept["count"] == expected.stored
+    rows = await installation.fetch(_ROLLUPS)
+    found = {
+        _window(row["tenant"], row["slug"], row["window_start"], row["groups"]): Figure(
+            row["count"], row["sum"], row["minimum"], row["maximum"]
+        )
+        for row in rows
+    }
+    assert len(found) == len(rows)
+    assert found == expected.windows
+
+    letters = await installation.fetch(_LETTERS)
+    invalid = Counter((each["tenant"], each["slug"]) for each in letters if each["kind"] == "invalid-value")
+    assert invalid == expected.invalid
+    assert {
+        Identity(each["tenant"], each["source"], each["event_id"]) for each in letters if each["kind"] == "conflict"
+    } == expected.conflicts
+    assert {each["kind"] for each in letters} <= {"invalid-value", "conflict"}
+    unmatched = await installation.fetch("SELECT tenant_id::text, type, count FROM pool.unmatched_type")
+    assert {(tenant, kind): count for tenant, kind, count in unmatched} == expected.unmatched
+
+    await compare_published(
+        installation, {_window(row["tenant"], row["slug"], row["window_start"], row["groups"]): row for row in rows}
+    )
+    await compare_answers(installation, expected)
+
+
+async def compare_published(installation: Installation, rows) -> None:
+    """The last record of each key says what the rollup says, and no older state comes after a newer one."""
+    last: dict[Window, dict[str, Any]] = {}
+    versions: dict[bytes, int] = {}
+    for _, _, key, value in await installation.read(ROLLUPS):
+        if value is None or b"|" not in key:  # what marks a cut
+            continue
+        record = json.loads(value)
+        assert record["version"] >= versions.get(key, 0), "an older state was published after a newer one"
+        versions[key] = record["version"]
+        last[
+            _window(
+                record["tenant_id"], record["meter"], datetime.fromisoformat(record["window_start"]), record["group"]
+            )
+        ] = record
+    assert last.keys() == rows.keys()
+    for window, row in rows.items():
+        record = last[window]
+        assert (record["version"], int(record["count"])) == (row["version"], row["count"])
+        assert [_number(record[name]) for name in ("sum", "min", "max")] == [row["sum"], row["minimum"], row["maximum"]]
+
+
+async def compare_answers(installation: Installation, expected: Expected) -> None:
+    """What somebody is told who asks over HTTP for all that a tenant has used."""
+    since = datetime.now(UTC) - timedelta(days=30)
+    for tenant in installation.tenants:
+        windows = [figure for window, figure in expected.windows.items() if window[:2] == (tenant, "bandwidth")]
+        used = [figure.sum for figure in windows if figure.sum is not None]
+        told = await installation.total("bandwidth", tenant, since)
+        assert _number(told) == (sum(used, Decimal(0)) if used else None)
+
+
+def _window(tenant: str, slug: str, hour: datetime, group: str | dict[str, str]) -> Window:
+    decoded = json.loads(group) if isinstance(group, str) else group
+    return Window(tenant, slug, hour.astimezone(UTC), json.dumps(decoded, sort_keys=True))
+
+
+def _number(text: object) -> Decimal | None:
+    return None if text is None else Decimal(str(text))
+
+
+def _report(workload: Workload, expected: Expected, done: Counter[Fault], behind: float) -> None:
+    print(  # noqa: T201 - what a long run has to show
+        f"\nseed {SEED}, {SECONDS:.0f} s: {len(workload.acknowledged):,} identities acknowledged, "
+        f"{workload.repeated} requests repeated, {expected.stored:,} events kept, {len(expected.windows):,} windows, "
+        f"{len(expected.conflicts)} conflicts, {sum(expected.invalid.values())} invalid values; "
+        f"all counted {behind:.1f} s later"
+    )
+    for fault, times in sorted(done.items(), key=lambda each: each[0].name):
+        print(f"  {times:3} x {fault.value}")  # noqa: T201
