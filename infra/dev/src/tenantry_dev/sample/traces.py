@@ -15,32 +15,20 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
+from tenantry.metering import UnreadableLine, read_access_line, read_timestamp
+
 TENANTS = 12
 
-# The first '] "' of a line ends its time, so a line is read in one way or not at all.
-_LOG_LINE = re.compile(
-    r'(?P<address>[^ ]+) (?:(?!\] ").)*'
-    r"\[(?P<day>[0-9]{2})/(?P<month>[A-Z][a-z]{2})/(?P<year>[0-9]{4}):(?P<clock>[0-9]{2}:[0-9]{2}:[0-9]{2})"
-    r' (?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2})\] "(?P<request>(?:[^"\\]|\\.)*)"'
-    r" (?P<status>[0-9]{3}) (?P<size>[0-9]{1,38}|-)(?: |$)"
-)
-_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_MONTHS = {name: n for n, name in enumerate(_MONTH_NAMES, start=1)}
-_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(Z|[+-][0-9:]+)?")
 _COUNT = re.compile(r"[0-9]{1,38}")
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
 class TraceError(ValueError):
     """The file as a whole cannot be used; the text says why."""
-
-
-class UnreadableLineError(ValueError):
-    """One line cannot be read; the text says which part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,42 +106,18 @@ def _read(path: Path, kind: Literal["log", "llm"], digest: str) -> Iterator[Trac
 def _read_log(file: IO[str], prefix: str) -> Iterator[TraceEvent | Skipped]:
     for number, line in enumerate(file):
         try:
-            address, time, data = _log_line(line.rstrip("\r\n"))
-        except UnreadableLineError as error:
+            request = read_access_line(line.rstrip("\r\n"))
+        except UnreadableLine as error:
             yield Skipped(number, str(error))
             continue
-        tenant = int(hashlib.sha256(address.encode()).hexdigest(), 16) % TENANTS
-        yield TraceEvent(number, f"{prefix}:{number}", "replay/log", "http.request", tenant, time, data)
-
-
-def _log_line(line: str) -> tuple[str, datetime, dict[str, str | int]]:
-    matched = _LOG_LINE.match(line)
-    if matched is None:
-        raise UnreadableLineError("request, status or size cannot be read")
-    words = matched["request"].split()
-    if len(words) < 2 or "\0" in matched["request"]:
-        raise UnreadableLineError("the request has no method and path")
-    size = 0 if matched["size"] == "-" else int(matched["size"])
-    data: dict[str, str | int] = {
-        "method": words[0],
-        "path": words[1],
-        "status": int(matched["status"]),
-        "bytes": size,
-    }
-    return matched["address"], _log_time(matched), data
-
-
-def _log_time(matched: re.Match[str]) -> datetime:
-    offset = timedelta(hours=int(matched["hours"]), minutes=int(matched["minutes"]))
-    zone = timezone(-offset if matched["sign"] == "-" else offset)
-    hour, minute, second = map(int, matched["clock"].split(":"))
-    try:
-        local = datetime(
-            int(matched["year"]), _MONTHS[matched["month"]], int(matched["day"]), hour, minute, second, tzinfo=zone
-        )
-        return local.astimezone(UTC)
-    except (ValueError, KeyError, OverflowError):
-        raise UnreadableLineError("the time cannot be read") from None
+        tenant = int(hashlib.sha256(request.address.encode()).hexdigest(), 16) % TENANTS
+        data: dict[str, str | int] = {
+            "method": request.method,
+            "path": request.path,
+            "status": request.status,
+            "bytes": request.bytes,
+        }
+        yield TraceEvent(number, f"{prefix}:{number}", "replay/log", "http.request", tenant, request.time, data)
 
 
 def _read_csv(file: IO[str], prefix: str) -> Iterator[TraceEvent | Skipped]:
@@ -165,31 +129,19 @@ def _read_csv(file: IO[str], prefix: str) -> Iterator[TraceEvent | Skipped]:
     for number, row in enumerate(rows):
         try:
             stamp, context, generated = (row[place].strip() for place in places)
-            time = _timestamp(stamp)
+            time = read_timestamp(stamp)
             data: dict[str, str | int] = {"input_tokens": _count(context), "output_tokens": _count(generated)}
         except IndexError:
             yield Skipped(number, "columns are missing")
-        except UnreadableLineError as error:
+        except UnreadableLine as error:
             yield Skipped(number, str(error))
         else:
             yield TraceEvent(number, f"{prefix}:{number}", "replay/llm", "llm.request", number % TENANTS, time, data)
 
 
-def _timestamp(text: str) -> datetime:
-    """UTC unless it names an offset; digits past microseconds are cut, not rounded."""
-    matched = _TIMESTAMP.fullmatch(text)
-    if matched is None:
-        raise UnreadableLineError("the time cannot be read")
-    day, clock, fraction, zone = matched.groups()
-    try:
-        return datetime.fromisoformat(f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or 'Z'}").astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise UnreadableLineError("the time cannot be read") from None
-
-
 def _count(text: str) -> int:
     if not _COUNT.fullmatch(text):
-        raise UnreadableLineError("a number of tokens cannot be read")
+        raise UnreadableLine("a number of tokens cannot be read")
     return int(text)
 
 
