@@ -21,11 +21,17 @@ from usage_service.domain.quantities import check_numbers, decimal_of
 
 MAX_ID, MAX_SOURCE, MAX_TYPE, MAX_SUBJECT = 256, 512, 255, 128
 MAX_EVENT_BYTES = 512 * 1024  # of the event as it is stored; Kafka's own limit is 1 MiB a message
+MAX_NESTING = 100  # objects and arrays inside of one another, the event itself included
 MEDIA_TYPE = "application/json"
 
+_TOO_DEEP = f"nested too deeply; {MAX_NESTING} levels are the most"
 _TEXTS = (("id", MAX_ID), ("source", MAX_SOURCE), ("type", MAX_TYPE), ("subject", MAX_SUBJECT))
 _KNOWN = frozenset({"specversion", "id", "source", "type", "subject", "time", "data", "datacontenttype", "dataschema"})
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}")
+# JSON and what is built on it (RFC 6839); a charset can only be said as what JSON is in any case.
+_JSON_TYPE = re.compile(
+    r"application/(?:[a-z0-9!#$&^_.-]+\+)?json[ \t]*(?:;[ \t]*charset=(?:utf-?8|\"utf-?8\")[ \t]*)?", re.IGNORECASE
+)
 
 
 @dataclass(slots=True)
@@ -80,7 +86,7 @@ def check_event(raw: bytes, resolve: Resolver) -> Accepted:
     event_id, source, kind, subject = [_text(event, name, longest) for name, longest in _TEXTS]
     _check_data(event)
     for name, value in event.items():
-        if name not in _KNOWN:
+        if name not in _KNOWN and value is not None:
             _check_extension(name, value)
     route = resolve(subject)
     if route.refusal is not None:
@@ -89,11 +95,22 @@ def check_event(raw: bytes, resolve: Resolver) -> Accepted:
     stored: dict[str, object] = {"specversion": "1.0", "id": event_id, "source": source, "type": kind}
     stored |= {"subject": route.subject, "time": time}
     stored |= {name: event[name] for name in ("data", "datacontenttype", "dataschema") if event.get(name) is not None}
-    stored |= {name: value for name, value in event.items() if name not in _KNOWN}
+    # A null is an attribute that is not there (CloudEvents' JSON format, 2.2).
+    stored |= {name: value for name, value in event.items() if name not in _KNOWN and value is not None}
     value = encode_event(stored)
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent("", f"an event has at most {MAX_EVENT_BYTES:,} bytes", kind="too-large")
     return Accepted(route.key, value, event_id, time)
+
+
+def may_nest_deeply(text: bytes) -> bool:
+    """Whether a JSON text has enough brackets for it, counted without reading it."""
+    return len(text) > 2 * MAX_NESTING and text.count(b"{") + text.count(b"[") > MAX_NESTING
+
+
+def is_json_type(media_type: str) -> bool:
+    """Whether a Content-Type, or a `datacontenttype`, says JSON in UTF-8."""
+    return _JSON_TYPE.fullmatch(media_type) is not None
 
 
 def _object(raw: bytes) -> dict[str, object]:
@@ -103,7 +120,7 @@ def _object(raw: bytes) -> dict[str, object]:
     except UnicodeDecodeError:
         raise InvalidEvent("", "not UTF-8") from None
     except RecursionError:
-        raise InvalidEvent("", "nested too deeply") from None
+        raise InvalidEvent("", _TOO_DEEP) from None
     except msgspec.ValidationError as error:
         # The hook's reason; msgspec adds the place in its own notation.
         raise InvalidEvent("data", str(error).split(" - at ", maxsplit=1)[0]) from None
@@ -113,9 +130,20 @@ def _object(raw: bytes) -> dict[str, object]:
         raise InvalidEvent("data", str(error)) from None
     if not isinstance(event, dict):
         raise InvalidEvent("", "an event is a JSON object")
+    if may_nest_deeply(raw) and _nesting(event) > MAX_NESTING:
+        raise InvalidEvent("", _TOO_DEEP)
     if b"\\u0000" in raw and has_nul(event):
         raise InvalidEvent("", "a string contains NUL (\\u0000) or a lone surrogate")
     return event
+
+
+def _nesting(document: object) -> int:
+    """How many objects and arrays lie inside of one another. A loop: what is measured may be deeper than the stack."""
+    depth, level = 0, [document]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def _json_reason(text: str) -> str:
@@ -149,7 +177,8 @@ def _check_data(event: dict[str, object]) -> None:
         raise InvalidEvent("data_base64", "binary data cannot be metered; send data as a JSON object")
     if event.get("data") is not None and not isinstance(event["data"], dict):
         raise InvalidEvent("data", "must be a JSON object")
-    if event.get("datacontenttype") not in {None, MEDIA_TYPE}:
+    media_type = event.get("datacontenttype")
+    if media_type is not None and not (isinstance(media_type, str) and is_json_type(media_type)):
         raise InvalidEvent("datacontenttype", f"must be {MEDIA_TYPE}")
     if not isinstance(event.get("dataschema"), str | None):
         raise InvalidEvent("dataschema", "must be a text")

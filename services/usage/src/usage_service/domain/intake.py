@@ -19,6 +19,7 @@ from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import (
     MAX_EVENT_BYTES,
     MAX_ID,
+    MAX_NESTING,
     MAX_SOURCE,
     MAX_SUBJECT,
     MAX_TYPE,
@@ -26,6 +27,7 @@ from usage_service.domain.event_checks import (
     Resolver,
     check_event,
     encode_event,
+    may_nest_deeply,
     number,
 )
 from usage_service.domain.quantities import MAX_DIGITS
@@ -46,14 +48,21 @@ class MalformedBody(ValueError):
     """The body as a whole cannot be split into events."""
 
 
+class NoEvents(MalformedBody):
+    """The body is well formed and empty."""
+
+
 class TooManyEvents(ValueError):
     """More events than one request may hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """`raw` is there only where nothing but the age is wrong, so that the event can be kept."""
+
     index: int
     error: InvalidEvent
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,8 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _NUL = b"\\u0000"
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_RUN = b"0" * (MAX_DIGITS + 1)
+# An event with fewer bytes is neither too large nor nested too deeply: two brackets a level, and its attributes.
+_MANY_BYTES = 2 * MAX_NESTING + 120
 _TOO_PRECISE = re.compile(rb":\d\d:\d\d\.\d{7}")
 _ESCAPE = b"\\u00"
 _ESCAPED_TIME = re.compile(rb"\\u00(?:3[0-9aA]|2[eE])")
@@ -101,7 +112,7 @@ _ESCAPES = re.compile(
 def read_body(body: bytes, form: Form, resolve: Resolver, *, max_events: int) -> Intake:
     """All events of a body. Nothing is sent: the caller decides whether refusals refuse the whole.
 
-    Raises MalformedBody and TooManyEvents.
+    Raises MalformedBody (NoEvents where it is only empty) and TooManyEvents.
     """
     accepted = _read_fast(body, form, resolve, max_events)
     if accepted is not None:
@@ -111,7 +122,7 @@ def read_body(body: bytes, form: Form, resolve: Resolver, *, max_events: int) ->
         try:
             intake.accepted.append(check_event(raw, resolve))
         except InvalidEvent as error:
-            intake.refused.append(Refusal(index, error))
+            intake.refused.append(Refusal(index, error, raw if error.kind == "too-old" else b""))
     return intake
 
 
@@ -155,7 +166,7 @@ def _accept(event: _Event, resolve: Resolver) -> Accepted:
             raise TypeError
     event.subject = route.subject
     value = encode_event(event)
-    if len(value) > MAX_EVENT_BYTES:
+    if len(value) > _MANY_BYTES and (len(value) > MAX_EVENT_BYTES or may_nest_deeply(value)):
         raise TypeError
     return Accepted(route.key, value, event.id, time)
 
@@ -170,7 +181,7 @@ def _split(body: bytes, form: Form, max_events: int) -> list[bytes]:
     if len(raws) > max_events:
         raise TooManyEvents
     if not raws:
-        raise MalformedBody("the body holds no event")
+        raise NoEvents("the body holds no event")
     return raws
 
 
