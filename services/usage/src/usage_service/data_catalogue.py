@@ -8,6 +8,7 @@ CATALOGUE = DataCatalogue(
     [
         TenantTable("usage_event"),
         TenantTable("usage_rollup"),
+        TenantTable("usage_unique_value"),
         TenantTable("dead_letter"),
         TenantTable("unmatched_type"),
         SharedTable("meter_catalogue"),
