@@ -32,7 +32,7 @@ from usage_service.settings import UsageSettings
 SCOPES = [Scope.TENANT_READ, Scope.TENANT_WRITE, Scope.TENANT_ADMIN]
 NOW = datetime.now(UTC)
 # What one side has and the other has not, by the names under which it is asked for.
-OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id"}
+OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id", "letter_id"}
 SHARED = {"slug": "meter", "code": "plan", "from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat()}
 
 

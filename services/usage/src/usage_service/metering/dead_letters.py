@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 import msgspec
+import prometheus_client
+import structlog
 
 from tenantry import uuid7
 from usage_service.domain.instants import instant
 from usage_service.metering.rows import EventRow, Position
+
+LETTERS: Final = prometheus_client.Counter(
+    "usage_dead_letters_total", "Events, or parts of them, that could not be counted, by what is wrong", ["kind"]
+)
+
+log = structlog.get_logger(__name__)
 
 NO_TENANT: Final = UUID(int=0)
 
@@ -25,7 +34,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`kind`: undecodable, unknown-tenant, invalid-value (for the meter named) or conflict."""
+    """`kind`: undecodable, unknown-tenant, invalid-value (for the meter named) or conflict.
+
+    Those that are late never get here: the ingest keeps them (`usage_service.dead_letters`).
+    """
 
     tenant_id: UUID
     kind: str
@@ -86,3 +98,12 @@ async def write_dead_letters(connection: asyncpg.Connection, letters: Sequence[D
             for letter in letters
         ],
     )
+    report_letters(Counter(letter.kind for letter in letters))
+
+
+def report_letters(counts: Mapping[str, int]) -> None:
+    """What an operator is alerted by: a metric and a warning by kind. A transaction that is repeated counts again."""
+    for kind, count in counts.items():
+        if count:
+            LETTERS.labels(kind).inc(count)
+            log.warning("usage_dead_letters", kind=kind, count=count)

@@ -1,0 +1,1 @@
+"""What could not be counted: listed, counted by tenant and kind, and replayed."""
