@@ -60,7 +60,7 @@ async def _inflict_one(installation: Installation, step: Step, victim: object) -
             assert isinstance(victim, Process)
             await victim.pause(step.lasts)
         case Fault.ADD_METER:
-            await installation.add_meter()
+            installation.add_meter()
         case Fault.REMOVE_METER:
             await installation.remove_meter(int(step.choice * len(installation.meters)))
         case Fault.KILL_POSTGRES:

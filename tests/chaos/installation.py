@@ -47,57 +47,63 @@ _ROLES = ("migrator", "service", "system", "provisioner", "backup")
 _PASSWORD = "only-for-tests"
 _DATABASE = "chaos"
 _MOST_METERS = 3
+_REST_SECONDS = 0.5
 
 T = TypeVar("T")
 
 
 class Process:
-    """A role as a process that starts again after it was killed, until it is told to stay away."""
+    """A role as a process under supervision: whatever ends it, it starts again until it is told to stay away.
+
+    One that starts while its servers are away may give up; whoever supervises it in production starts it again, too.
+    """
 
     def __init__(self, role: str, environment: dict[str, str], log: Path) -> None:
         self.role = role
-        self.kills = 0
         self._environment = environment
         self._log = log
+        self._rest = _REST_SECONDS
+        self._over = False
         self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        with self._log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *SERVE, self.role, env=self._environment, stdout=output, stderr=output
-            )
+        self._supervision = asyncio.create_task(self._supervise())
 
     async def kill(self, *, away: float) -> None:
-        if self._process is None:  # told to stay away meanwhile
-            return
-        assert self._process.returncode is None, f"{self.role} ended by itself; see {self._log}"
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
-        self.kills += 1
+        self._rest = away
+        self._signal(signal.SIGKILL)
         await asyncio.sleep(away)
-        await self.start()
 
     async def pause(self, seconds: float) -> None:
-        stopped = self._process
-        if stopped is None:
-            return
-        stopped.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
-        if stopped.returncode is None:  # it may have been told to stay away
-            stopped.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     async def end(self) -> None:
         """As a deployment ends a process: it may finish what it is at."""
-        process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGTERM)
+        self._over = True
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 15)
+            await asyncio.wait_for(asyncio.shield(self._supervision), 15)
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            self._signal(signal.SIGKILL)
+            await self._supervision
+
+    async def _supervise(self) -> None:
+        while not self._over:
+            with self._log.open("ab") as output:
+                self._process = await asyncio.create_subprocess_exec(
+                    *SERVE, self.role, env=self._environment, stdout=output, stderr=output
+                )
+            await self._process.wait()
+            self._process = None
+            rest, self._rest = self._rest, _REST_SECONDS
+            if not self._over:
+                await asyncio.sleep(rest)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Between two lives there is nothing to hit.
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
 
 
 class Installation:
@@ -129,9 +135,9 @@ class Installation:
         await self._publish_state()
         for _ in range(2):
             await self._add_ingest()
-            self.relays.append(await self._start("usage-relay"))
+            self.relays.append(self._start("usage-relay"))
         for _ in range(2):
-            await self.add_meter()
+            self.add_meter()
         for client in self._clients:
             await eventually(partial(is_ready, client), within=90)
         return self
@@ -166,10 +172,10 @@ class Installation:
         items = answer.json()["items"]
         return items[0]["value"] if items else None
 
-    async def add_meter(self) -> None:
+    def add_meter(self) -> None:
         """One more meter worker, if there are not as many as there may be."""
         if len(self.meters) < _MOST_METERS:
-            self.meters.append(await self._start("usage-meter", USAGE_METER_BATCH="400", USAGE_METER_MEMBERS="2"))
+            self.meters.append(self._start("usage-meter", USAGE_METER_BATCH="400", USAGE_METER_MEMBERS="2"))
 
     async def remove_meter(self, index: int) -> None:
         """One meter worker less, if it is not the last one."""
@@ -256,12 +262,12 @@ class Installation:
 
     async def _add_ingest(self) -> None:
         port = free_port()
-        self.ingests.append(await self._start("usage-api", USAGE_PORT=str(port)))
+        self.ingests.append(self._start("usage-api", USAGE_PORT=str(port)))
         headers = {"Content-Type": "application/cloudevents-batch+json", **_key(self._service)}
         client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20)
         self._clients.append(await self._open.enter_async_context(client))
 
-    async def _start(self, role: str, **settings: str) -> Process:
+    def _start(self, role: str, **settings: str) -> Process:
         environment = {
             **os.environ,
             "USAGE_DATABASE_URL": self._urls.service,
@@ -274,9 +280,7 @@ class Installation:
             **settings,
         }
         log = self._directory / f"{role}-{next(self._numbers)}.log"
-        process = Process(role, environment, log)
-        await process.start()
-        return process
+        return Process(role, environment, log)
 
     async def _publish_state(self) -> None:
         born = datetime(2026, 1, 1, tzinfo=UTC)
