@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from usage_service.domain.meters import (
     check_definition,
 )
 from usage_service.domain.quantities import number_text, quantity_of
-from usage_service.domain.rollups import RollupState, observe
+from usage_service.domain.rollups import At, RollupState, empty_state, observe
 
 
 def compiled(**definition) -> CompiledMeter:
@@ -31,12 +32,10 @@ def compiled(**definition) -> CompiledMeter:
 
 def figure(values, aggregation) -> str | None:
     value = None if aggregation is Aggregation.COUNT else "$.v"
-    meter, state = compiled(aggregation=aggregation, value=value), RollupState()
-    for each in values:
-        try:
-            observe(meter, {"v": each}, state)
-        except InvalidQuantity:
-            continue
+    meter, state = compiled(aggregation=aggregation, value=value), empty_state(aggregation)
+    for place, each in enumerate(values):
+        with suppress(InvalidQuantity):
+            state.observe(meter, {"v": each}, At(0, 0, 0, place))
     return state.figure(aggregation)
 
 
@@ -112,6 +111,10 @@ def test_everything_else_is_invalid(value):
         (Aggregation.AVG, [1, 2], "1.5"),
         (Aggregation.AVG, [1, 0, 0], "0.333333333333333333"),
         (Aggregation.AVG, [-2, 0, 0], "-0.666666666666666667"),
+        (Aggregation.LATEST, [1, "2.50", None, "x"], "2.5"),
+        (Aggregation.LATEST, [None], None),
+        (Aggregation.UNIQUE_COUNT, [1, "1", "01", True, "true", None, [1], {}], "3"),
+        (Aggregation.UNIQUE_COUNT, [], "0"),
     ],
 )
 def test_figures(aggregation, values, expected):
@@ -190,7 +193,8 @@ def test_filters(condition, value, passes):
         ({"aggregation": Aggregation.COUNT}, "value"),
         ({"value": None}, "value"),
         ({"value": "bytes"}, "value"),
-        ({"aggregation": Aggregation.UNIQUE_COUNT}, "aggregation"),
+        ({"aggregation": Aggregation.UNIQUE_COUNT, "value": None}, "value"),
+        ({"aggregation": Aggregation.TIME_WEIGHTED, "unit": "byte-months"}, "unit"),
         ({"group_by": {"a b": "$.a"}}, "group_by"),
         ({"group_by": {f"d{n}": "$.a" for n in range(11)}}, "group_by"),
         ({"filter": {"$.a": {"between": 1}}}, "filter"),

@@ -20,6 +20,8 @@ from usage_service.domain.errors import InvalidDefinition, InvalidPath
 from usage_service.domain.filters import Predicate, predicates
 from usage_service.domain.identity import canonical_json
 from usage_service.domain.jsonpath import reader
+from usage_service.domain.quantities import value_text
+from usage_service.domain.units import has_no_length
 
 MAX_DIMENSIONS = 10
 MAX_GROUPS = 1_000  # different groups of one tenant, meter and hour; what comes after them goes to OVERFLOW
@@ -42,7 +44,8 @@ class Aggregation(StrEnum):
     TIME_WEIGHTED = "time_weighted"
 
 
-SERVED = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.MIN, Aggregation.MAX, Aggregation.AVG})
+GATHERED = frozenset({Aggregation.LATEST, Aggregation.UNIQUE_COUNT, Aggregation.TIME_WEIGHTED})
+"""Aggregations whose states the database cannot add up: they are merged here, under a lock on the rollup's row."""
 
 
 class MeterDefinition(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,10 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
     since: int
     until: int | None = None
 
+    def counts_at(self, catalogue_version: int) -> bool:
+        """Whether this version counts the events that are stored under a version of the catalogue."""
+        return self.since <= catalogue_version and (self.until is None or catalogue_version < self.until)
+
 
 def check_definition(slug: str, definition: MeterDefinition) -> None:
     """Raises InvalidDefinition with the field and the reason; returns for a definition that can be counted."""
@@ -75,13 +82,15 @@ def check_definition(slug: str, definition: MeterDefinition) -> None:
         raise InvalidDefinition("event_type", "names the type of the events that count")
     _check_text("event_type", definition.event_type)
     _check_text("unit", definition.unit)
-    if definition.aggregation not in SERVED:
-        raise InvalidDefinition("aggregation", f"served are {', '.join(sorted(SERVED))}")
     if definition.aggregation is Aggregation.COUNT:
         if definition.value is not None:
             raise InvalidDefinition("value", "a count has no value")
     elif definition.value is None:
         raise InvalidDefinition("value", f"{definition.aggregation} needs the path of a value")
+    if definition.aggregation is Aggregation.TIME_WEIGHTED and has_no_length(definition.unit):
+        raise InvalidDefinition(
+            "unit", "months, quarters and years differ in length; a value is weighted by hours or days"
+        )
     if len(definition.group_by) > MAX_DIMENSIONS:
         raise InvalidDefinition("group_by", f"at most {MAX_DIMENSIONS} dimensions")
     for name in definition.group_by:
@@ -118,6 +127,7 @@ class CompiledMeter:
     tests: tuple[tuple[Callable[[Mapping[str, object]], object], Predicate], ...]
     extremes: bool
     sums: bool
+    gathers: bool
     overflow: Group
     _groups: dict[tuple[object, ...], Group] = field(default_factory=dict, compare=False)
 
@@ -137,12 +147,17 @@ class CompiledMeter:
             ),
             extremes=definition.aggregation in {Aggregation.MIN, Aggregation.MAX},
             sums=definition.aggregation in {Aggregation.SUM, Aggregation.AVG},
+            gathers=definition.aggregation in GATHERED,
             overflow=Group.of(dimensions, [OVERFLOW] * len(dimensions)) if dimensions else NO_GROUP,
         )
 
     def matches(self, data: Mapping[str, object]) -> bool:
         """Whether the filter lets an event of the meter's type through."""
         return all(test(read(data)) for read, test in self.tests)
+
+    def read(self, data: Mapping[str, object]) -> object:
+        """The event's value; None where it is missing, null, or not asked for."""
+        return None if self.value is None else self.value(data)
 
     def group(self, data: Mapping[str, object]) -> Group:
         """The event's group; a missing dimension is the empty text."""
@@ -175,11 +190,9 @@ def _reader(loc: str, path: str) -> Callable[[Mapping[str, object]], object]:
 
 
 def _dimension_text(value: object) -> str:
-    if type(value) is str:
-        return value if len(value) <= MAX_GROUP_VALUE else OVERFLOW
     if value is None:
         return ""
-    text = canonical_json(value)
+    text = value_text(value)
     return text if len(text) <= MAX_GROUP_VALUE else OVERFLOW
 
 
@@ -193,6 +206,6 @@ class Catalogue(msgspec.Struct, frozen=True):
     def of(cls, version: int, meters: Iterable[Meter]) -> Catalogue:
         by_type: dict[str, list[CompiledMeter]] = {}
         for meter in meters:
-            if meter.since <= version and (meter.until is None or version < meter.until):
+            if meter.counts_at(version):
                 by_type.setdefault(meter.definition.event_type, []).append(CompiledMeter.of(meter))
         return cls(version, {name: tuple(found) for name, found in by_type.items()})

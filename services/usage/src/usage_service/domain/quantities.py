@@ -11,6 +11,9 @@ import re
 from decimal import Clamped, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 
 from usage_service.domain.errors import InvalidQuantity
+from usage_service.domain.identity import canonical_json
+
+Quantity = int | Decimal
 
 EXACT = Context(prec=120, traps=[Inexact, InvalidOperation, Overflow, DivisionByZero, Clamped])
 MAX_DIGITS = 38
@@ -18,6 +21,7 @@ MIN_EXPONENT, MAX_EXPONENT = -18, 20
 
 _EXPECTED = "value must be a finite number or a numeric string"
 _BIGGEST_INTEGER = 10**MAX_DIGITS
+RATIO_DIGITS = 18  # digits after the point of a quotient that does not end
 SMALL = 10**18
 """Integers below need no check of their digits."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -85,6 +89,32 @@ def canonical_number(text: str) -> int | Decimal:
     """
     number = decimal_of(text)
     return int(number) if number == number.to_integral_value() else EXACT.normalize(number)
+
+
+def add(left: Quantity, right: Quantity) -> Quantity:
+    """Exact whatever the context of the thread is."""
+    if type(left) is int and type(right) is int:
+        return left + right
+    return EXACT.add(Decimal(left), Decimal(right))
+
+
+def multiply(quantity: Quantity, factor: int) -> Quantity:
+    """Exact whatever the context of the thread is."""
+    return quantity * factor if type(quantity) is int else EXACT.multiply(Decimal(quantity), Decimal(factor))
+
+
+def value_text(value: object) -> str:
+    """One text for a value of an event wherever values are compared as texts: a text as it is, all else as JSON."""
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def ratio_text(number: int | Decimal, divisor: int) -> str:
+    """A quotient as the string of an answer, rounded half away from zero after 18 digits where it does not end."""
+    numerator, denominator = Decimal(number).as_integer_ratio()
+    scaled, rest = divmod(abs(numerator) * 10**RATIO_DIGITS, denominator * divisor)
+    if 2 * rest >= denominator * divisor:
+        scaled += 1
+    return number_text(EXACT.scaleb(Decimal(scaled if numerator >= 0 else -scaled), -RATIO_DIGITS))
 
 
 def number_text(number: int | Decimal) -> str:

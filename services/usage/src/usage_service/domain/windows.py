@@ -45,11 +45,14 @@ def zone(name: str) -> ZoneInfo:
 
 
 def windows(start: datetime, end: datetime, granularity: Granularity, tz: ZoneInfo) -> list[Window]:
-    """All windows that overlap [start, end), in order. Raises InvalidWindow when there would be too many."""
-    if end <= start:
-        return []
+    """All windows that overlap [start, end), in order; without a granularity the range is one, be it empty.
+
+    Raises InvalidWindow when there would be too many.
+    """
     if granularity is Granularity.NONE:
         return [Window(start, end, start, end)]
+    if end <= start:
+        return []
     limit = MAX_MINUTES if granularity is Granularity.MINUTE else MAX_WINDOWS
     found: list[Window] = []
     opening = _floor(start, granularity, tz)
@@ -72,19 +75,20 @@ class Pieces:
 
 def pieces(first: datetime, last: datetime) -> Pieces:
     """Splits [first, last) into whole UTC hours and ragged ends."""
-    opening, closing = _hour_up(first), _hour_down(last)
+    opening, closing = _hour_up(first), hour_down(last)
     if opening >= closing:
         return Pieces(None, ((first, last),) if first < last else ())
     ragged = ((first, opening), (closing, last))
     return Pieces((opening, closing), tuple(edge for edge in ragged if edge[0] < edge[1]))
 
 
-def _hour_down(moment: datetime) -> datetime:
+def hour_down(moment: datetime) -> datetime:
+    """The UTC hour that an instant lies in."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _hour_up(moment: datetime) -> datetime:
-    floor = _hour_down(moment)
+    floor = hour_down(moment)
     return floor if floor == moment else floor + timedelta(hours=1)
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.instants import HOUR
 from usage_service.domain.meters import NO_GROUP, Catalogue, CompiledMeter, Group
 from usage_service.domain.quantities import SMALL
-from usage_service.domain.rollups import RollupState, observe
+from usage_service.domain.rollups import At, RollupState, State, empty_state, observe
 from usage_service.metering.rows import EventRow
 
 RollupKey = tuple[bytes, bytes, int, bytes]
 """Tenant, meter, start of the hour in microseconds, group hash: sorts as the table's primary key does."""
 
 WindowKey = tuple[bytes, bytes, int]
+
+StateT = TypeVar("StateT", bound=State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,22 @@ class Unmatched:
 
 @dataclass(slots=True)
 class Increments:
-    """What a batch adds. `groups` holds the text of every group hash in `rollups`."""
+    """What a batch adds. `groups` holds the text of every group hash in `rollups` and `gathered`.
+
+    The database adds the states of `rollups` to what it has; those of `gathered`, by the meters in `gathering`, are
+    merged with it.
+    """
 
     rollups: dict[RollupKey, RollupState] = field(default_factory=dict)
+    gathered: dict[RollupKey, State] = field(default_factory=dict)
+    gathering: dict[bytes, CompiledMeter] = field(default_factory=dict)
     groups: dict[bytes, str] = field(default_factory=dict)
     dimensional: dict[bytes, CompiledMeter] = field(default_factory=dict)
     uncounted: list[Uncounted] = field(default_factory=list)
     unmatched: dict[tuple[bytes, str], Unmatched] = field(default_factory=dict)
 
 
-def count_events(rows: Iterable[EventRow], catalogue: Catalogue) -> Increments:  # noqa: C901 (one loop, for speed)
+def count_events(rows: Iterable[EventRow], catalogue: Catalogue) -> Increments:  # noqa: C901, PLR0912 (one loop, for speed)
     """The increments of events that were stored under this catalogue."""
     increments = Increments()
     rollups, groups = increments.rollups, increments.groups
@@ -76,6 +85,9 @@ def count_events(rows: Iterable[EventRow], catalogue: Catalogue) -> Increments: 
                         continue
             new = state is None
             if state is None:
+                if meter.gathers:
+                    _gather(increments, row, meter, key, group)
+                    continue
                 state = RollupState()
             try:
                 observe(meter, data, state)
@@ -88,6 +100,24 @@ def count_events(rows: Iterable[EventRow], catalogue: Catalogue) -> Increments: 
                 if meter.readers:
                     increments.dimensional[meter.key] = meter
     return increments
+
+
+def _gather(increments: Increments, row: EventRow, meter: CompiledMeter, key: RollupKey, group: Group) -> None:
+    state = increments.gathered.get(key)
+    new = state is None
+    if state is None:
+        state = empty_state(meter.meter.definition.aggregation)
+    try:
+        state.observe(meter, row.data, At(row.time, row.received, row.partition, row.offset))
+    except InvalidQuantity as error:
+        increments.uncounted.append(Uncounted(row, meter, str(error)))
+        return
+    if new:
+        increments.gathered[key] = state
+        increments.gathering[meter.key] = meter
+        increments.groups[group.hash] = group.text
+        if meter.readers:
+            increments.dimensional[meter.key] = meter
 
 
 def _count_unmatched(increments: Increments, row: EventRow) -> None:
@@ -105,8 +135,15 @@ def overflow(increments: Increments, known: dict[WindowKey, set[bytes]], limit: 
 
     `known` holds the groups each window of a meter with dimensions already has and learns the ones it gets.
     """
+    added = _overflow(increments.rollups, increments, known, limit)
+    return added + _overflow(increments.gathered, increments, known, limit)
+
+
+def _overflow(
+    states: dict[RollupKey, StateT], increments: Increments, known: dict[WindowKey, set[bytes]], limit: int
+) -> int:
     moved = 0
-    for key in [key for key in increments.rollups if key[1] in increments.dimensional]:
+    for key in [key for key in states if key[1] in increments.dimensional]:
         tenant, meter_key, hour, group_hash = key
         other: Group = increments.dimensional[meter_key].overflow
         window = known[tenant, meter_key, hour]
@@ -117,6 +154,10 @@ def overflow(increments: Increments, known: dict[WindowKey, set[bytes]], limit: 
             continue
         target = (tenant, meter_key, hour, other.hash)
         increments.groups[other.hash] = other.text
-        increments.rollups.setdefault(target, RollupState()).merge(increments.rollups.pop(key))
+        state = states.pop(key)
+        if target in states:
+            states[target].merge(state)
+        else:
+            states[target] = state
         moved += 1
     return moved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
@@ -14,6 +13,8 @@ from usage_service.domain.instants import instant
 from usage_service.domain.meters import MAX_GROUPS
 from usage_service.metering.counting import Increments, WindowKey, overflow
 from usage_service.metering.dead_letters import DeadLetter
+from usage_service.metering.gathering import key_columns, write_gathered
+from usage_service.metering.groups import groups_of
 from usage_service.metering.staging import ROLLUP_COLUMNS, copy_into, rollup_bytes
 
 LANES: Final = 4
@@ -42,14 +43,13 @@ SELECT get_byte(uuid_send(tenant_id), 15) % {LANES}, $1,
        array_agg(tenant_id), array_agg(meter_id), array_agg(window_start), array_agg(group_hash)
   FROM staged_rollup GROUP BY 1
 """  # noqa: S608 (a constant of our own)
-_KNOWN_GROUPS = """
-SELECT asked.ordinal - 1 AS ordinal, array_agg(rollup.group_hash) AS hashes
-  FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
-       WITH ORDINALITY AS asked (tenant_id, meter_id, window_start, ordinal)
-  JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start)
- WHERE rollup.group_hash <> $4
- GROUP BY 1
-"""
+_QUEUE_KEYS = f"""
+INSERT INTO system.rollup_change (lane, id, tenant_ids, meter_ids, window_starts, group_hashes)
+SELECT get_byte(uuid_send(tenant_id), 15) % {LANES}, $1,
+       array_agg(tenant_id), array_agg(meter_id), array_agg(window_start), array_agg(group_hash)
+  FROM unnest($2::uuid[], $3::uuid[], $4::timestamptz[], $5::uuid[])
+       AS changed (tenant_id, meter_id, window_start, group_hash) GROUP BY 1
+"""  # noqa: S608 (a constant of our own)
 _UNMATCHED = """
 INSERT INTO pool.unmatched_type AS known (tenant_id, type, count, first_received_at, last_received_at)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[]) ORDER BY 1, 2
@@ -78,6 +78,10 @@ class RollupStore:
         """
         if increments.dimensional:
             await self._hold_bound(connection, increments)
+        if increments.gathered:
+            # Before the others, in every worker: rows are locked in one order.
+            changed = await write_gathered(connection, increments, clear=clear)
+            await connection.execute(_QUEUE_KEYS, uuid7(), *key_columns(changed))
         if increments.rollups:
             encoded = (
                 rollup_bytes(
@@ -99,25 +103,12 @@ class RollupStore:
         if len(self._windows) > _REMEMBERED_WINDOWS:
             self._windows.clear()
         for meter in increments.dimensional.values():
-            asked = {key[:3] for key in increments.rollups if key[1] == meter.key} - self._windows.keys()
-            await self._load_groups(connection, sorted(asked), meter.overflow.hash)
+            states = increments.gathered if meter.gathers else increments.rollups
+            asked = {key[:3] for key in states if key[1] == meter.key} - self._windows.keys()
+            found = await groups_of(connection, sorted(asked))
+            for window, hashes in found.items():
+                self._windows[window] = hashes - {meter.overflow.hash}
         OVERFLOWED.inc(overflow(increments, self._windows, self._max_groups))
-
-    async def _load_groups(self, connection: asyncpg.Connection, asked: Iterable[WindowKey], other: bytes) -> None:
-        windows = list(asked)
-        if not windows:
-            return
-        for window in windows:
-            self._windows[window] = set()
-        found = await connection.fetch(
-            _KNOWN_GROUPS,
-            [UUID(bytes=tenant) for tenant, _, _ in windows],
-            [UUID(bytes=meter) for _, meter, _ in windows],
-            [instant(start) for _, _, start in windows],
-            UUID(bytes=other),
-        )
-        for ordinal, hashes in found:
-            self._windows[windows[ordinal]].update(each.bytes for each in hashes)
 
     async def _write_unmatched(self, connection: asyncpg.Connection, increments: Increments) -> None:
         seen = increments.unmatched

@@ -62,7 +62,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Stored).decode
-_decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
+decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
 _decode_any = msgspec.json.Decoder(float_hook=canonical_number).decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, ValueError, OverflowError)
 
@@ -83,7 +83,7 @@ def read_rows(
             tenant = tenants[event.subject]
             keyed = record.key[:TENANT_LENGTH] == event.subject.encode()
             text = bytes(event.data)
-            data = _decode_data(text)
+            data = decode_data(text)
             elapsed = event.time - EPOCH
         except (KeyError, *_UNREADABLE):
             others.append(record)
@@ -135,7 +135,7 @@ def row_of(event: _Stored, tenant: bytes, position: Position) -> EventRow:
     if text == b"null":
         text = b"{}"
     try:
-        data = _decode_data(text)
+        data = decode_data(text)
         time = microseconds(event.time)
     except _UNREADABLE as error:
         raise InvalidEvent("data", f"not a usage event: {error}") from None

@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncpg
 
-from usage_service.domain.rollups import Quantity
+from usage_service.domain.quantities import Quantity
 from usage_service.metering.rows import EventRow
 
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -51,6 +51,9 @@ ROLLUP_COLUMNS: Final = (
 )
 _rollup_head = Struct(">h i16s i16s iq i16s iq i".replace(" ", "")).pack
 
+UNIQUE_COLUMNS: Final = ("tenant_id", "meter_id", "window_start", "group_hash", "value_hash")
+_unique_row = Struct(">h i16s i16s iq i16s i16s".replace(" ", "")).pack
+
 STAGES: Final = (
     """
     CREATE TEMPORARY TABLE IF NOT EXISTS staged_event (
@@ -62,6 +65,11 @@ STAGES: Final = (
     CREATE TEMPORARY TABLE IF NOT EXISTS staged_rollup (
         tenant_id uuid, meter_id uuid, window_start timestamptz, group_hash uuid, count bigint, groups text,
         sum text, minimum text, maximum text
+    ) ON COMMIT DELETE ROWS
+    """,
+    """
+    CREATE TEMPORARY TABLE IF NOT EXISTS staged_unique_value (
+        tenant_id uuid, meter_id uuid, window_start timestamptz, group_hash uuid, value_hash uuid
     ) ON COMMIT DELETE ROWS
     """,
 )
@@ -122,6 +130,12 @@ def rollup_bytes(
             _number(maximum),
         )
     )
+
+
+def unique_bytes(key: tuple[bytes, bytes, int, bytes], value: bytes) -> bytes:
+    """One row of `staged_unique_value`."""
+    tenant, meter, window, group_hash = key
+    return _unique_row(len(UNIQUE_COLUMNS), 16, tenant, 16, meter, 8, window, 16, group_hash, 16, value)
 
 
 def _number(value: Quantity | None) -> bytes:

@@ -7,6 +7,9 @@ The consumer that calls `MeterWorker.handle` commits, together with its offsets.
 3.  look-up of suspected copies                       4.  COPY of events         5.  INSERT of events
 6.  (groups of windows that are new to this member)   7.  COPY of increments     8.  upsert of rollups
 9.  queue of changed rollups                          10. progress               (11. unmatched, dead letters)
+
+Rollups of latest, unique_count and time_weighted add, after 6, the values that are new, a look-up that locks their
+rows, where samples came out of order the raw events of their hours, the write, and a queue of their own.
 """
 
 from __future__ import annotations

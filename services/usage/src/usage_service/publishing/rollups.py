@@ -54,13 +54,28 @@ _CHANGED = text(
          WHERE change.lane = :lane AND change.id = ANY(:ids))
     SELECT tenant_id, meter.slug, meter.version AS meter_version, meter.aggregation, window_start, group_hash,
            rollup.groups, rollup.version, rollup.count AS counted, rollup.sum, rollup.minimum, rollup.maximum,
-           rollup.latest, rollup.latest_time, rollup.latest_partition, rollup.latest_offset, rollup.integral
+           rollup.uniques, rollup.latest, rollup.latest_time, rollup.latest_received_at, rollup.latest_partition,
+           rollup.latest_offset, rollup.first_time, rollup.integral
       FROM changed
       JOIN system.meter AS meter ON meter.id = changed.meter_id
       LEFT JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
     """
 )
-_CLEAR = text("DELETE FROM system.rollup_change WHERE lane = :lane AND id = ANY(:ids)")
+# What is cleared here is queued for the balances of quotas on these meters, in the same statement.
+_CLEAR = text(
+    """
+    WITH cleared AS (
+        DELETE FROM system.rollup_change WHERE lane = :lane AND id = ANY(:ids) RETURNING tenant_ids, meter_ids),
+    changed AS (
+        SELECT DISTINCT key.tenant_id, key.meter_id
+          FROM cleared CROSS JOIN LATERAL unnest(tenant_ids, meter_ids) AS key (tenant_id, meter_id))
+    INSERT INTO system.balance_change (tenant_id, feature)
+    SELECT quota.tenant_id, quota.feature
+      FROM changed
+      JOIN system.meter AS meter ON meter.id = changed.meter_id
+      JOIN pool.quota AS quota ON quota.tenant_id = changed.tenant_id AND quota.meter = meter.slug
+    """
+)
 # A tenant's rollups are in one lane, as `metering.rollups` queues them.
 _QUEUE_ERASED = text(
     """
@@ -81,8 +96,11 @@ _PASS = text(
 
 
 class Latest(msgspec.Struct, frozen=True):
+    """The sample that supersedes all others: by time, then receipt, then partition and offset."""
+
     value: str
     time: str
+    received_at: str
     partition: int
     offset: int
 
@@ -90,7 +108,9 @@ class Latest(msgspec.Struct, frozen=True):
 class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a record of `usage.rollups.v1`. Numbers are texts, so that no reader makes them floats.
 
-    `aggregation` says which of them is the meter's figure, or makes it: an average has a sum too.
+    `aggregation` says which of them is the meter's figure, or makes it: an average has a sum too. All states merge with
+    those of other hours but `unique_count`, which is the hour's own figure. Of a time-weighted meter `integral` is in
+    value-microseconds from `first_time` to the time of `latest`, whose value holds until the next hour that has one.
     """
 
     tenant_id: str
@@ -106,7 +126,9 @@ class RollupRecord(msgspec.Struct, frozen=True, kw_only=True):
     min: str | None
     max: str | None
     latest: Latest | None
+    first_time: str | None
     integral: str | None
+    unique_count: str | None
     version: int
 
 
@@ -183,7 +205,13 @@ def _key(row: Row[Any]) -> bytes:
 def _record(row: Row[Any]) -> RollupRecord:
     latest = None
     if row.latest is not None:
-        latest = Latest(number_text(row.latest), rfc3339(row.latest_time), row.latest_partition, row.latest_offset)
+        latest = Latest(
+            number_text(row.latest),
+            rfc3339(row.latest_time),
+            rfc3339(row.latest_received_at),
+            row.latest_partition,
+            row.latest_offset,
+        )
     return RollupRecord(
         tenant_id=str(row.tenant_id),
         meter=row.slug,
@@ -198,7 +226,9 @@ def _record(row: Row[Any]) -> RollupRecord:
         min=_text(row.minimum),
         max=_text(row.maximum),
         latest=latest,
+        first_time=None if row.first_time is None else rfc3339(row.first_time),
         integral=_text(row.integral),
+        unique_count=None if row.uniques is None else str(row.uniques),
         version=row.version,
     )
 

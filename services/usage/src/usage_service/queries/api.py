@@ -22,7 +22,8 @@ from usage_service.domain.meters import CompiledMeter, Meter
 from usage_service.domain.quantities import canonical_number
 from usage_service.domain.windows import Granularity, windows, zone
 from usage_service.meters.service import get_versions
-from usage_service.queries.figures import Figure, Question, answer
+from usage_service.queries.figures import Figure, answer
+from usage_service.queries.questions import Question
 from usage_service.queries.repository import find_dead_letters, find_events, find_unmatched, find_watermark
 
 router = APIRouter(prefix="/v1", tags=["usage"])

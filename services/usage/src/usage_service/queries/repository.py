@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 Range = tuple[datetime, datetime]
+_NEVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 # One aggregate over the primary key's range; the starts of all windows are sorted, so a bisection finds their number.
 _ROLLUPS = """
@@ -25,15 +26,101 @@ SELECT meter_id, bucket, {groups} AS groups, sum(count)::bigint AS counted, sum(
 """
 _ROLLUPS_BY_GROUP = text(_ROLLUPS.format(groups="groups"))
 _ROLLUPS_TOTAL = text(_ROLLUPS.format(groups="''"))
-_RAW = text(
+# What both statements below read: the rollups in the windows, each with the number of its window.
+_PLACED = """
+SELECT *, width_bucket(window_start, CAST(:starts AS timestamptz[])) AS bucket
+  FROM usage_rollup
+ WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
+   AND window_start >= :first AND window_start < :last AND latest IS NOT NULL
+"""
+_SAMPLE = "latest, latest_time, latest_received_at, latest_partition, latest_offset"
+_LATEST = f"""
+SELECT DISTINCT ON ({{distinct}}) bucket, {{groups}} AS groups, {_SAMPLE}
+  FROM ({_PLACED}) AS placed
+ WHERE window_start < (CAST(:ends AS timestamptz[]))[bucket]
+ ORDER BY {{distinct}}, latest_time DESC, latest_received_at DESC, latest_partition DESC, latest_offset DESC
+"""  # noqa: S608 (our own columns)
+_LATEST_BY_GROUP = text(_LATEST.format(distinct="bucket, placed.groups", groups="placed.groups"))
+_LATEST_TOTAL = text(_LATEST.format(distinct="bucket", groups="''"))
+# The runs of a window's hours joined: the value between two of them is the last of the earlier one.
+_RUNS = text(
+    f"""
+    SELECT bucket, groups, min(first_time) AS first_time,
+           sum(integral + COALESCE(before * (extract(epoch FROM first_time - before_time) * 1000000), 0)) AS integral,
+           {", ".join(f"(array_agg({each}) FILTER (WHERE final))[1] AS {each}" for each in _SAMPLE.split(", "))}
+      FROM (SELECT *, lag(latest) OVER series AS before, lag(latest_time) OVER series AS before_time,
+                   lead(latest_time) OVER series IS NULL AS final
+              FROM ({_PLACED}) AS placed
+             WHERE window_start < (CAST(:ends AS timestamptz[]))[bucket]
+            WINDOW series AS (PARTITION BY bucket, groups ORDER BY window_start)) AS linked
+     GROUP BY bucket, groups
+    """  # noqa: S608 (our own columns)
+)
+# From one group of a meter to the next by the index, and from each to its last hour: as many look-ups as groups,
+# however long ago the hours are.
+_CARRIED = text(
+    f"""
+    WITH RECURSIVE series AS (
+        SELECT meter_id, (SELECT group_hash FROM usage_rollup AS rollup
+                           WHERE rollup.tenant_id = :tenant AND rollup.meter_id = meter.meter_id
+                             AND first_time IS NOT NULL
+                           ORDER BY group_hash LIMIT 1) AS group_hash
+          FROM unnest(CAST(:meters AS uuid[])) AS meter (meter_id)
+         UNION ALL
+        SELECT meter_id, (SELECT rollup.group_hash FROM usage_rollup AS rollup
+                           WHERE rollup.tenant_id = :tenant AND rollup.meter_id = series.meter_id
+                             AND rollup.group_hash > series.group_hash AND first_time IS NOT NULL
+                           ORDER BY rollup.group_hash LIMIT 1)
+          FROM series WHERE series.group_hash IS NOT NULL)
+    SELECT last.*
+      FROM series
+     CROSS JOIN LATERAL (
+           SELECT groups, {_SAMPLE} FROM usage_rollup AS rollup
+            WHERE rollup.tenant_id = :tenant AND rollup.meter_id = series.meter_id
+              AND rollup.group_hash = series.group_hash AND rollup.window_start < :before AND first_time IS NOT NULL
+            ORDER BY window_start DESC LIMIT 1) AS last
+    """  # noqa: S608 (our own columns)
+)
+_SHARED_HOURS = text(
     """
-    SELECT event.event_time, event.catalogue_version, event.data
+    SELECT window_start FROM usage_rollup
+     WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
+       AND window_start >= :first AND window_start < :last
+     GROUP BY 1 HAVING count(DISTINCT meter_id) > 1 ORDER BY 1
+    """
+)
+_GROUPS = text(
+    """
+    SELECT DISTINCT group_hash, groups FROM usage_rollup
+     WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
+       AND window_start >= :first AND window_start < :last
+    """
+)
+_UNIQUE = text(
+    """
+    WITH seen AS (
+        SELECT (CAST(:numbers AS int[]))[bucket] AS number, label, value_hash
+          FROM (SELECT *, width_bucket(window_start, CAST(:starts AS timestamptz[])) AS bucket
+                  FROM usage_unique_value
+                 WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
+                   AND window_start >= :first AND window_start < :last) AS placed
+          JOIN unnest(CAST(:groups AS uuid[]), CAST(:labels AS int[])) AS chosen (group_hash, label) USING (group_hash)
+         WHERE window_start < (CAST(:ends AS timestamptz[]))[bucket]
+         UNION ALL
+        SELECT * FROM unnest(CAST(:edge_numbers AS int[]), CAST(:edge_labels AS int[]), CAST(:edge_values AS uuid[])))
+    SELECT number, label, count(DISTINCT value_hash) AS uniques FROM seen GROUP BY 1, 2
+    """
+)
+_RAW = """
+    SELECT event.event_time, event.received_at, event.kafka_partition, event.kafka_offset, event.catalogue_version,
+           event.data
       FROM usage_event AS event
       JOIN unnest(CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])) AS edge (opening, closing)
         ON event.event_time >= edge.opening AND event.event_time < edge.closing
      WHERE event.tenant_id = :tenant AND event.type = :type AND event.day BETWEEN :first_day AND :last_day
-    """
-)
+"""
+_RAW_UNORDERED = text(_RAW)
+_RAW_ORDERED = text(f"{_RAW} ORDER BY 1, 2, 3, 4")
 _EVENTS = text(
     """
     SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset, data
@@ -64,6 +151,14 @@ _UNMATCHED_OF_ALL = text(_UNMATCHED.format(tenant=""))
 _WATERMARK = text("SELECT min(received_until) FROM system.partition_progress")
 
 
+class UniqueEdges(NamedTuple):
+    """Values in windows that are cut within an hour, as columns."""
+
+    windows: list[int]
+    labels: list[int]
+    values: list[UUID]
+
+
 async def find_rollups(
     session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range], *, by_group: bool
 ) -> Sequence[Row[Any]]:
@@ -71,28 +166,89 @@ async def find_rollups(
     if not ranges:
         return []
     statement = _ROLLUPS_BY_GROUP if by_group else _ROLLUPS_TOTAL
+    return (await session.execute(statement, _spans(tenant_id, meters, ranges))).all()
+
+
+async def find_latest(
+    session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range], *, by_group: bool
+) -> Sequence[Row[Any]]:
+    """The sample that supersedes all others, by range and group, as `find_rollups`."""
+    if not ranges:
+        return []
+    statement = _LATEST_BY_GROUP if by_group else _LATEST_TOTAL
+    return (await session.execute(statement, _spans(tenant_id, meters, ranges))).all()
+
+
+async def find_runs(
+    session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]
+) -> Sequence[Row[Any]]:
+    """The run of each range and group, as `find_rollups`; no hour in them may be of two versions of the meter."""
+    if not ranges:
+        return []
+    return (await session.execute(_RUNS, _spans(tenant_id, meters, ranges))).all()
+
+
+async def find_carried(
+    session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], before: datetime
+) -> Sequence[Row[Any]]:
+    """The last sample of each group and version of a time-weighted meter in the hours before one."""
+    parameters = {"tenant": tenant_id, "meters": list(meters), "before": before}
+    return (await session.execute(_CARRIED, parameters)).all()
+
+
+async def find_shared_hours(
+    session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]
+) -> Sequence[datetime]:
+    """The hours that more than one version of a meter counted, in order."""
+    return (await session.scalars(_SHARED_HOURS, _spans(tenant_id, meters, ranges))).all()
+
+
+async def find_groups(
+    session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]
+) -> Sequence[Row[Any]]:
+    """The groups, hash and text, that have a rollup between the first and the last of the ranges."""
+    if not ranges:
+        return []
+    return (await session.execute(_GROUPS, _spans(tenant_id, meters, ranges))).all()
+
+
+async def count_unique(
+    session: AsyncSession,
+    tenant_id: UUID,
+    meters: Sequence[UUID],
+    windows: Sequence[tuple[int, Range]],
+    *,
+    groups: Sequence[tuple[UUID, int]],
+    edges: UniqueEdges,
+) -> Sequence[Row[Any]]:
+    """How many different values each window (`number`) and label has: of its whole hours and its edges together.
+
+    `windows` are whole hours by number of the window; `groups` gives the label of every group that is wanted.
+    """
+    ranges = [span for _, span in windows] or [(_NEVER, _NEVER)]
     found = await session.execute(
-        statement,
+        _UNIQUE,
         {
-            "tenant": tenant_id,
-            "meters": list(meters),
-            "starts": [start for start, _ in ranges],
-            "ends": [end for _, end in ranges],
-            "first": ranges[0][0],
-            "last": ranges[-1][1],
+            **_spans(tenant_id, meters, ranges),
+            "numbers": [number for number, _ in windows],
+            "groups": [group for group, _ in groups],
+            "labels": [label for _, label in groups],
+            "edge_numbers": edges.windows,
+            "edge_labels": edges.labels,
+            "edge_values": edges.values,
         },
     )
     return found.all()
 
 
 async def stream_raw(
-    session: AsyncSession, tenant_id: UUID, event_type: str, ranges: Sequence[Range]
+    session: AsyncSession, tenant_id: UUID, event_type: str, ranges: Sequence[Range], *, ordered: bool
 ) -> AsyncIterator[Row[Any]]:
-    """The raw events of a type inside the ranges, in no order."""
+    """The raw events of a type inside the ranges; `ordered` by time, receipt and place, else in no order."""
     if not ranges:
         return
     rows = await session.stream(
-        _RAW,
+        _RAW_ORDERED if ordered else _RAW_UNORDERED,
         {
             "tenant": tenant_id,
             "type": event_type,
@@ -104,6 +260,17 @@ async def stream_raw(
     )
     async for row in rows:
         yield row
+
+
+def _spans(tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]) -> dict[str, Any]:
+    return {
+        "tenant": tenant_id,
+        "meters": list(meters),
+        "starts": [start for start, _ in ranges],
+        "ends": [end for _, end in ranges],
+        "first": ranges[0][0],
+        "last": ranges[-1][1],
+    }
 
 
 async def find_events(

@@ -1,0 +1,153 @@
+"""What is asked of a meter, and where each part of the answer comes from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from usage_service.domain.errors import InvalidQuantity, InvalidWindow
+from usage_service.domain.filters import Predicate
+from usage_service.domain.instants import microseconds
+from usage_service.domain.jsonpath import reader
+from usage_service.domain.meters import Aggregation, CompiledMeter, Group, Meter
+from usage_service.domain.quantities import canonical_number
+from usage_service.domain.rollups import At, State, empty_state
+from usage_service.domain.windows import Granularity, Window, pieces
+from usage_service.queries.repository import Range, stream_raw
+
+Values = tuple[str, ...]
+"""The values of the dimensions that an answer is grouped by."""
+
+decode_group = msgspec.json.Decoder(dict[str, str]).decode
+decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a meter. `windows` are in order and without gaps.
+
+    `tests` are filters by dimension, or by a path into the event's data, which only raw events can answer.
+    """
+
+    windows: Sequence[Window]
+    granularity: Granularity
+    group_by: tuple[str, ...] = ()
+    tests: Sequence[tuple[str, Predicate]] = ()
+    fill_zero: bool = False
+
+    def check(self, versions: Sequence[Meter]) -> None:
+        """Raises InvalidWindow where the meter has no such dimension."""
+        known = {name for meter in versions for name in meter.definition.group_by}
+        filters = [("filter", name) for name, _ in self.tests if not is_path(name)]
+        for loc, name in [("group_by", name) for name in self.group_by] + filters:
+            if name not in known:
+                raise InvalidWindow(loc, f"the meter has no dimension {name[:64]!r}; it has {sorted(known)}")
+        if self.filters_data and versions[-1].definition.aggregation is Aggregation.TIME_WEIGHTED:
+            # The sample that holds when a range opens may be as old as the tenant.
+            raise InvalidWindow("filter", "a time-weighted meter is filtered by its dimensions")
+
+    @property
+    def filters_data(self) -> bool:
+        return any(is_path(name) for name, _ in self.tests)
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether the whole answer comes from raw events."""
+        return self.granularity is Granularity.MINUTE or self.filters_data
+
+    def passes(self, group: Mapping[str, str]) -> bool:
+        """Whether the filters by dimension let a group through."""
+        return all(test(group.get(name, "")) for name, test in self.tests if not is_path(name))
+
+    def values(self, group: Mapping[str, str]) -> Values:
+        return tuple([group.get(name, "") for name in self.group_by])
+
+
+def is_path(place: str) -> bool:
+    """Whether a filter names a place in the event's data instead of a dimension."""
+    return place.startswith("$")
+
+
+class Piece(NamedTuple):
+    """A part of a window: whole UTC hours, or raw events."""
+
+    window: int
+    span: Range
+    raw: bool
+
+
+@dataclass(slots=True)
+class Reading:
+    """One question being answered for one tenant. `versions` are all versions of one meter, oldest first."""
+
+    session: AsyncSession
+    tenant_id: UUID
+    versions: Sequence[Meter]
+    question: Question
+    pieces: list[Piece] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pieces = []
+        for number, window in enumerate(self.question.windows):
+            span = (window.first, window.last)
+            parts = pieces(*span)
+            if self.question.reads_data:
+                self.pieces.append(Piece(number, span, raw=True))
+                continue
+            found = [Piece(number, edge, raw=True) for edge in parts.raw]
+            if parts.hours is not None:
+                found.append(Piece(number, parts.hours, raw=False))
+            self.pieces += sorted(found, key=lambda piece: piece.span)
+
+    @property
+    def aggregation(self) -> Aggregation:
+        return self.versions[-1].definition.aggregation
+
+    @property
+    def meter_ids(self) -> list[UUID]:
+        return [meter.id for meter in self.versions]
+
+    @property
+    def hours(self) -> list[Piece]:
+        return [piece for piece in self.pieces if not piece.raw]
+
+    @property
+    def edges(self) -> list[Piece]:
+        return [piece for piece in self.pieces if piece.raw]
+
+    async def raw(
+        self, spans: Sequence[Range], *, ordered: bool = False
+    ) -> AsyncIterator[tuple[datetime, Group, State]]:
+        """The time, group and state of each raw event in the spans that the meter counted and the filters let through.
+
+        `ordered` gives them in the order in which values supersede each other.
+        """
+        meters = [CompiledMeter.of(meter) for meter in self.versions]
+        tests = [(reader(place), test) for place, test in self.question.tests if is_path(place)]
+        event_type = self.versions[-1].definition.event_type
+        async for row in stream_raw(self.session, self.tenant_id, event_type, spans, ordered=ordered):
+            meter = counting(meters, row.catalogue_version)
+            data = decode_data(row.data)
+            if meter is None or not meter.matches(data) or not all(test(read(data)) for read, test in tests):
+                continue
+            group = meter.group(data)
+            if self.question.tests and not self.question.passes(decode_group(group.text)):
+                continue
+            at = At(microseconds(row.event_time), microseconds(row.received_at), row.kafka_partition, row.kafka_offset)
+            state = empty_state(self.aggregation)
+            try:
+                state.observe(meter, data, at)
+            except InvalidQuantity:
+                continue
+            yield row.event_time, group, state
+
+
+def counting(meters: Sequence[CompiledMeter], catalogue_version: int) -> CompiledMeter | None:
+    """The version of a meter that counted an event stored under this version of the catalogue."""
+    return next((meter for meter in meters if meter.meter.counts_at(catalogue_version)), None)

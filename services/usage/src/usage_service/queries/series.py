@@ -1,0 +1,138 @@
+"""Integrals over any windows: runs of whole hours from rollups, of edges from raw events, joined in the order of time.
+
+Each group of the meter is a series of its own, and a figure is the sum of the series that it covers: two disks of a
+tenant are not one disk that changes its size all the time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from usage_service.domain.instants import microseconds
+from usage_service.domain.quantities import Quantity, add, ratio_text
+from usage_service.domain.rollups import At, Sample, SeriesState
+from usage_service.domain.series import Run, integrate
+from usage_service.domain.units import microseconds_of
+from usage_service.domain.windows import Window, hour_down
+from usage_service.queries.questions import Piece, Reading, Values, decode_group
+from usage_service.queries.repository import find_carried, find_runs, find_shared_hours
+
+_HOUR = timedelta(hours=1)
+Runs = dict[str, dict[int, Run]]
+"""Runs by group and number of the piece."""
+
+
+async def integrals(reading: Reading) -> dict[tuple[int, Values], str]:
+    """Figures by window number and group, for those that had a value."""
+    totals: dict[tuple[int, Values], Quantity] = {}
+    before = 0
+    for windows in _stretches(reading.question.windows):
+        stretch = replace(reading, question=replace(reading.question, windows=windows))
+        totals |= {(before + number, values): total for (number, values), total in (await _totals(stretch)).items()}
+        before += len(windows)
+    unit = microseconds_of(reading.versions[-1].definition.unit)
+    return {key: ratio_text(total, unit) for key, total in totals.items()}
+
+
+def _stretches(windows: Sequence[Window]) -> list[list[Window]]:
+    """The windows in parts without gaps: over a gap a value may change."""
+    found: list[list[Window]] = []
+    for window in windows:
+        if found and found[-1][-1].last == window.first:
+            found[-1].append(window)
+        else:
+            found.append([window])
+    return found
+
+
+async def _totals(reading: Reading) -> dict[tuple[int, Values], Quantity]:
+    question = reading.question
+    windows = [(microseconds(window.first), microseconds(window.last)) for window in question.windows]
+    pieces = await _without_shared_hours(reading)
+    carried = await _carried(reading)
+    runs = await _runs(reading, pieces)
+    totals: dict[tuple[int, Values], Quantity] = {}
+    for text in runs.keys() | carried.keys():
+        group = decode_group(text)
+        if not question.passes(group):
+            continue
+        values = question.values(group)
+        inside: list[list[Run]] = [[] for _ in windows]
+        for number, run in sorted(runs.get(text, {}).items()):
+            inside[pieces[number].window].append(run)
+        for window, total in enumerate(integrate(windows, inside, carried.get(text))):
+            if total is not None:
+                totals[window, values] = add(totals.get((window, values), 0), total)
+    return totals
+
+
+async def _without_shared_hours(reading: Reading) -> list[Piece]:
+    """The pieces in order. An hour that two versions of the meter counted is read from raw events.
+
+    The samples of the one may lie among those of the other, which their runs cannot tell.
+    """
+    if len(reading.versions) == 1 or not reading.hours:
+        return reading.pieces
+    spans = [piece.span for piece in reading.hours]
+    shared = await find_shared_hours(reading.session, reading.tenant_id, reading.meter_ids, spans)
+    found: list[Piece] = []
+    for piece in reading.pieces:
+        opening, closing = piece.span
+        if not piece.raw:
+            for hour in shared[bisect_right(shared, opening - _HOUR) : bisect_right(shared, closing - _HOUR)]:
+                if opening < hour:
+                    found.append(Piece(piece.window, (opening, hour), raw=False))
+                found.append(Piece(piece.window, (hour, hour + _HOUR), raw=True))
+                opening = hour + _HOUR
+        if opening < closing:
+            found.append(Piece(piece.window, (opening, closing), raw=piece.raw))
+    return found
+
+
+async def _carried(reading: Reading) -> dict[str, Sample]:
+    """The sample that holds when the first window opens, by group: from rollups, then from the hour that it cuts."""
+    first = reading.question.windows[0].first
+    hour = hour_down(first)
+    carried: dict[str, Sample] = {}
+    for row in await find_carried(reading.session, reading.tenant_id, reading.meter_ids, hour):
+        sample = _sample(row)
+        known = carried.get(row.groups)
+        if known is None or known.at < sample.at:
+            carried[row.groups] = sample
+    if hour < first:
+        async for _, group, state in reading.raw([(hour, first)], ordered=True):
+            assert isinstance(state, SeriesState)
+            carried[group.text] = state.samples[0]
+    return carried
+
+
+async def _runs(reading: Reading, pieces: Sequence[Piece]) -> Runs:
+    runs: Runs = {}
+    hours = [(number, piece.span) for number, piece in enumerate(pieces) if not piece.raw]
+    found = await find_runs(reading.session, reading.tenant_id, reading.meter_ids, [span for _, span in hours])
+    for row in found:
+        run = Run(microseconds(row.first_time), _sample(row), row.integral)
+        runs.setdefault(row.groups, {})[hours[row.bucket - 1][0]] = run
+    edges = [(number, piece.span) for number, piece in enumerate(pieces) if piece.raw]
+    starts = [span[0] for _, span in edges]
+    async for time, group, state in reading.raw([span for _, span in edges], ordered=True):
+        assert isinstance(state, SeriesState)
+        number = edges[bisect_right(starts, time) - 1][0]
+        new = Run(state.samples[0].at.time, state.samples[0])
+        known = runs.setdefault(group.text, {}).setdefault(number, new)
+        if known is not new:
+            known.extend(new)
+    return runs
+
+
+def _sample(row: Row[Any]) -> Sample:
+    at = At(
+        microseconds(row.latest_time), microseconds(row.latest_received_at), row.latest_partition, row.latest_offset
+    )
+    return Sample(at, row.latest)
