@@ -15,8 +15,11 @@ from tenantry import Operation, SystemClock, TenantClock, TenantStatus, Tier, uu
 from tenantry.events import KafkaSettings, UsageProducer
 from tenantry.http import install_problem_handlers
 from tenantry.identity import Principal, PrincipalKind, Scope
+from tenantry.limits import FairGate, Limiter
 from tenantry.testing import eventually
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
+from usage_service.ingest.memory import IngestMemory
+from usage_service.ingest.rates import IngestRates
 
 from .support import API_CALLS, BANDWIDTH, end_offsets, event
 
@@ -50,7 +53,7 @@ async def test_partial_accepts_the_good_ones(usage, tenant_a):
     ("content", "content_type", "status", "kind"),
     [
         (b"{", "application/cloudevents+json", 400, "malformed-json"),
-        (b"[]", "application/cloudevents-batch+json", 400, "malformed-json"),
+        (b"[]", "application/cloudevents-batch+json", 400, "invalid-events"),
         (b"\xff", "application/json", 400, "malformed-json"),
         (b"5", "application/cloudevents+json", 400, "invalid-events"),
         (b"{}", "text/plain", 415, "unsupported-media-type"),
@@ -143,9 +146,7 @@ async def test_kafka_away_acknowledges_nothing(usage, tenant_a):
     away = UsageProducer(KafkaSettings(kafka_bootstrap="127.0.0.1:1"), delivery_seconds=0.2)
     await away.start()
     try:
-        endpoint = IngestEndpoint(
-            directory=usage.state.directory, clock=SystemClock(), sender=away, limits=Limits(max_events=100)
-        )
+        endpoint = endpoint_of(usage, away)
         response = await through(endpoint, usage, event(tenant_a, 1))
     finally:
         await away.stop()
@@ -212,6 +213,26 @@ async def test_questions_that_make_no_sense(usage, tenant_a, params):
 
 def replaced(tenant, **changes):
     return msgspec.structs.replace(tenant, **changes)
+
+
+def endpoint_of(usage, sender, *, memory: IngestMemory | None = None):
+    """An endpoint on a sender of the test's own, with room for anything."""
+    directory = usage.state.directory
+    return IngestEndpoint(
+        directory=directory,
+        clock=SystemClock(),
+        sender=sender,
+        limits=Limits(max_events=100, max_body_bytes=1 << 20),
+        memory=memory or IngestMemory(64 << 20, lambda: 0),
+        rates=IngestRates(
+            Limiter("usage", directory, gate=FairGate(10, max_waiting=10, wait=1.0)), directory, lambda _: 1
+        ),
+        keep_late=keep_none,
+    )
+
+
+async def keep_none(_refused, _resolve):
+    """Late events are another test's."""
 
 
 async def through(endpoint, usage, sent):

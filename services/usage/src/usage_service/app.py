@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
 from tenantry import Operation, Tenancy
 from tenantry.events import KafkaSettings, UsageProducer
 from tenantry.http import by_length, service_app
+from usage_service.dead_letters.api import router as dead_letters
+from usage_service.dead_letters.service import Replays, keep_late_events
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
+from usage_service.ingest.memory import IngestMemory
 from usage_service.ingest.openapi import document_ingest
+from usage_service.ingest.rates import UNIT_BYTES, IngestRates, units
+from usage_service.ingest.routes import RouteTable
 from usage_service.metering.worker import TOPIC
 from usage_service.meters.api import router as meters
 from usage_service.publishing.api import router as cuts
@@ -21,12 +27,11 @@ from usage_service.settings import UsageSettings
 
 SERVICE = "usage"
 EVENTS_PATH = "/v1/events"
-COST_BYTES = 64 * 1024
 
 
 def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) -> FastAPI:
     """The application; its lifespan runs the tenancy, the producer of events and the connection for cuts."""
-    producer = UsageProducer(kafka)
+    producer = UsageProducer(kafka, max_pending_bytes=settings.max_in_flight_bytes)
     ends = TopicEnds(kafka, TOPIC)
 
     @asynccontextmanager
@@ -46,14 +51,22 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         body_limits={f"POST {EVENTS_PATH}": settings.max_body_bytes},
     )
     app.state.ends = ends
+    # A batch counts by its size, or as the largest where it does not say.
+    cost = by_length(UNIT_BYTES, undeclared=units(settings.max_body_bytes))
     endpoint = IngestEndpoint(
         directory=tenancy.directory,
         clock=tenancy.clock,
         sender=producer,
-        limits=Limits(max_events=settings.max_batch_events),
+        limits=Limits(max_events=settings.max_batch_events, max_body_bytes=settings.max_body_bytes),
+        memory=IngestMemory(settings.max_in_flight_bytes, lambda: producer.pending_bytes),
+        rates=IngestRates(tenancy.limiter, tenancy.directory, cost),
+        keep_late=partial(keep_late_events, tenancy.databases, tenancy.clock),
     )
     app.add_route(EVENTS_PATH, endpoint.receive, methods=["POST"])
-    for router in (queries, meters, cuts):
+    app.state.replays = Replays(
+        RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True), producer
+    )
+    for router in (queries, dead_letters, meters, cuts):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the
@@ -62,7 +75,6 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         app,
         operations={f"POST {EVENTS_PATH}": Operation.INGEST},
         administrative=True,
-        # A batch counts by its size, or as the largest where it does not say.
-        costs={f"POST {EVENTS_PATH}": by_length(COST_BYTES, undeclared=-(-settings.max_body_bytes // COST_BYTES))},
+        costs={f"POST {EVENTS_PATH}": cost},
     )
     return app

@@ -1,5 +1,7 @@
 """POST /v1/events: a plain endpoint, because a framework's validation would cost more than the events.
 
+A request is judged by its head first; then it gets memory, or is turned away; then its body is read.
+
 202 means that Kafka has every event on all in-sync replicas. Anything else means that nothing was accepted, but for
 503: an event whose acknowledgement did not come in time may yet count, and as it keeps its identity, repeating the
 request is safe.
@@ -7,9 +9,9 @@ request is safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from prometheus_client import Counter
@@ -24,28 +26,26 @@ from tenantry import (
     Operation,
     PayloadTooLarge,
     PermissionDenied,
+    RateLimited,
     Tenant,
     TenantDirectory,
     TenantMismatch,
+    TenantryError,
     TenantSuspended,
-    UnsupportedMedia,
 )
-from tenantry.http import MalformedJson, problem
-from tenantry.identity import Scope
+from tenantry.http import IDENTITY_KEY, MalformedJson, problem
+from tenantry.identity import Principal, Scope
 from usage_service.domain.event_checks import Accepted, Resolver
-from usage_service.domain.intake import Form, Intake, MalformedBody, Refusal, TooManyEvents, read_body
+from usage_service.domain.intake import Intake, MalformedBody, NoEvents, Refusal, TooManyEvents, read_body
+from usage_service.ingest.binary_mode import event_document
+from usage_service.ingest.bodies import read_body_bytes
+from usage_service.ingest.heads import Head, read_head
+from usage_service.ingest.memory import Holding, IngestMemory
+from usage_service.ingest.rates import IngestRates, class_of
 from usage_service.ingest.routes import RouteTable
 
 INGESTED = Counter("usage_ingested_events_total", "Events of POST /v1/events by what became of them", ["outcome"])
 
-_FORMS = {
-    "application/cloudevents+json": Form.SINGLE,
-    "application/cloudevents-batch+json": Form.ARRAY,
-    "application/json": Form.EITHER,
-    "application/x-ndjson": Form.LINES,
-    "application/ndjson": Form.LINES,
-    "application/jsonl": Form.LINES,
-}
 _JSON = "application/json"
 _SWITCHES = {"true": True, "false": False}
 _encode = msgspec.json.Encoder().encode
@@ -76,59 +76,124 @@ class Sender(Protocol):
     async def send(self, events: Sequence[tuple[bytes, bytes]]) -> None: ...
 
 
+KeepLate = Callable[[Sequence[Refusal], Resolver], Awaitable[None]]
+"""Keeps the events among refusals that were refused for their age alone. Raises nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """Of one request; `max_body_bytes` is what its body may have unpacked."""
+
     max_events: int
+    max_body_bytes: int
+
+
+class _Asked(NamedTuple):
+    """What the query of a request says."""
+
+    partial: bool
+    echo: bool
+    accept_late: bool
+    dry_run: bool
+
+
+_ASKED_NOTHING = _Asked(partial=False, echo=False, accept_late=False, dry_run=False)
 
 
 class IngestEndpoint:
     """POST /v1/events."""
 
-    def __init__(self, *, directory: TenantDirectory, clock: Clock, sender: Sender, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        directory: TenantDirectory,
+        clock: Clock,
+        sender: Sender,
+        limits: Limits,
+        memory: IngestMemory,
+        rates: IngestRates,
+        keep_late: KeepLate,
+    ) -> None:
         self._sender = sender
         self._limits = limits
+        self._memory = memory
+        self._rates = rates
+        self._keep_late = keep_late
         self._for_tenants = RouteTable(directory, clock, Operation.INGEST)
         self._for_services = RouteTable(directory, clock, Operation.SERVICE_INGEST)
+        self._for_history = RouteTable(directory, clock, Operation.SERVICE_INGEST, accept_late=True)
 
     async def receive(self, request: Request) -> Response:
         """Answers one request; the middleware has identified its caller."""
-        form = _form(request.headers.get("content-type"))
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise UnsupportedMedia("Send the body as it is, without Content-Encoding.")
-        partial, echo = _switch(request, "partial"), _switch(request, "echo")
-        principal, selected = request.scope["tenantry.identity"]
+        head = read_head(request.scope["headers"])
+        asked = _asked(request)
+        principal, selected = request.scope[IDENTITY_KEY]
         if not principal.acts_for_any_tenant and not principal.has_any(Scope.TENANT_WRITE, Scope.SERVICE):
             raise PermissionDenied("Sending usage needs the scope tenant:write.")
-        body = await request.body()
-        resolve = self._resolver(principal.acts_for_any_tenant, selected)
-        try:
-            intake = read_body(body, form, resolve, max_events=self._limits.max_events)
-        except TooManyEvents:
-            raise PayloadTooLarge(f"A request holds at most {self._limits.max_events:,} events.") from None
-        except MalformedBody as error:
-            raise MalformedJson(f"{error}") from None
+        if asked.accept_late and not (principal.acts_for_any_tenant and principal.has_any(Scope.PLATFORM)):
+            raise PermissionDenied("Accepting events of any age needs the scope platform.")
+        caller = principal.subject if selected is None else str(selected.id)
+        with self._memory.hold(caller, head.length or 0) as holding:
+            if selected is None or not principal.acts_for_any_tenant or class_of(principal) is None:
+                return await self._take_in(request, head, asked, holding)
+            # The middleware asks nothing of services here: the tenant's rate, and its place among others.
+            admission = await self._rates.admit_service(selected, request.scope)
+            with admission.place:
+                response = await self._take_in(request, head, asked, holding)
+            response.raw_headers.extend(admission.headers)
+            return response
+
+    async def _take_in(self, request: Request, head: Head, asked: _Asked, holding: Holding) -> Response:
+        body = await read_body_bytes(request.receive, head, holding, limit=self._limits.max_body_bytes)
+        principal, selected = request.scope[IDENTITY_KEY]
+        operation = class_of(principal)
+        if head.coding is not None and selected is not None and operation is not None:
+            await self._rates.charge_unpacked(selected, operation, request.scope, len(body))
+        resolve = self._resolver(principal, selected, asked)
+        intake = self._read(body, head, resolve)
+        # The records are made: what they came from is not held while Kafka takes them.
+        del body
+        if asked.dry_run and (asked.partial or not intake.refused):
+            return Response(_answer(intake, asked), 200, media_type=_JSON)
+        limited = None
+        if intake.refused and not asked.dry_run:
+            await self._keep_late(intake.refused, resolve)
+        if selected is None and operation is not None and (asked.partial or not intake.refused):
+            intake, limited = await self._rates.refuse_beyond(intake)
         if intake.refused:
             INGESTED.labels("refused").inc(len(intake.refused))
-            if not partial:
-                return problem(_refusal(intake), request.url.path)
+            if not asked.partial or (limited is not None and not intake.accepted):
+                return problem(_refusal(intake, limited), request.url.path)
         await self._sender.send([(event.key, event.value) for event in intake.accepted])
         INGESTED.labels("accepted").inc(len(intake.accepted))
-        return Response(_answer(intake, partial=partial, echo=echo), 202, media_type=_JSON)
+        headers = None if limited is None else {"Retry-After": str(limited.retry_after)}
+        return Response(_answer(intake, asked), 202, headers, _JSON)
 
-    def _resolver(self, any_tenant: bool, selected: Tenant | None) -> Resolver:
-        table = self._for_services if any_tenant else self._for_tenants
+    def _read(self, body: bytes, head: Head, resolve: Resolver) -> Intake:
+        if head.attributes is not None:
+            body = event_document(head.attributes, body)
+        try:
+            return read_body(body, head.form, resolve, max_events=self._limits.max_events)
+        except TooManyEvents:
+            raise PayloadTooLarge(f"A request holds at most {self._limits.max_events:,} events.") from None
+        except NoEvents:
+            raise EventsRefused("The request holds no event.") from None
+        except MalformedBody as error:
+            raise MalformedJson(f"{error}") from None
+
+    def _resolver(self, principal: Principal, selected: Tenant | None, asked: _Asked) -> Resolver:
+        if asked.accept_late:
+            table = self._for_history
+        else:
+            table = self._for_services if principal.acts_for_any_tenant else self._for_tenants
         table.at()
         # A service that selects a tenant by header or host speaks for that tenant only.
         return table.resolve if selected is None else table.resolve_own(selected.id)
 
 
-def _form(content_type: str | None) -> Form:
-    media, _, parameters = (content_type or "").partition(";")
-    form = _FORMS.get(media.strip().lower())
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if form is None or (parameters.strip() and charset not in {"utf-8", "utf8"}):
-        raise UnsupportedMedia(f"Send {', '.join(_FORMS)}, in UTF-8.")
-    return form
+def _asked(request: Request) -> _Asked:
+    query = request.scope["query_string"]
+    return _ASKED_NOTHING if not query else _Asked(*(_switch(request, name) for name in _Asked._fields))
 
 
 def _switch(request: Request, name: str) -> bool:
@@ -149,27 +214,30 @@ def _error(refusal: Refusal) -> EventError:
     )
 
 
-def _refusal(intake: Intake) -> MalformedRequest | PayloadTooLarge | PermissionDenied:
+def _refusal(intake: Intake, limited: RateLimited | None) -> TenantryError:
     """One problem for all that is wrong. A foreign subject outranks everything: it is an attempt, not a mistake."""
     errors = [_error(refusal) for refusal in intake.refused]
     kinds = {error["kind"] for error in errors}
     if "tenant-mismatch" in kinds:
         return EventSubjectMismatch("An event's subject is not the tenant of the credential.", errors=errors)
+    if limited is not None:
+        limited.errors = list(errors)
+        return limited
     if kinds == {"tenant-suspended"}:
         return TenantSuspended("The tenant is suspended.", errors=errors)
     if "too-large" in kinds:
-        return PayloadTooLarge("An event is too large.", errors=errors)
+        return PayloadTooLarge("An event, or what is sent of a tenant at once, is too large.", errors=errors)
     first = errors[0]
     return EventsRefused(
         f"{len(errors)} refused; the first at index {first['index']}: {first['reason']}", errors=errors
     )
 
 
-def _answer(intake: Intake, *, partial: bool, echo: bool) -> bytes:
+def _answer(intake: Intake, asked: _Asked) -> bytes:
     document: dict[str, Any] = {"accepted": len(intake.accepted)}
-    if partial:
+    if asked.partial:
         document["rejected"] = [_error(refusal) for refusal in intake.refused]
-    if echo:
+    if asked.echo:
         document["events"] = [_echo(event) for event in intake.accepted]
     return _encode(document)
 

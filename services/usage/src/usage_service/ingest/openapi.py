@@ -50,6 +50,8 @@ _OPERATION: dict[str, Any] = {
         for name, text in (
             ("partial", "Accept the good events of a request that holds bad ones, and list the bad ones."),
             ("echo", "Answer with the id and the time used of each accepted event."),
+            ("accept_late", "Accept events of any age. For operators, who bring in history."),
+            ("dry_run", "Say with 200 what would be accepted and refused, and send nothing."),
         )
     ],
     "requestBody": {
@@ -61,6 +63,7 @@ _OPERATION: dict[str, Any] = {
         },
     },
     "responses": {
+        "200": {"description": "Of a dry run", "content": {"application/json": {"schema": {"type": "object"}}}},
         "202": {"description": "Accepted", "content": {"application/json": {"schema": {"type": "object"}}}},
         **{
             status: {

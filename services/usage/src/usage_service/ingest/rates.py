@@ -13,7 +13,7 @@ from uuid import UUID
 
 from starlette.types import Scope
 
-from tenantry import Operation, RateLimited, Tenant, TenantDirectory
+from tenantry import Operation, PayloadTooLarge, RateLimited, Tenant, TenantDirectory
 from tenantry.identity import Principal, PrincipalKind
 from tenantry.identity import Scope as Granted
 from tenantry.limits import Admission, Limiter
@@ -74,7 +74,8 @@ class IngestRates:
     async def refuse_beyond(self, intake: Intake) -> tuple[Intake, RateLimited | None]:
         """What is left of a service's events of many tenants once each has paid for its own, and the first refusal.
 
-        The events of a tenant beyond its rate become refusals of the kind `rate-limited`.
+        The events of a tenant beyond its rate become refusals of the kind `rate-limited`, or `too-large` where they
+        would never pass together.
         """
         keys = self._to_be_asked(intake.accepted)
         if not keys:
@@ -91,6 +92,8 @@ class IngestRates:
             except RateLimited as error:
                 first = first or error
                 refused[key] = InvalidEvent("subject", error.detail, kind="rate-limited")
+            except PayloadTooLarge as error:
+                refused[key] = InvalidEvent("subject", error.detail, kind="too-large")
         return _without(intake, refused) if refused else intake, first
 
     def _to_be_asked(self, events: Sequence[Accepted]) -> list[bytes]:

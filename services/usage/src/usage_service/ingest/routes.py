@@ -25,8 +25,14 @@ class RouteTable:
     `at` sets the receipt time for what is resolved after it: it is told once a request, and nothing waits in between.
     """
 
-    def __init__(self, directory: TenantDirectory, clock: Clock, operation: Operation) -> None:
-        """`operation` is INGEST for callers of a tenant, SERVICE_INGEST for services and operators."""
+    def __init__(
+        self, directory: TenantDirectory, clock: Clock, operation: Operation, *, accept_late: bool = False
+    ) -> None:
+        """`operation` is INGEST for callers of a tenant, SERVICE_INGEST for services and operators.
+
+        With `accept_late` no event is too old but for `FIRST_DAY`.
+        """
+        self._accept_late = accept_late
         self._directory = directory
         self._clock = clock
         self._operation = operation
@@ -73,7 +79,7 @@ class RouteTable:
         tier = self._directory.tier(tenant.tier)
         # A tier that is not known yet has the default age of rule 7.
         seconds = 35 * 86_400 if tier is None else tier.max_event_age_seconds
-        max_age = None if seconds is None else timedelta(seconds=seconds)
+        max_age = None if seconds is None or self._accept_late else timedelta(seconds=seconds)
         if tenant.clock is not None:
             return Bounds(*_times(tenant.clock.now, max_age))
         known = self._bounds.get(tenant.tier)
