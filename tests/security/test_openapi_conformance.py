@@ -83,9 +83,10 @@ async def test_usage_service(service_database, kafka_bootstrap, kafka_prefix, te
     app = create_usage_app(UsageSettings(), tenancy, kafka)
     scopes = [Scope.PLATFORM] if who == "operator" else [Scope.TENANT_READ, Scope.TENANT_WRITE, Scope.TENANT_ADMIN]
     async with app.router.lifespan_context(app), database.connect() as connection:
-        await plant(connection, USAGE, tenant_a.id)
+        planted = await plant(connection, USAGE, tenant_a.id)
+        own = {"tenant_id": str(tenant_a.id), "feature": planted.word, "grant_id": str(planted.own_id)}
         credential = state.key(*scopes, tenant=None if who == "operator" else tenant_a)
-        examined = await conforms(app, credential, {"slug": "meter"})
+        examined = await conforms(app, credential, {"slug": "meter", "meter": "meter"} | own)
     assert len(examined.served) >= 6, sorted(examined.asked - examined.served)
 
 

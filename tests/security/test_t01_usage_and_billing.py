@@ -32,8 +32,15 @@ from usage_service.settings import UsageSettings
 SCOPES = [Scope.TENANT_READ, Scope.TENANT_WRITE, Scope.TENANT_ADMIN]
 NOW = datetime.now(UTC)
 # What one side has and the other has not, by the names under which it is asked for.
-OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id", "letter_id"}
-SHARED = {"slug": "meter", "code": "plan", "from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat()}
+OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id", "letter_id", "grant_id"}
+SHARED = {
+    "slug": "meter",
+    "meter": "meter",
+    "feature": "meter",
+    "code": "plan",
+    "from": (NOW - timedelta(days=1)).isoformat(),
+    "to": NOW.isoformat(),
+}
 
 
 @dataclass
@@ -45,7 +52,7 @@ class Side:
 
     @property
     def ids(self) -> dict[str, str]:
-        return SHARED | dict.fromkeys(OWNED, str(self.own_id))
+        return SHARED | dict.fromkeys(OWNED, str(self.own_id)) | {"tenant_id": str(self.tenant.id)}
 
     def leaks(self, answer: httpx.Response) -> list[str]:
         given = str(answer.request.url) + answer.request.content.decode("latin-1")

@@ -38,6 +38,7 @@ async def plant(connection: asyncpg.Connection, catalogue: DataCatalogue, tenant
     by_name = {
         "tenant_id": tenant_id, "currency": "USD", "time_zone": "UTC", "anchor": "anniversary", "skipped": None,
         "meter_id": METER, "data": json, "groups": json, "kind": "period",
+        "meter": "meter", "interval": "month", "recurrence": None, "alerts": "[]",
     }  # fmt: skip
     async with connection.transaction():
         if catalogue.service == "usage":

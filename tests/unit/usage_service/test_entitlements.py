@@ -74,7 +74,7 @@ def quota(**changes: object) -> Quota:
 def value(quota: Quota, now: datetime, usage: list[tuple[datetime, str]]) -> Value:
     course = course_of(quota, now)
     amounts = [sum((Decimal(n) for at, n in usage if each.start <= at < each.end), ZERO) for each in course.segments]
-    return value_of(quota, follow(course, amounts).carried)
+    return value_of(quota, follow(course, amounts).carried, period_at(quota, now))
 
 
 def hour(number: int) -> datetime:
@@ -160,7 +160,7 @@ def test_what_is_not_looked_at_makes_no_difference(quota, usage, now):
     spans = pairwise(boundaries(terms, START, now))
     amounts = [sum((Decimal(n) for at, n in usage if start <= at < end), ZERO) for start, end in spans]
     whole = burn_down(terms, opening(terms.grants, START), now, amounts)
-    assert value_of(quota, whole.carried) == short
+    assert value_of(quota, whole.carried, period_at(quota, now)) == short
     assert course.opening.at <= now
 
 

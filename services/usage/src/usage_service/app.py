@@ -13,6 +13,8 @@ from tenantry.events import KafkaSettings, UsageProducer
 from tenantry.http import by_length, service_app
 from usage_service.dead_letters.api import router as dead_letters
 from usage_service.dead_letters.service import Replays, keep_late_events
+from usage_service.entitlements.api import router as features
+from usage_service.entitlements.api import tenant_router as entitlements
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
 from usage_service.ingest.memory import IngestMemory
 from usage_service.ingest.openapi import document_ingest
@@ -66,7 +68,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     app.state.replays = Replays(
         RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True), producer
     )
-    for router in (queries, dead_letters, meters, cuts):
+    for router in (queries, dead_letters, meters, cuts, features, entitlements):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the

@@ -28,6 +28,7 @@ from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 from usage_service.app import SERVICE, create_app
 from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
+from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
@@ -93,12 +94,14 @@ async def run_relay() -> None:
         exports, clock = ExportSettings.from_env().store(), SystemClock()
         handlers |= offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
         handlers |= observing_handlers(databases, CATALOGUE, state)
+        erased = {"usage_rollup": queue_erased, "entitlement_balance": withdraw_balances}
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
-            OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased={"usage_rollup": queue_erased}).run(),
+            OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased).run(),
+            keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("housekeeping", partial(keep_house, databases)),

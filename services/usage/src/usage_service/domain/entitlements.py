@@ -105,12 +105,12 @@ def check_quota(limit: Decimal | None, alerts: Sequence[Decimal]) -> None:
         raise InvalidGrant("alerts", 'fractions of the limit, as in "0.8": more than 0 and at most 10')
 
 
-def course_of(quota: Quota, now: datetime) -> Course:
-    """What has to be looked at for the balance at `now`.
+def course_of(quota: Quota, now: datetime, *, just_before: bool = False) -> Course:
+    """What has to be looked at for the balance at `now`; `just_before` what happens there, for that of a period's end.
 
     It starts at the last reset that nothing outlives, so that a plain limit looks at one period however old it is.
     """
-    ends = [quota.since, *quota.cycle.occurrences(quota.since, now)]
+    ends = [quota.since, *(end for end in quota.cycle.occurrences(quota.since, now) if not just_before or end < now)]
     first = max(place for place, moment in enumerate(ends) if _starts_afresh(quota, moment))
     start = ends[first]
     grants = [grant for grant in quota.grants if grant.ends_at > start and grant.effective_at <= now]
@@ -129,9 +129,8 @@ def follow(course: Course, usage: Sequence[Decimal]) -> BurnDown:
     return burn_down(course.terms, course.opening, course.until, usage)
 
 
-def value_of(quota: Quota, snapshot: Snapshot) -> Value:
-    """What a state means. A soft quota gives access whatever is left."""
-    period = period_at(quota, snapshot.at)
+def value_of(quota: Quota, snapshot: Snapshot, period: UsagePeriod) -> Value:
+    """What a state in a period means. A soft quota gives access whatever is left."""
     return Value(
         has_access=not quota.hard or snapshot.balance > 0,
         balance=snapshot.balance,

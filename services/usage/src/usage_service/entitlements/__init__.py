@@ -1,0 +1,1 @@
+"""Features, quotas and grants of tenants: their HTTP, their balances, and the alerts that follow."""

@@ -1,0 +1,196 @@
+"""Features, and what a tenant may use of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Response
+
+from tenantry import Tenant, TenantNotFound
+from tenantry.database import ReadSession, SystemSession
+from tenantry.http import (
+    Cursor,
+    ExpectedVersion,
+    IdempotentRoute,
+    Limit,
+    Page,
+    decode_cursor,
+    encode_cursor,
+    etag,
+    require_scope,
+)
+from tenantry.identity import Scope
+from usage_service.dependencies import CurrentTenancy, Idempotent, SelectedTenant, SystemTransaction
+from usage_service.entitlements.repository import (
+    Feature,
+    find_entitled,
+    find_features,
+    find_grants,
+    look_into_pool,
+)
+from usage_service.entitlements.schemas import (
+    AccessIn,
+    EntitlementOut,
+    FeatureIn,
+    FeatureOut,
+    GrantIn,
+    GrantOut,
+    QuotaIn,
+    QuotaOut,
+)
+from usage_service.entitlements.service import (
+    create_grant,
+    delete_tenant_quota,
+    get_entitlement,
+    get_quota,
+    put_feature,
+    put_tenant_access,
+    put_tenant_quota,
+    void_tenant_grant,
+)
+
+router = APIRouter(prefix="/v1/features", tags=["entitlements"])
+tenant_router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["entitlements"], route_class=IdempotentRoute)
+
+Slug = Annotated[str, Path(min_length=1, max_length=63)]
+
+_PLATFORM: Final = Depends(require_scope(Scope.PLATFORM))
+_READ: Final = Depends(require_scope(Scope.TENANT_READ, Scope.PLATFORM, Scope.SERVICE))
+# A service that sells may grant what was bought.
+_WRITE: Final = Depends(require_scope(Scope.PLATFORM, Scope.SERVICE))
+_NIL: Final = UUID(int=0)
+
+
+async def _named_tenant(
+    tenant_id: Annotated[str, Path(min_length=1, max_length=128)], tenancy: CurrentTenancy, selected: SelectedTenant
+) -> Tenant:
+    """The tenant in the path. A caller that has a tenant meets no other: to it they do not exist."""
+    tenant = tenancy.directory.resolve(tenant_id)
+    foreign = tenant is None or (selected is not None and selected.id != tenant.id)
+    if tenant is None or foreign or tenancy.directory.is_purged(tenant.id):
+        raise TenantNotFound("There is no such tenant.")
+    return tenant
+
+
+NamedTenant = Annotated[Tenant, Depends(_named_tenant)]
+
+
+async def _now(tenant: NamedTenant, tenancy: CurrentTenancy) -> datetime:
+    return tenant.now(tenancy.clock)
+
+
+Now = Annotated[datetime, Depends(_now)]
+
+
+async def _reader(tenant: NamedTenant, tenancy: CurrentTenancy) -> AsyncIterator[ReadSession]:
+    async with tenancy.databases.tenant_session(tenant, read_only=True) as session:
+        yield session
+
+
+Reader = Annotated[ReadSession, Depends(_reader, scope="function")]
+"""Bound to the tenant in the path, whoever asks."""
+
+
+async def _writer(session: SystemTransaction) -> SystemSession:
+    await look_into_pool(session)
+    return session
+
+
+Writer = Annotated[SystemSession, Depends(_writer)]
+"""The system role's transaction: operators and services write, for any tenant, and the queue is the service's own."""
+
+
+@router.put("/{slug}", dependencies=[_PLATFORM])
+async def put(slug: Slug, body: FeatureIn, session: SystemTransaction) -> FeatureOut:
+    """Name something that tenants can be entitled to. What it is stays; a meter is a feature without this."""
+    return FeatureOut.of(await put_feature(session, Feature(slug, body.kind, body.meter)))
+
+
+@router.get("")
+async def list_features(session: SystemTransaction, limit: Limit = 50, cursor: Cursor = None) -> Page[FeatureOut]:
+    """All features by name."""
+    after = decode_cursor(cursor, str, of="features") if cursor else ""
+    found = await find_features(session, after=after, limit=limit + 1)
+    following = encode_cursor(found[limit - 1].slug, of="features") if len(found) > limit else None
+    return Page(items=[FeatureOut.of(feature) for feature in found[:limit]], next_cursor=following)
+
+
+@tenant_router.put("/quotas/{meter}", dependencies=[_WRITE])
+async def put_quota(
+    tenant: NamedTenant,
+    meter: Slug,
+    body: QuotaIn,
+    now: Now,
+    expected: ExpectedVersion,
+    session: Writer,
+    response: Response,
+) -> QuotaOut:
+    """Limit a tenant on a meter, or on a metered feature, for the period that runs and those after it."""
+    stored = await put_tenant_quota(session, tenant.id, meter, body.terms, now, expected=expected)
+    response.headers["ETag"] = etag(stored.version)
+    return QuotaOut.of(meter, stored.quota, stored.version)
+
+
+@tenant_router.get("/quotas/{meter}", dependencies=[_READ])
+async def read_quota(tenant: NamedTenant, meter: Slug, session: Reader, response: Response) -> QuotaOut:
+    stored = await get_quota(session, tenant.id, meter)
+    response.headers["ETag"] = etag(stored.version)
+    return QuotaOut.of(meter, stored.quota, stored.version)
+
+
+@tenant_router.delete("/quotas/{meter}", status_code=204, dependencies=[_WRITE])
+async def delete_quota(tenant: NamedTenant, meter: Slug, session: Writer) -> None:
+    """Take a quota away, with its grants."""
+    await delete_tenant_quota(session, tenant.id, meter)
+
+
+@tenant_router.put("/entitlements/{feature}", dependencies=[_WRITE])
+async def put_entitlement(tenant: NamedTenant, feature: Slug, body: AccessIn, session: Writer) -> EntitlementOut:
+    """Give a tenant a boolean or static feature, or take it away."""
+    access = await put_tenant_access(session, tenant.id, feature, enabled=body.enabled, config=body.config)
+    return EntitlementOut.of(feature, access)
+
+
+@tenant_router.get("/entitlements/{feature}", dependencies=[_READ])
+async def read_entitlement(tenant: NamedTenant, feature: Slug, now: Now, session: Reader) -> EntitlementOut:
+    """What a tenant has of a feature now, by what is counted."""
+    return EntitlementOut.of(feature, await get_entitlement(session, tenant.id, feature, now))
+
+
+@tenant_router.get("/entitlements", dependencies=[_READ])
+async def list_entitlements(
+    tenant: NamedTenant, now: Now, session: Reader, limit: Limit = 50, cursor: Cursor = None
+) -> Page[EntitlementOut]:
+    """Everything that a tenant has something of, by name."""
+    after = decode_cursor(cursor, str, of="entitlements") if cursor else ""
+    found = await find_entitled(session, tenant.id, after=after, limit=limit + 1)
+    items = [EntitlementOut.of(each, await get_entitlement(session, tenant.id, each, now)) for each in found[:limit]]
+    following = encode_cursor(found[limit - 1], of="entitlements") if len(found) > limit else None
+    return Page(items=items, next_cursor=following)
+
+
+@tenant_router.post("/entitlements/{feature}/grants", status_code=201, dependencies=[_WRITE, Idempotent])
+async def grant(tenant: NamedTenant, feature: Slug, body: GrantIn, now: Now, session: Writer) -> GrantOut:
+    """Grant an amount beside the limit, such as a top-up, from the start of its hour to the end of its last."""
+    return GrantOut.of(await create_grant(session, tenant.id, feature, body.grant(now), now))
+
+
+@tenant_router.get("/entitlements/{feature}/grants", dependencies=[_READ])
+async def list_grants(
+    tenant: NamedTenant, feature: Slug, session: Reader, limit: Limit = 50, cursor: Cursor = None
+) -> Page[GrantOut]:
+    """The grants of a quota, the oldest first."""
+    after = decode_cursor(cursor, UUID, of="grants") if cursor else _NIL
+    await get_quota(session, tenant.id, feature)
+    found = await find_grants(session, tenant.id, feature, after=after, limit=limit + 1)
+    following = encode_cursor(found[limit - 1].id, of="grants") if len(found) > limit else None
+    return Page(items=[GrantOut.of(each) for each in found[:limit]], next_cursor=following)
+
+
+@tenant_router.post("/entitlements/{feature}/grants/{grant_id}/void", dependencies=[_WRITE, Idempotent])
+async def void(tenant: NamedTenant, feature: Slug, grant_id: UUID, now: Now, session: Writer) -> GrantOut:
+    """End a grant at the start of the hour that runs. May be repeated."""
+    return GrantOut.of(await void_tenant_grant(session, tenant.id, feature, grant_id, now))

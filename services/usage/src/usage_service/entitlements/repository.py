@@ -1,0 +1,292 @@
+"""Rows of features, quotas, limits and grants.
+
+Reads name the tables as a bound transaction sees them; the system role writes, and looks into the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from usage_service.domain.entitlement_periods import Cycle, Interval
+from usage_service.domain.entitlements import FeatureKind, Limit, Quota
+from usage_service.domain.grants import Grant
+from usage_service.domain.windows import zone
+
+Session = AsyncSession | AsyncConnection
+
+# Chosen for the transaction: what runs for a request of an operator runs as the system role, which has no tenant.
+_LOOK_INTO_POOL: Final = text("SELECT set_config('search_path', 'pool, pg_temp', true)")
+
+_FEATURE: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug = :slug")
+_FEATURES: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug > :after ORDER BY slug LIMIT :limit")
+_ADD_FEATURE: Final = text(
+    """
+    INSERT INTO system.feature (slug, kind, meter, created_at) VALUES (:slug, :kind, :meter, clock_timestamp())
+    ON CONFLICT (slug) DO NOTHING
+    """
+)
+_QUOTA: Final = """
+SELECT feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage, alerts, version
+  FROM quota WHERE tenant_id = :tenant AND feature = :feature
+"""
+_FIND_QUOTA: Final = text(_QUOTA)
+_LOCK_QUOTA: Final = text(_QUOTA + "FOR UPDATE")
+_LIMITS: Final = text(
+    "SELECT since, amount FROM quota_limit WHERE tenant_id = :tenant AND feature = :feature ORDER BY since"
+)
+_GRANTS: Final = text(
+    """
+    SELECT id, amount, priority, effective_at, expires_at, voided_at, rollover_min, rollover_max, recurrence,
+           recurs_from, time_zone, created_at
+      FROM quota_grant WHERE tenant_id = :tenant AND feature = :feature AND id > :after ORDER BY id LIMIT :limit
+    """
+)
+_ADD_GRANT: Final = text(
+    """
+    INSERT INTO quota_grant (tenant_id, feature, id, amount, priority, effective_at, expires_at, rollover_min,
+                             rollover_max, recurrence, recurs_from, time_zone, created_at)
+    VALUES (:tenant, :feature, :id, :amount, :priority, :effective_at, :expires_at, :rollover_min,
+            :rollover_max, :recurrence, :recurs_from, :time_zone, :created_at)
+    """
+)
+_VOID_GRANT: Final = text(
+    """
+    UPDATE quota_grant SET voided_at = COALESCE(voided_at, :at)
+     WHERE tenant_id = :tenant AND feature = :feature AND id = :id
+    """
+)
+_PUT_QUOTA: Final = text(
+    """
+    INSERT INTO quota AS known (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
+                                preserve_overage, alerts, version, created_at)
+    VALUES (:tenant, :feature, :meter, :interval, :time_zone, :anchored_at, :since, :hard, :pays_overage,
+            :preserve_overage, :alerts, 1, clock_timestamp())
+    ON CONFLICT (tenant_id, feature) DO UPDATE SET
+           interval = excluded.interval, time_zone = excluded.time_zone, anchored_at = excluded.anchored_at,
+           since = excluded.since, hard = excluded.hard, pays_overage = excluded.pays_overage,
+           preserve_overage = excluded.preserve_overage, alerts = excluded.alerts, version = known.version + 1
+    RETURNING version
+    """
+).bindparams(bindparam("alerts", type_=JSONB))
+_PUT_LIMIT: Final = text(
+    """
+    INSERT INTO quota_limit (tenant_id, feature, since, amount) VALUES (:tenant, :feature, :since, :amount)
+    ON CONFLICT (tenant_id, feature, since) DO UPDATE SET amount = excluded.amount
+    """
+)
+_DELETE_QUOTA: Final = (
+    text("DELETE FROM quota_limit WHERE tenant_id = :tenant AND feature = :feature"),
+    text("DELETE FROM quota_grant WHERE tenant_id = :tenant AND feature = :feature"),
+    text("DELETE FROM quota WHERE tenant_id = :tenant AND feature = :feature"),
+)
+_ACCESS: Final = text(
+    "SELECT feature, enabled, config, version FROM feature_access WHERE tenant_id = :tenant AND feature = :feature"
+)
+_PUT_ACCESS: Final = text(
+    """
+    INSERT INTO feature_access AS known (tenant_id, feature, enabled, config, version)
+    VALUES (:tenant, :feature, :enabled, :config, 1)
+    ON CONFLICT (tenant_id, feature) DO UPDATE SET
+           enabled = excluded.enabled, config = excluded.config, version = known.version + 1
+    RETURNING version
+    """
+).bindparams(bindparam("config", type_=JSONB(none_as_null=True)))
+_ENTITLED: Final = text(
+    """
+    SELECT feature FROM (SELECT feature FROM quota WHERE tenant_id = :tenant
+                         UNION SELECT feature FROM feature_access WHERE tenant_id = :tenant) AS entitled
+     WHERE feature > :after ORDER BY feature LIMIT :limit
+    """
+)
+_NIL: Final = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    slug: str
+    kind: FeatureKind
+    meter: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuota:
+    """A quota as it is stored, with the meter whose figure uses it up."""
+
+    feature: str
+    meter: str
+    quota: Quota
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    feature: str
+    enabled: bool
+    config: Any
+    version: int
+
+
+async def look_into_pool(session: Session) -> None:
+    """Has a transaction of the system role find the tables of tenants without naming their schema."""
+    await session.execute(_LOOK_INTO_POOL)
+
+
+async def find_feature(session: Session, slug: str) -> Feature | None:
+    row = (await session.execute(_FEATURE, {"slug": slug})).one_or_none()
+    return None if row is None else _feature(row)
+
+
+async def find_features(session: Session, *, after: str, limit: int) -> list[Feature]:
+    """A page of features by name."""
+    return [_feature(row) for row in await session.execute(_FEATURES, {"after": after, "limit": limit})]
+
+
+async def add_feature(session: Session, feature: Feature) -> None:
+    """Adds a feature where there is none of its name."""
+    await session.execute(_ADD_FEATURE, {"slug": feature.slug, "kind": feature.kind, "meter": feature.meter})
+
+
+async def find_quota(
+    session: Session, tenant_id: UUID, feature: str, *, grants: int, lock: bool = False
+) -> StoredQuota | None:
+    """A quota with all its limits and at most that many grants. `lock` is until the end of the transaction."""
+    named = {"tenant": tenant_id, "feature": feature}
+    row = (await session.execute(_LOCK_QUOTA if lock else _FIND_QUOTA, named)).one_or_none()
+    if row is None:
+        return None
+    limits = [Limit(each.since, each.amount) for each in await session.execute(_LIMITS, named)]
+    held = await find_grants(session, tenant_id, feature, after=_NIL, limit=grants)
+    quota = Quota(
+        cycle=Cycle(Interval(row.interval), row.anchored_at, zone(row.time_zone)),
+        since=row.since,
+        limits=limits,
+        grants=held,
+        hard=row.hard,
+        pays_overage=row.pays_overage,
+        preserve_overage=row.preserve_overage,
+        alerts=[Decimal(each) for each in row.alerts],
+    )
+    return StoredQuota(feature, row.meter, quota, row.version)
+
+
+async def find_grants(session: Session, tenant_id: UUID, feature: str, *, after: UUID, limit: int) -> list[Grant]:
+    """A page of grants by id, which is by age."""
+    parameters = {"tenant": tenant_id, "feature": feature, "after": after, "limit": limit}
+    return [_grant(row) for row in await session.execute(_GRANTS, parameters)]
+
+
+async def add_grant(session: Session, tenant_id: UUID, feature: str, grant: Grant) -> None:
+    cycle = grant.recurrence
+    await session.execute(
+        _ADD_GRANT,
+        {
+            "tenant": tenant_id,
+            "feature": feature,
+            "id": UUID(grant.id),
+            "amount": grant.amount,
+            "priority": grant.priority,
+            "effective_at": grant.effective_at,
+            "expires_at": grant.expires_at,
+            "rollover_min": grant.rollover_min,
+            "rollover_max": grant.rollover_max,
+            "recurrence": None if cycle is None else cycle.interval,
+            "recurs_from": None if cycle is None else cycle.anchor,
+            "time_zone": "UTC" if cycle is None else cycle.zone.key,
+            "created_at": grant.created_at,
+        },
+    )
+
+
+async def void_grant(session: Session, tenant_id: UUID, feature: str, grant_id: UUID, at: datetime) -> None:
+    """Ends a grant at an instant, unless it was voided before."""
+    await session.execute(_VOID_GRANT, {"tenant": tenant_id, "feature": feature, "id": grant_id, "at": at})
+
+
+async def put_quota(session: Session, tenant_id: UUID, stored: StoredQuota) -> int:
+    """Stores a quota without its limits and grants; returns its version."""
+    quota = stored.quota
+    version: int = (
+        await session.execute(
+            _PUT_QUOTA,
+            {
+                "tenant": tenant_id,
+                "feature": stored.feature,
+                "meter": stored.meter,
+                "interval": quota.cycle.interval,
+                "time_zone": quota.cycle.zone.key,
+                "anchored_at": quota.cycle.anchor,
+                "since": quota.since,
+                "hard": quota.hard,
+                "pays_overage": quota.pays_overage,
+                "preserve_overage": quota.preserve_overage,
+                "alerts": [str(each) for each in quota.alerts],
+            },
+        )
+    ).scalar_one()
+    return version
+
+
+async def put_limit(session: Session, tenant_id: UUID, feature: str, limit: Limit) -> None:
+    await session.execute(
+        _PUT_LIMIT, {"tenant": tenant_id, "feature": feature, "since": limit.since, "amount": limit.amount}
+    )
+
+
+async def delete_quota(session: Session, tenant_id: UUID, feature: str) -> None:
+    """Deletes a quota with its limits and grants."""
+    for statement in _DELETE_QUOTA:
+        await session.execute(statement, {"tenant": tenant_id, "feature": feature})
+
+
+async def find_access(session: Session, tenant_id: UUID, feature: str) -> Access | None:
+    row = (await session.execute(_ACCESS, {"tenant": tenant_id, "feature": feature})).one_or_none()
+    return None if row is None else Access(row.feature, row.enabled, row.config, row.version)
+
+
+async def put_access(session: Session, tenant_id: UUID, access: Access) -> int:
+    """Stores what a tenant has of a feature; returns its version."""
+    parameters = {
+        "tenant": tenant_id,
+        "feature": access.feature,
+        "enabled": access.enabled,
+        "config": access.config,
+    }
+    version: int = (await session.execute(_PUT_ACCESS, parameters)).scalar_one()
+    return version
+
+
+async def find_entitled(session: Session, tenant_id: UUID, *, after: str, limit: int) -> Sequence[str]:
+    """A page of the features that a tenant has something of, by name."""
+    parameters = {"tenant": tenant_id, "after": after, "limit": limit}
+    return (await session.execute(_ENTITLED, parameters)).scalars().all()
+
+
+def _feature(row: Row[Any]) -> Feature:
+    return Feature(row.slug, FeatureKind(row.kind), row.meter)
+
+
+def _grant(row: Row[Any]) -> Grant:
+    recurrence = None
+    if row.recurrence is not None:
+        recurrence = Cycle(Interval(row.recurrence), row.recurs_from, zone(row.time_zone))
+    return Grant(
+        id=str(row.id),
+        amount=row.amount,
+        priority=row.priority,
+        effective_at=row.effective_at,
+        expires_at=row.expires_at,
+        voided_at=row.voided_at,
+        rollover_min=row.rollover_min,
+        rollover_max=row.rollover_max,
+        recurrence=recurrence,
+        created_at=row.created_at,
+    )
