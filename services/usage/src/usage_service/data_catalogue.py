@@ -1,6 +1,6 @@
 """Every table of the usage service, whose rows they are, and what a purge does with them."""
 
-from tenantry.database import DataCatalogue, SharedTable, SystemTable, TenantTable
+from tenantry.database import DataCatalogue, Retention, SharedTable, SystemTable, TenantTable
 from tenantry.offboarding import OFFBOARDING_TABLES
 
 CATALOGUE = DataCatalogue(
@@ -26,6 +26,10 @@ CATALOGUE = DataCatalogue(
         SystemTable("parked_record", tenant_column="tenant_id"),
         SystemTable("cut"),
         SystemTable("cut_lane"),
+        SystemTable("usage_day"),
+        SystemTable("archive_object"),
+        # What it says of a tenant goes with the tenant's rows in the archive.
+        SystemTable("archived_tenant", tenant_column="tenant_id", retention=Retention.TRANSIENT, exported=False),
         *OFFBOARDING_TABLES,
     ],
 )

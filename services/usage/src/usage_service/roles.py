@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 from msgspec.structs import replace
@@ -26,6 +27,8 @@ from tenantry.events import (
 from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_handlers
 from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 from usage_service.app import SERVICE, create_app
+from usage_service.archive.archivist import Archivist
+from usage_service.archive.store import ArchiveStore
 from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
 from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
@@ -37,6 +40,8 @@ from usage_service.publishing.cuts import CutKeeper
 from usage_service.publishing.held import keep_at
 from usage_service.publishing.rollups import RollupRelay, queue_erased
 from usage_service.publishing.watermark import advance_watermark
+from usage_service.retention.keeper import RetentionKeeper
+from usage_service.retention.policy import Terms
 from usage_service.settings import UsageSettings
 
 # A batch makes some hundred thousand short-lived objects; collecting every 700 of them finds nothing, often.
@@ -82,8 +87,13 @@ async def run_meter() -> None:
 
 
 async def run_relay() -> None:
-    """Publishes rollups, cuts and the outbox, keeps the watermark and the house, and answers the tenant service."""
+    """Publishes rollups, cuts and the outbox, keeps the watermark, the house and the archive, and answers the tenant
+    service.
+    """
     settings, kafka, database = UsageSettings.from_env(), KafkaSettings(), DatabaseSettings.from_env(SERVICE)
+    if database.migrator_database_url is None:
+        raise StartupRefused("USAGE_MIGRATOR_DATABASE_URL is not set: days that are archived are dropped with it")
+    archive = await ArchiveStore.open(settings.archive_url, settings.archive_directory)
     async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
         engine = databases.system
         handlers = {
@@ -104,9 +114,22 @@ async def run_relay() -> None:
             keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
-            keep_at("housekeeping", partial(keep_house, databases)),
+            keep_at("housekeeping", partial(keep_house, databases, archive)),
+            RetentionKeeper(
+                engine, Archivist(engine, archive), _terms(settings), clock, migrator_url=database.migrator_database_url
+            ).run(),
         ):
             tasks.create_task(work)
+
+
+def _terms(settings: UsageSettings) -> Terms:
+    return Terms(
+        archive_after=timedelta(days=settings.archive_after_days),
+        raw=timedelta(days=settings.raw_days),
+        identities=timedelta(days=settings.max_event_age_days + settings.dedupe_window_days),
+        archive=timedelta(days=settings.archive_days),
+        dead_letters=timedelta(days=settings.dead_letter_days),
+    )
 
 
 @asynccontextmanager

@@ -24,6 +24,9 @@ class Days(Protocol):
 
     async def ensure(self, days: Iterable[date]) -> None: ...
 
+    def forget(self) -> None:
+        """Partitions that were there may have been dropped."""
+
 
 class OwnedDays:
     """Days made over the migrator's URL; remembers which exist."""
@@ -45,3 +48,6 @@ class OwnedDays:
             finally:
                 await connection.close()
         self._known |= missing
+
+    def forget(self) -> None:
+        self._known.clear()

@@ -130,7 +130,11 @@ class MeterWorker:
             await self._resume_parked(driver, parked_partitions, batch)
         await park(driver, batch.parked)
         await self._days.ensure(day_of(day) for day in {row.day for row in batch.rows})
-        stored = await self._events.store(driver, batch.rows, self._catalogue.version, clear=again)
+        try:
+            stored = await self._events.store(driver, batch.rows, self._catalogue.version, clear=again)
+        except asyncpg.CheckViolationError:
+            self._days.forget()  # a day was dropped since it was last needed: it is made when the batch is repeated
+            raise
         increments = count_events(stored.new, self._catalogue)
         uncounted = await self._rollups.write(driver, increments, clear=again)
         conflicts = [

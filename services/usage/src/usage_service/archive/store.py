@@ -1,0 +1,130 @@
+"""Where the archive is: a directory, or what obstore knows by URL, with credentials from the variables of that cloud.
+
+An object is durable when `put` returns: a directory is synced, a cloud answers when it has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from tenantry import StartupRefused, uuid7
+
+_PIECE: Final = 8 << 20
+_PROBES: Final = "probes"
+_ABANDONED_SECONDS: Final = 24 * 3600.0
+_UNUSABLE: Final = (BaseError, OSError, ValueError)
+
+
+class MissingObject(Exception):
+    """An object that the manifest names is not in the store, or was replaced a moment ago."""
+
+
+class ArchiveStore:
+    """The blob store of the archive. Errors of the store are obstore's and OSError."""
+
+    def __init__(self, store: ObjectStore, directory: Path | None = None) -> None:
+        """`directory` is where `store` keeps its files, if it does."""
+        self._store = store
+        self._directory = directory
+
+    @classmethod
+    async def open(cls, url: str | None, default: Path) -> ArchiveStore:
+        """The store at a URL, or in a directory by default, tried by writing, reading and deleting.
+
+        Raises `StartupRefused` with what is wrong, without the URL: it may hold a password.
+        """
+        try:
+            opened = await asyncio.to_thread(_open, url, default)
+            await opened.check()
+        except _UNUSABLE as error:
+            raise StartupRefused(f"USAGE_ARCHIVE_URL cannot be used: {type(error).__name__}") from error
+        return opened
+
+    async def put(self, path: str, file: Path) -> None:
+        """Writes an object from a file; it is durable then. An object that is half written has no name."""
+        await obstore.put_async(self._store, path, file)
+        if self._directory is not None:
+            await asyncio.to_thread(_sync, self._directory, self._directory / path)
+
+    async def fetch(self, path: str, out: IO[bytes]) -> bytes:
+        """Writes an object's bytes into a file; their SHA-256. Raises `MissingObject`."""
+        digest = hashlib.sha256()
+        try:
+            found = await obstore.get_async(self._store, path)
+            async for piece in found.stream(min_chunk_size=_PIECE):
+                digest.update(piece)
+                await asyncio.to_thread(out.write, piece)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise MissingObject(path) from error
+        await asyncio.to_thread(out.flush)
+        return digest.digest()
+
+    async def delete(self, path: str) -> None:
+        """May be repeated."""
+        with suppress(NotFoundError, FileNotFoundError):
+            await obstore.delete_async(self._store, path)
+
+    async def paths(self, prefix: str) -> AsyncIterator[str]:
+        """The objects of a folder, in no order."""
+        async for part in obstore.list(self._store, prefix=prefix):
+            for found in part:
+                yield found["path"]
+
+    async def clear_abandoned(self) -> int:
+        """Deletes what killed writers have left in a directory; how many files.
+
+        A cloud keeps parts of an upload that was not completed, which a rule of the bucket ends.
+        """
+        if self._directory is None:
+            return 0
+        return await asyncio.to_thread(_clear_staged, self._directory, time.time() - _ABANDONED_SECONDS)
+
+    async def check(self) -> None:
+        """Writes, reads and deletes an object. Raises ValueError where it reads another, and obstore's errors."""
+        path, value = f"{_PROBES}/{uuid7()}", b"can be written and read"
+        await obstore.put_async(self._store, path, value)
+        if bytes(await (await obstore.get_async(self._store, path)).bytes_async()) != value:
+            raise ValueError("reads something else than was written")
+        await obstore.delete_async(self._store, path)
+
+
+def _open(url: str | None, default: Path) -> ArchiveStore:
+    parts = urlsplit(default.absolute().as_uri() if url is None else url)
+    if parts.scheme != "file":
+        return ArchiveStore(from_url(parts.geturl()))
+    directory = Path(unquote(parts.path))
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ArchiveStore(LocalStore(directory), directory)
+
+
+def _sync(root: Path, file: Path) -> None:
+    """The file, and every folder down to it, since they may be new."""
+    for place in (file, *(each for each in file.parents if each.is_relative_to(root))):
+        number = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _clear_staged(root: Path, before: float) -> int:
+    # obstore writes `name#1` and renames it.
+    cleared = 0
+    for file in root.rglob("*.parquet#*"):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < before:
+                file.unlink()
+                cleared += 1
+    return cleared
