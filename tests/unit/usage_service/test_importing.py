@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from tenantry.metering import UnreadableLine
 from usage_service.commands import _ingest, _progress, app
+from usage_service.commands._api import Api, Credentials, find_credentials
 from usage_service.commands._failures import CommandFailed, Misused, Unreachable
 from usage_service.commands._files import Source
 from usage_service.commands._importing import BATCH, import_lines
-from usage_service.commands._ingest import Credentials, Ingest, find_credentials
+from usage_service.commands._ingest import Ingest
 from usage_service.commands._mapping import Column, RowMapping, TenantRule
 from usage_service.commands._progress import Journal, Tally, Telling
 from usage_service.commands._readers import (
@@ -198,12 +199,15 @@ class Service:
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)
-        self.asked: list[list[str]] = []
-        self.slept: list[float] = []
+        self.documents: list[dict] = []
+        self.asked: list = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/oauth/token":
             return httpx.Response(200, json={"access_token": "t", "expires_in": 600})
+        if self.documents:
+            self.asked.append(json.loads(request.content))
+            return httpx.Response(200, json=self.documents.pop(0))
         events = json.loads(request.content)
         self.asked.append([event["id"] for event in events])
         answer = self.answers.pop(0) if self.answers else accepted(len(events))
@@ -213,7 +217,7 @@ class Service:
 
     def ingest(self, **options) -> Ingest:
         client = httpx.AsyncClient(transport=httpx.MockTransport(self))
-        return Ingest(client, Credentials(URL, "http://tenant.test", "id", "secret"), **options)
+        return Ingest(Api(client, Credentials(URL, "http://tenant.test", "id", "secret")), **options)
 
 
 def accepted(count: int, *rejected: tuple[int, str]) -> httpx.Response:
@@ -339,8 +343,8 @@ def terminal(tmp_path, monkeypatch):
     names = {"USAGE_URL": URL, "TENANT_URL": "http://tenant.test", "CLIENT_ID": "id", "CLIENT_SECRET": "s"}
     environment = {f"TENANTRY_{name}": value for name, value in names.items()}
 
-    def invoke(*arguments: str, code: int = 0, typed: bytes = b""):
-        done = CliRunner().invoke(app, ["usage", "import", *arguments], env=environment, input=typed)
+    def invoke(*arguments: str, code: int = 0, typed: bytes = b"", group: str = "import"):
+        done = CliRunner().invoke(app, ["usage", group, *arguments], env=environment, input=typed)
         assert done.exit_code == code, (done.output, done.exception)
         return done.stdout
 
@@ -368,6 +372,15 @@ def test_standard_input_is_read(terminal):
     packed = gzip.compress((LOG + "\n").encode())
     terminal("access-log", "-", "--tenant", "acme", typed=packed)
     assert terminal.service.asked == [[f"{hashlib.sha256(packed).hexdigest()[:16]}:0"]]
+
+
+def test_letters_are_replayed_page_by_page(terminal):
+    first = {"replayed": ["a"], "refused": [{"id": "b", "reason": "a conflict"}], "next_cursor": "c"}
+    last = {"replayed": ["d"], "refused": [], "next_cursor": None}
+    terminal.service.documents = [first, last]
+    done = json.loads(terminal("replay", "--kind", "late", "--json", code=1, group="dead-letters"))
+    assert done == {"replayed": ["a", "d"], "refused": first["refused"]}
+    assert terminal.service.asked == [{"kind": "late"}, {"kind": "late", "cursor": "c"}]
 
 
 @pytest.mark.parametrize(

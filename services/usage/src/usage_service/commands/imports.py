@@ -9,10 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
+from usage_service.commands._api import connect
 from usage_service.commands._failures import Group, Misused
 from usage_service.commands._files import Source, open_source
 from usage_service.commands._importing import AT_ONCE, import_lines
-from usage_service.commands._ingest import connect
+from usage_service.commands._ingest import Ingest
 from usage_service.commands._mapping import EPOCHS, Column, RowMapping, TenantRule
 from usage_service.commands._progress import Journal, Tally, Telling
 from usage_service.commands._readers import (
@@ -291,7 +292,8 @@ def _import(
     async def run(source: Source, telling: Telling) -> None:
         journal = None if dry_run else Journal(source, [read.__qualname__, *options])
         first = journal.next_line() if journal is not None and resume else 0
-        async with connect(accept_late=accept_late, dry_run=dry_run) as ingest:
+        async with connect() as api:
+            ingest = Ingest(api, accept_late=accept_late, dry_run=dry_run)
             await import_lines(read(source), ingest, tally, telling, journal, first=first, at_once=at_once)
 
     with open_source(file) as source, Telling(source, as_json=as_json) as telling:
