@@ -14,6 +14,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from usage_service.domain.errors import InvalidWindow
 
+# Far from both ends of the calendar, which windows and zones would step over.
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_WINDOWS = 10_000
 MAX_MINUTES = 1_500  # of minute windows, which are answered from raw events: the longest day there is
 
@@ -35,6 +38,17 @@ class Window:
     end: datetime
     first: datetime
     last: datetime
+
+
+def check_range(start: datetime, end: datetime) -> None:
+    """Raises InvalidWindow for a range that windows cannot be made of. One without any length is a range."""
+    for loc, moment in (("from", start), ("to", end)):
+        if moment.tzinfo is None:
+            raise InvalidWindow(loc, "must say its offset from UTC")
+        if not _EARLIEST <= moment < _LATEST:
+            raise InvalidWindow(loc, "must lie between the years 1900 and 2199")
+    if end < start:
+        raise InvalidWindow("to", "lies before from")
 
 
 def zone(name: str) -> ZoneInfo:

@@ -1,217 +1,208 @@
-"""GET of figures, events, dead letters and unmatched types."""
+"""GET of figures and of the events behind them."""
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from tenantry import InvalidRequest, TenantReadSession, current_tenant
 from tenantry.http import Cursor, Limit, decode_cursor, encode_cursor
-from usage_service.dependencies import CurrentTenancy, SelectedTenant
 from usage_service.domain.errors import InvalidDefinition, InvalidWindow
-from usage_service.domain.filters import Predicate, predicate
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.meters import CompiledMeter, Meter
-from usage_service.domain.quantities import canonical_number
-from usage_service.domain.windows import Granularity, windows, zone
+from usage_service.domain.windows import Granularity, check_range, windows, zone
 from usage_service.meters.service import get_versions
 from usage_service.queries.figures import Figure, answer
-from usage_service.queries.questions import Question
-from usage_service.queries.repository import find_dead_letters, find_events, find_unmatched, find_watermark
+from usage_service.queries.formats import Format, Table, accepted, columns_of, csv_of
+from usage_service.queries.parameters import Parameters, events_link, filters, groups
+from usage_service.queries.questions import Behind, Question, check_places
+from usage_service.queries.repository import find_events, find_watermark
 
 router = APIRouter(prefix="/v1", tags=["usage"])
 
-_JSON: Final = "application/json"
-_CSV: Final = "text/csv"
+EVENTS: Final = "/v1/events"
+WATERMARK: Final = "Usage-Watermark"
+"""Header of every answer: the receipt time up to which everything is counted; JSON and schemas say it too."""
+
+MAX_METERS: Final = 20
 _NIL: Final = UUID(int=0)
-_LAST: Final = UUID(int=2**128 - 1)
-# Far from both ends of the calendar, which windows and zones would step over.
-_EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _SCANNED: Final = 1_000  # events that one page of a filtered list looks at, at most
 _encode = msgspec.json.Encoder().encode
-_decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
 
 From = Annotated[datetime, Query(alias="from", description="Inclusive; with an offset.")]
 To = Annotated[datetime, Query(description="Exclusive; with an offset.")]
+ReceivedBefore = Annotated[
+    datetime | None, Query(description="Leaves out events that were received at or after this instant.")
+]
 
 
-@router.get("/meters/{slug}/query")
-async def query(
-    slug: str,
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The parameters that a question about one meter and about several have in common."""
+
+    question: Question
+    parameters: Parameters
+    form: Format
+
+
+def _asked(
     request: Request,
-    session: TenantReadSession,
     start: From,
     to: To,
     window: Granularity = Granularity.NONE,
     timezone: Annotated[str, Query(max_length=64)] = "UTC",
     group_by: Annotated[list[str] | None, Query()] = None,
     fill: Annotated[str | None, Query(pattern="^zero$")] = None,
-) -> Response:
-    """A meter's figures of one tenant by window, with `filter[dimension]=value`; JSON, or CSV by `Accept`."""
-    versions = await get_versions(session, slug)
+    received_before: ReceivedBefore = None,
+) -> Asked:
+    parameters = request.query_params.multi_items()
     try:
-        _check_range(start, to)
+        check_range(start, to)
+        _check_receipt(received_before)
         question = Question(
             windows=windows(start, to, window, zone(timezone)),
             granularity=window,
             group_by=tuple(dict.fromkeys(group_by or ())),
-            tests=_filters(request),
+            tests=filters(parameters),
             fill_zero=fill is not None,
+            received_before=received_before,
         )
-        figures = await answer(session, current_tenant().id, versions, question)
     except (InvalidWindow, InvalidDefinition) as error:
-        raise InvalidRequest(error.reason, errors=[{"loc": ["query", error.loc], "msg": error.reason}]) from error
-    if _wants_csv(request):
-        return Response(_csv(figures, question.group_by), media_type=_CSV)
-    items = [
-        {
-            "window_start": rfc3339(figure.window_start),
-            "window_end": rfc3339(figure.window_end),
-            "value": figure.value,
-            "group": figure.group,
-        }
-        for figure in figures
-    ]
-    watermark = await find_watermark(session)
-    return _json({"items": items, "watermark": None if watermark is None else rfc3339(watermark)})
+        raise _invalid(error) from error
+    return Asked(question, parameters, accepted(request.headers.get("accept", "")))
+
+
+@router.get("/meters/{slug}/query")
+async def query(slug: str, session: TenantReadSession, asked: Annotated[Asked, Depends(_asked)]) -> Response:
+    """A meter's figures of one tenant by window, as JSON, CSV, Arrow or Parquet by `Accept`.
+
+    `filter[dimension]=value`, or `filter[dimension][gt]=5` with any operator, or with a path into the data
+    (`filter[$.status][gte]=500`), which raw events answer. Each item of the JSON links to the events behind it.
+    """
+    table = await _table(session, slug, asked.question)
+    return await _response(session, asked, [table], named=False)
+
+
+@router.get("/query")
+async def query_meters(
+    session: TenantReadSession,
+    asked: Annotated[Asked, Depends(_asked)],
+    meter: Annotated[list[str], Query(min_length=1, max_length=MAX_METERS)],
+) -> Response:
+    """The figures of several meters of one tenant, as `/v1/meters/{slug}/query` has those of one."""
+    tables = [await _table(session, slug, asked.question) for slug in dict.fromkeys(meter)]
+    return await _response(session, asked, tables, named=True)
 
 
 @router.get("/events")
 async def events(
     session: TenantReadSession,
+    request: Request,
     start: Annotated[datetime | None, Query(alias="from")] = None,
     to: datetime | None = None,
     meter: str | None = None,
+    received_before: ReceivedBefore = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """The raw events of a tenant by time, of one meter or all; the last day without a range.
+    """The raw events of a tenant by time: all of them, or those behind a meter's figures; the last day without a range.
 
-    A page of a meter with a filter may hold less than `limit` events, and none, before the last page.
+    `group[dimension]=value` and the filters of a query narrow the events of a meter. A page of a meter may hold less
+    than `limit` events, and none, before the last page.
     """
     now = datetime.now(UTC)
-    first, last = start or now - timedelta(days=1), to or now + timedelta(minutes=10)
+    span = (start or now - timedelta(days=1), to or now + timedelta(minutes=10))
+    parameters = request.query_params.multi_items()
     try:
-        _check_range(first, last)
-    except InvalidWindow as error:
-        raise InvalidRequest(error.reason, errors=[{"loc": ["query", error.loc], "msg": error.reason}]) from error
-    versions: list[Meter] = [] if meter is None else await get_versions(session, meter)
-    after = decode_cursor(cursor, tuple[datetime, UUID], of="events") if cursor else (first, _NIL)
-    filtered = any(version.definition.filter for version in versions)
-    wanted = _SCANNED if filtered else limit
+        check_range(*span)
+        _check_receipt(received_before)
+        tests = filters(parameters) + groups(parameters)
+        versions: list[Meter] = [] if meter is None else await get_versions(session, meter)
+        _check_meter(meter, tests)
+        check_places(versions, tests)
+        behind = Behind([CompiledMeter.of(version) for version in versions], tests) if versions else None
+    except (InvalidWindow, InvalidDefinition) as error:
+        raise _invalid(error) from error
+    after = decode_cursor(cursor, tuple[datetime, UUID], of="events") if cursor else (span[0], _NIL)
+    wanted = limit if behind is None else _SCANNED
     rows = await find_events(
         session,
         current_tenant().id,
-        (first, last),
+        span,
         event_type=versions[-1].definition.event_type if versions else None,
+        received_before=received_before,
         after=after,
         limit=wanted + 1,
     )
-    compiled = CompiledMeter.of(versions[-1]) if versions else None
     items: list[dict[str, Any]] = []
     end = None
     for place, row in enumerate(rows[:wanted]):
-        if compiled is None or compiled.matches(_decode_data(row.data)):
+        if behind is None or behind.count(row) is not None:
             items.append(_event(current_tenant().id, row))
         if len(items) == limit or place == wanted - 1:
             end = row if place + 1 < len(rows) else None
             break
     next_cursor = None if end is None else encode_cursor((end.event_time, end.identity), of="events")
-    return _json({"items": items, "next_cursor": next_cursor})
+    return Response(_encode({"items": items, "next_cursor": next_cursor}), media_type=Format.JSON)
 
 
-@router.get("/dead-letters")
-async def dead_letters(
-    tenancy: CurrentTenancy,
-    tenant: SelectedTenant,
-    kind: Annotated[str | None, Query(max_length=32)] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> Response:
-    """What could not be counted, newest first, with the reason; of all tenants for an operator that selects none."""
-    before = decode_cursor(cursor, UUID, of="dead-letters") if cursor else _LAST
-    if tenant is None:
-        async with tenancy.databases.system_session() as system:
-            rows = await find_dead_letters(system, None, kind=kind, before=before, limit=limit + 1)
-    else:
-        async with tenancy.databases.tenant_session(tenant, read_only=True) as session:
-            rows = await find_dead_letters(session, tenant.id, kind=kind, before=before, limit=limit + 1)
-    items = [_dead_letter(row) for row in rows[:limit]]
-    next_cursor = encode_cursor(rows[limit - 1].id, of="dead-letters") if len(rows) > limit else None
-    return _json({"items": items, "next_cursor": next_cursor})
+async def _table(session: TenantReadSession, slug: str, question: Question) -> Table:
+    try:
+        return Table(slug, await answer(session, current_tenant().id, await get_versions(session, slug), question))
+    except (InvalidWindow, InvalidDefinition) as error:
+        raise _invalid(error) from error
 
 
-@router.get("/unmatched-types")
-async def unmatched_types(
-    tenancy: CurrentTenancy, tenant: SelectedTenant, limit: Limit = 50, cursor: Cursor = None
-) -> Response:
-    """Event types that no meter knew, with counts; their events are kept."""
-    after = decode_cursor(cursor, tuple[UUID, str], of="unmatched") if cursor else (_NIL, "")
-    if tenant is None:
-        async with tenancy.databases.system_session() as system:
-            rows = await find_unmatched(system, None, after=after, limit=limit + 1)
-    else:
-        async with tenancy.databases.tenant_session(tenant, read_only=True) as session:
-            rows = await find_unmatched(session, tenant.id, after=after, limit=limit + 1)
-    items = [
-        {
-            "tenant_id": str(row.tenant_id),
-            "type": row.type,
-            "count": str(row.counted),
-            "first_received_at": rfc3339(row.first_received_at),
-            "last_received_at": rfc3339(row.last_received_at),
+async def _response(session: TenantReadSession, asked: Asked, tables: Sequence[Table], *, named: bool) -> Response:
+    watermark = await find_watermark(session)
+    headers = {} if watermark is None else {WATERMARK: rfc3339(watermark)}
+    group_by = asked.question.group_by
+    match asked.form:
+        case Format.JSON:
+            found = [{"meter": table.meter, "items": _items(table, asked.parameters)} for table in tables]
+            document = {"meters": found} if named else {"items": found[0]["items"]}
+            content = _encode({**document, "watermark": None if watermark is None else rfc3339(watermark)})
+        case Format.CSV:
+            content = csv_of(tables, group_by, named=named)
+        case _:
+            content = columns_of(tables, group_by, watermark, asked.form, named=named)
+    return Response(content, media_type=asked.form, headers=headers)
+
+
+def _items(table: Table, parameters: Parameters) -> list[dict[str, Any]]:
+    tenant_id = current_tenant().id
+
+    def item(figure: Figure) -> dict[str, Any]:
+        return {
+            "window_start": rfc3339(figure.window_start),
+            "window_end": rfc3339(figure.window_end),
+            "value": figure.value,
+            "group": figure.group,
+            "events": events_link(EVENTS, tenant_id, table.meter, figure, parameters),
         }
-        for row in rows[:limit]
-    ]
-    last = rows[limit - 1] if len(rows) > limit else None
-    next_cursor = None if last is None else encode_cursor((last.tenant_id, last.type), of="unmatched")
-    return _json({"items": items, "next_cursor": next_cursor})
+
+    return [item(figure) for figure in table.figures]
 
 
-def _check_range(start: datetime, to: datetime) -> None:
-    for loc, moment in (("from", start), ("to", to)):
-        if moment.tzinfo is None:
-            raise InvalidWindow(loc, "must say its offset from UTC")
-        if not _EARLIEST <= moment < _LATEST:
-            raise InvalidWindow(loc, "must lie between the years 1900 and 2199")
-    if to < start:
-        raise InvalidWindow("to", "lies before from")
+def _check_receipt(moment: datetime | None) -> None:
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidWindow("received_before", "must say its offset from UTC")
 
 
-def _filters(request: Request) -> list[tuple[str, Predicate]]:
-    """`filter[path]=/a&filter[path]=/b` lets both through; the values are compared as texts."""
-    wanted: dict[str, list[object]] = {}
-    for name, value in request.query_params.multi_items():
-        if name.startswith("filter[") and name.endswith("]"):
-            wanted.setdefault(name[7:-1], []).append(value)
-    return [(name, predicate("in", values, loc=f"filter[{name}]")) for name, values in wanted.items()]
+def _check_meter(meter: str | None, tests: Sequence[object]) -> None:
+    if tests and meter is None:
+        raise InvalidWindow("meter", "filters and groups are of a meter's events")
 
 
-def _wants_csv(request: Request) -> bool:
-    return request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip() == _CSV
-
-
-def _csv(figures: list[Figure], group_by: tuple[str, ...]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["window_start", "window_end", *group_by, "value"])
-    for figure in figures:
-        groups = [_harmless(figure.group[name]) for name in group_by]
-        writer.writerow([rfc3339(figure.window_start), rfc3339(figure.window_end), *groups, figure.value or ""])
-    return text.getvalue()
-
-
-def _harmless(value: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{value}" if value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+def _invalid(error: InvalidWindow | InvalidDefinition) -> InvalidRequest:
+    return InvalidRequest(error.reason, errors=[{"loc": ["query", error.loc], "msg": error.reason}])
 
 
 def _event(tenant_id: UUID, row: Any) -> dict[str, Any]:
@@ -226,25 +217,3 @@ def _event(tenant_id: UUID, row: Any) -> dict[str, Any]:
         "partition": row.kafka_partition,
         "offset": row.kafka_offset,
     }
-
-
-def _dead_letter(row: Any) -> dict[str, Any]:
-    return {
-        "id": str(row.id),
-        "tenant_id": None if row.tenant_id == _NIL else str(row.tenant_id),
-        "kind": row.kind,
-        "reason": row.reason,
-        "meter_version_id": None if row.meter_id is None else str(row.meter_id),
-        "type": row.type,
-        "source": row.source,
-        "event_id": row.event_id,
-        "partition": row.kafka_partition,
-        "offset": row.kafka_offset,
-        "received_at": rfc3339(row.received_at),
-        "payload": row.payload.decode("utf-8", errors="replace"),
-        "created_at": rfc3339(row.created_at),
-    }
-
-
-def _json(document: object) -> Response:
-    return Response(_encode(document), media_type=_JSON)

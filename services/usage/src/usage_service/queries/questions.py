@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usage_service.domain.errors import InvalidQuantity, InvalidWindow
+from usage_service.domain.errors import InvalidDefinition, InvalidPath, InvalidQuantity, InvalidWindow
 from usage_service.domain.filters import Predicate
 from usage_service.domain.instants import microseconds
 from usage_service.domain.jsonpath import reader
 from usage_service.domain.meters import Aggregation, CompiledMeter, Group, Meter
-from usage_service.domain.quantities import canonical_number
+from usage_service.domain.quantities import canonical_number, value_text
 from usage_service.domain.rollups import At, State, empty_state
 from usage_service.domain.windows import Granularity, Window, pieces
 from usage_service.queries.repository import Range, stream_raw
@@ -32,7 +33,8 @@ decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).
 class Question:
     """What is asked of a meter. `windows` are in order and without gaps.
 
-    `tests` are filters by dimension, or by a path into the event's data, which only raw events can answer.
+    `tests` are filters by dimension, or by a path into the event's data, which only raw events can answer; so is
+    `received_before`, which leaves out what came later.
     """
 
     windows: Sequence[Window]
@@ -40,26 +42,26 @@ class Question:
     group_by: tuple[str, ...] = ()
     tests: Sequence[tuple[str, Predicate]] = ()
     fill_zero: bool = False
+    received_before: datetime | None = None
 
     def check(self, versions: Sequence[Meter]) -> None:
-        """Raises InvalidWindow where the meter has no such dimension."""
-        known = {name for meter in versions for name in meter.definition.group_by}
-        filters = [("filter", name) for name, _ in self.tests if not is_path(name)]
-        for loc, name in [("group_by", name) for name in self.group_by] + filters:
-            if name not in known:
-                raise InvalidWindow(loc, f"the meter has no dimension {name[:64]!r}; it has {sorted(known)}")
-        if self.filters_data and versions[-1].definition.aggregation is Aggregation.TIME_WEIGHTED:
-            # The sample that holds when a range opens may be as old as the tenant.
-            raise InvalidWindow("filter", "a time-weighted meter is filtered by its dimensions")
-
-    @property
-    def filters_data(self) -> bool:
-        return any(is_path(name) for name, _ in self.tests)
+        """Raises InvalidWindow for what the meter cannot answer."""
+        check_places(versions, self.tests, group_by=self.group_by)
+        # The sample that holds when a range opens may be older than the raw events.
+        if versions[-1].definition.aggregation is Aggregation.TIME_WEIGHTED:
+            if any(is_path(name) for name, _ in self.tests):
+                raise InvalidWindow("filter", "a time-weighted meter is filtered by its dimensions")
+            if self.received_before is not None:
+                raise InvalidWindow("received_before", "does not go with a time-weighted meter")
 
     @property
     def reads_data(self) -> bool:
         """Whether the whole answer comes from raw events."""
-        return self.granularity is Granularity.MINUTE or self.filters_data
+        return (
+            self.granularity is Granularity.MINUTE
+            or self.received_before is not None
+            or any(is_path(name) for name, _ in self.tests)
+        )
 
     def passes(self, group: Mapping[str, str]) -> bool:
         """Whether the filters by dimension let a group through."""
@@ -67,6 +69,17 @@ class Question:
 
     def values(self, group: Mapping[str, str]) -> Values:
         return tuple([group.get(name, "") for name in self.group_by])
+
+
+def check_places(
+    versions: Sequence[Meter], tests: Sequence[tuple[str, Predicate]], *, group_by: Sequence[str] = ()
+) -> None:
+    """Raises InvalidWindow where the meter has no such dimension."""
+    known = {name for meter in versions for name in meter.definition.group_by}
+    filters = [("filter", name) for name, _ in tests if not is_path(name)]
+    for loc, name in [("group_by", name) for name in group_by] + filters:
+        if name not in known:
+            raise InvalidWindow(loc, f"the meter has no dimension {name[:64]!r}; it has {sorted(known)}")
 
 
 def is_path(place: str) -> bool:
@@ -129,25 +142,54 @@ class Reading:
         `ordered` gives them in the order in which values supersede each other.
         """
         meters = [CompiledMeter.of(meter) for meter in self.versions]
-        tests = [(reader(place), test) for place, test in self.question.tests if is_path(place)]
+        behind = Behind(meters, self.question.tests)
         event_type = self.versions[-1].definition.event_type
-        async for row in stream_raw(self.session, self.tenant_id, event_type, spans, ordered=ordered):
-            meter = counting(meters, row.catalogue_version)
-            data = decode_data(row.data)
-            if meter is None or not meter.matches(data) or not all(test(read(data)) for read, test in tests):
-                continue
-            group = meter.group(data)
-            if self.question.tests and not self.question.passes(decode_group(group.text)):
-                continue
-            at = At(microseconds(row.event_time), microseconds(row.received_at), row.kafka_partition, row.kafka_offset)
-            state = empty_state(self.aggregation)
-            try:
-                state.observe(meter, data, at)
-            except InvalidQuantity:
-                continue
-            yield row.event_time, group, state
+        until = self.question.received_before
+        rows = stream_raw(self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
+        async for row in rows:
+            found = behind.count(row)
+            if found is not None:
+                yield row.event_time, *found
 
 
-def counting(meters: Sequence[CompiledMeter], catalogue_version: int) -> CompiledMeter | None:
-    """The version of a meter that counted an event stored under this version of the catalogue."""
-    return next((meter for meter in meters if meter.meter.counts_at(catalogue_version)), None)
+class Behind:
+    """Tells which raw events are behind the figures of a meter, as its versions counted them when they came."""
+
+    def __init__(self, meters: Sequence[CompiledMeter], tests: Sequence[tuple[str, Predicate]]) -> None:
+        """Raises InvalidDefinition for a filter by what is no path."""
+        self._meters = meters
+        self._dimensions = [(name, test) for name, test in tests if not is_path(name)]
+        self._paths = [(_text_reader(name), test) for name, test in tests if is_path(name)]
+
+    def count(self, row: Row[Any]) -> tuple[Group, State] | None:
+        """The group and state of an event; None where it did not count, or a filter does not let it through."""
+        meter = next((each for each in self._meters if each.meter.counts_at(row.catalogue_version)), None)
+        data = decode_data(row.data)
+        if meter is None or not meter.matches(data) or not all(test(read(data)) for read, test in self._paths):
+            return None
+        group = meter.group(data)
+        if self._dimensions:
+            values = decode_group(group.text)
+            if not all(test(values.get(name, "")) for name, test in self._dimensions):
+                return None
+        at = At(microseconds(row.event_time), microseconds(row.received_at), row.kafka_partition, row.kafka_offset)
+        state = empty_state(meter.meter.definition.aggregation)
+        try:
+            state.observe(meter, data, at)
+        except InvalidQuantity:
+            return None
+        return group, state
+
+
+def _text_reader(path: str) -> Callable[[Mapping[str, object]], object]:
+    """What a query compares: its operands are texts, so a boolean is one too."""
+    try:
+        read = reader(path)
+    except InvalidPath as error:
+        raise InvalidDefinition("filter", f"{path[:80]!r}: {error}") from None
+
+    def text(data: Mapping[str, object]) -> object:
+        value = read(data)
+        return value_text(value) if isinstance(value, bool) else value
+
+    return text

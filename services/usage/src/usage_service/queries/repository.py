@@ -118,36 +118,23 @@ _RAW = """
       JOIN unnest(CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])) AS edge (opening, closing)
         ON event.event_time >= edge.opening AND event.event_time < edge.closing
      WHERE event.tenant_id = :tenant AND event.type = :type AND event.day BETWEEN :first_day AND :last_day
+       AND (CAST(:until AS timestamptz) IS NULL OR event.received_at < :until)
 """
 _RAW_UNORDERED = text(_RAW)
 _RAW_ORDERED = text(f"{_RAW} ORDER BY 1, 2, 3, 4")
 _EVENTS = text(
     """
-    SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset, data
+    SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset, catalogue_version,
+           data
       FROM usage_event
      WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
        AND event_time >= :first AND event_time < :last
        AND (CAST(:type AS text) IS NULL OR type = :type)
+       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
        AND (event_time, identity) > (:after_time, CAST(:after_identity AS uuid))
      ORDER BY event_time, identity LIMIT :limit
     """
 )
-_DEAD_LETTERS = """
-SELECT tenant_id, id, kind, reason, meter_id, type, source, event_id, kafka_partition, kafka_offset, received_at,
-       payload, created_at
-  FROM pool.dead_letter
- WHERE {tenant} id < CAST(:before AS uuid) AND (CAST(:kind AS text) IS NULL OR kind = :kind)
- ORDER BY id DESC LIMIT :limit
-"""
-_DEAD_LETTERS_OF_TENANT = text(_DEAD_LETTERS.format(tenant="tenant_id = :tenant AND"))
-_DEAD_LETTERS_OF_ALL = text(_DEAD_LETTERS.format(tenant=""))
-_UNMATCHED = """
-SELECT tenant_id, type, count AS counted, first_received_at, last_received_at FROM pool.unmatched_type
- WHERE {tenant} (tenant_id, type) > (CAST(:after_tenant AS uuid), :after_type)
- ORDER BY tenant_id, type LIMIT :limit
-"""
-_UNMATCHED_OF_TENANT = text(_UNMATCHED.format(tenant="tenant_id = :tenant AND"))
-_UNMATCHED_OF_ALL = text(_UNMATCHED.format(tenant=""))
 _WATERMARK = text("SELECT min(received_until) FROM system.partition_progress")
 
 
@@ -242,7 +229,13 @@ async def count_unique(
 
 
 async def stream_raw(
-    session: AsyncSession, tenant_id: UUID, event_type: str, ranges: Sequence[Range], *, ordered: bool
+    session: AsyncSession,
+    tenant_id: UUID,
+    event_type: str,
+    ranges: Sequence[Range],
+    *,
+    received_before: datetime | None,
+    ordered: bool,
 ) -> AsyncIterator[Row[Any]]:
     """The raw events of a type inside the ranges; `ordered` by time, receipt and place, else in no order."""
     if not ranges:
@@ -252,6 +245,7 @@ async def stream_raw(
         {
             "tenant": tenant_id,
             "type": event_type,
+            "until": received_before,
             "starts": [start for start, _ in ranges],
             "ends": [end for _, end in ranges],
             "first_day": _utc_day(ranges[0][0]),
@@ -279,6 +273,7 @@ async def find_events(
     span: Range,
     *,
     event_type: str | None,
+    received_before: datetime | None,
     after: tuple[datetime, UUID],
     limit: int,
 ) -> Sequence[Row[Any]]:
@@ -293,34 +288,13 @@ async def find_events(
             "first": first,
             "last": last,
             "type": event_type,
+            "until": received_before,
             "after_time": after[0],
             "after_identity": after[1],
             "limit": limit,
         },
     )
     return found.all()
-
-
-async def find_dead_letters(
-    session: AsyncSession, tenant_id: UUID | None, *, kind: str | None, before: UUID, limit: int
-) -> Sequence[Row[Any]]:
-    """Newest first; of all tenants, and of none, where no tenant is given and the session may see them."""
-    statement = _DEAD_LETTERS_OF_ALL if tenant_id is None else _DEAD_LETTERS_OF_TENANT
-    parameters = {"kind": kind, "before": before, "limit": limit}
-    if tenant_id is not None:
-        parameters["tenant"] = tenant_id
-    return (await session.execute(statement, parameters)).all()
-
-
-async def find_unmatched(
-    session: AsyncSession, tenant_id: UUID | None, *, after: tuple[UUID, str], limit: int
-) -> Sequence[Row[Any]]:
-    """Types that no meter knew when their events came, by tenant and type."""
-    statement = _UNMATCHED_OF_ALL if tenant_id is None else _UNMATCHED_OF_TENANT
-    parameters: dict[str, Any] = {"after_tenant": after[0], "after_type": after[1], "limit": limit}
-    if tenant_id is not None:
-        parameters["tenant"] = tenant_id
-    return (await session.execute(statement, parameters)).all()
 
 
 async def find_watermark(session: AsyncSession) -> datetime | None:

@@ -1,0 +1,113 @@
+"""Figures as JSON, CSV, an Arrow stream or a Parquet file, by what a client accepts.
+
+Columns are the meter where several were asked, the window, the dimensions, and the value: a text in JSON and CSV, and a
+decimal in Arrow and Parquet, of 38 digits where all fit and of 76 otherwise.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from usage_service.domain.instants import rfc3339
+from usage_service.domain.quantities import RATIO_DIGITS
+from usage_service.queries.figures import Figure
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped] # ships no types
+
+
+class Format(StrEnum):
+    JSON = "application/json"
+    CSV = "text/csv"
+    ARROW = "application/vnd.apache.arrow.stream"
+    PARQUET = "application/vnd.apache.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One meter's figures."""
+
+    meter: str
+    figures: Sequence[Figure]
+
+
+_SMALL: Final = 10 ** (38 - RATIO_DIGITS)
+_WATERMARK: Final = "watermark"
+
+
+def accepted(header: str) -> Format:
+    """The first of the client's media types that is served; JSON where none is."""
+    for each in header.split(","):
+        name = each.partition(";")[0].strip().lower()
+        if name in set(Format):
+            return Format(name)
+    return Format.JSON
+
+
+def csv_of(tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> bytes:
+    """UTF-8 with a header; `named` has a column for the meter."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*(["meter"] if named else []), "window_start", "window_end", *group_by, "value"])
+    for table in tables:
+        for figure in table.figures:
+            writer.writerow(
+                [
+                    *([table.meter] if named else []),
+                    rfc3339(figure.window_start),
+                    rfc3339(figure.window_end),
+                    *(_harmless(figure.group[name]) for name in group_by),
+                    figure.value or "",
+                ]
+            )
+    return text.getvalue().encode()
+
+
+def columns_of(
+    tables: Sequence[Table], group_by: Sequence[str], watermark: datetime | None, form: Format, *, named: bool
+) -> bytes:
+    """An Arrow stream or a Parquet file; the watermark is in the metadata of its schema."""
+    import pyarrow as pa  # noqa: PLC0415 (takes a second, and only who asks for columns should wait)
+    import pyarrow.ipc  # type: ignore[import-untyped] # noqa: PLC0415
+    import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415
+
+    table = _arrow_table(pa, tables, group_by, named=named)
+    if watermark is not None:
+        table = table.replace_schema_metadata({_WATERMARK: rfc3339(watermark)})
+    sink = pa.BufferOutputStream()
+    if form is Format.PARQUET:
+        pa.parquet.write_table(table, sink)
+    else:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _arrow_table(pa: Any, tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> pa.Table:
+    rows = [(table.meter, figure) for table in tables for figure in table.figures]
+    values = [None if figure.value is None else Decimal(figure.value) for _, figure in rows]
+    small = all(value is None or -_SMALL < value < _SMALL for value in values)
+    decimal = pa.decimal128(38, RATIO_DIGITS) if small else pa.decimal256(76, RATIO_DIGITS)
+    instant = pa.timestamp("us", tz="UTC")
+    # A list, because a dimension may be called as another column is.
+    columns = [("meter", pa.array([meter for meter, _ in rows], pa.string()))] if named else []
+    columns += [
+        ("window_start", pa.array([figure.window_start for _, figure in rows], instant)),
+        ("window_end", pa.array([figure.window_end for _, figure in rows], instant)),
+        *((name, pa.array([figure.group[name] for _, figure in rows], pa.string())) for name in group_by),
+        ("value", pa.array(values, decimal)),
+    ]
+    return pa.table([column for _, column in columns], names=[name for name, _ in columns])
+
+
+def _harmless(value: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{value}" if value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value

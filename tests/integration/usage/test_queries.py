@@ -1,0 +1,208 @@
+"""Filters, formats, several meters at once, and the way from each figure to its events."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+
+from tenantry.testing import eventually
+
+from .support import event
+
+START = (datetime.now(UTC) - timedelta(days=2)).replace(hour=10, minute=0, second=0, microsecond=0)
+SPAN = {"from": START.isoformat(), "to": (START + timedelta(hours=4)).isoformat()}
+REQUESTS = {
+    "event_type": "http.request",
+    "aggregation": "count",
+    "group_by": {"method": "$.method", "status": "$.status"},
+}
+VOLUME = {
+    "event_type": "http.request",
+    "aggregation": "sum",
+    "value": "$.bytes",
+    "group_by": {"method": "$.method", "status": "$.status"},
+    "filter": {"$.internal": {"ne": True}},
+}
+DATA: list[dict[str, Any]] = [
+    {"method": "GET", "status": 200, "bytes": 10, "path": "/a", "tls": True},
+    {"method": "GET", "status": 404, "bytes": "2.5", "path": "/a/b", "tls": False},
+    {"method": "POST", "status": 500, "bytes": 7, "path": "/b"},
+    {"status": 503, "bytes": 100, "path": "/c", "tls": True},
+    {"method": "GET", "status": 200, "bytes": 1000, "path": "/a", "internal": True},
+    {"method": "GET", "status": 200, "bytes": "much", "path": "/a"},
+]
+
+
+@pytest.fixture
+async def asked(usage, tenant_a):
+    """A service that has counted `DATA`, one event every forty minutes."""
+    await usage.put_meter("requests", REQUESTS)
+    await usage.put_meter("volume", VOLUME)
+    async with usage.metering():
+        await usage.send(
+            *[
+                event(tenant_a, number, time=(START + timedelta(minutes=40 * number)).isoformat(), data=data)
+                for number, data in enumerate(DATA)
+            ]
+        )
+        await eventually(usage.counted, within=60)
+    return usage
+
+
+FILTERS = [
+    ({"filter[method]": "GET"}, "12.5"),
+    ({"filter[method]": ["GET", "POST"]}, "19.5"),
+    ({"filter[method]": ""}, "100"),
+    ({"filter[method][eq]": "POST"}, "7"),
+    ({"filter[method][ne]": "GET"}, "107"),
+    ({"filter[method][in]": ["POST", "PUT"]}, "7"),
+    ({"filter[method][exists]": "false"}, "100"),
+    ({"filter[method][exists]": "true"}, "19.5"),
+    ({"filter[method][like]": "%T"}, "19.5"),
+    ({"filter[method][like]": "G_T"}, "12.5"),
+    ({"filter[status][gt]": "404"}, "107"),
+    ({"filter[status][gte]": "404"}, "109.5"),
+    ({"filter[status][lt]": "404"}, "10"),
+    ({"filter[status][lte]": "404.0"}, "12.5"),
+    ({"filter[status][gte]": "404", "filter[method]": "GET"}, "2.5"),
+    ({"filter[status][gte]": ["404", "501"]}, "100"),
+    ({"filter[$.path]": "/a"}, "10"),
+    ({"filter[$.path][like]": "/a%"}, "12.5"),
+    ({"filter[$.tls]": "true"}, "110"),
+    ({"filter[$.tls][exists]": "false"}, "7"),
+    ({"filter[$['status']][gte]": "500"}, "107"),
+    ({"filter[$.path][ne]": "/c", "filter[status][gt]": "200"}, "9.5"),
+]
+
+
+@pytest.mark.parametrize("window", ["none", "hour", "minute"])
+async def test_every_operator_filters_dimensions_and_data(asked, tenant_a, window):
+    for filters, total in FILTERS:
+        answer = await asked.query(tenant_a, "volume", window=window, **SPAN, **filters)
+        assert sum(Decimal(item["value"]) for item in answer["items"]) == Decimal(total), filters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "loc"),
+    [
+        ({"filter[colour]": "red"}, "filter"),
+        ({"filter[status][gt]": "many"}, "filter[status][gt]"),
+        ({"filter[method][exists]": "perhaps"}, "filter[method][exists]"),
+        ({"filter[$..path]": "/a"}, "filter"),
+        ({"group_by": "colour"}, "group_by"),
+        ({"received_before": "2026-01-01T00:00:00"}, "received_before"),
+        ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "to"),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_with_its_place(asked, tenant_a, parameters, loc):
+    for path in ("meters/volume/query", "events") if "group_by" not in parameters else ("meters/volume/query",):
+        response = await asked.http.get(
+            f"/v1/{path}",
+            params={"tenant_id": str(tenant_a.id), "meter": "volume", **SPAN, **parameters},
+            headers=asked.operator,
+        )
+        assert response.status_code == 422, response.text
+        assert response.json()["errors"][0]["loc"] == ["query", loc]
+
+
+async def behind(usage, link: str) -> list[dict[str, Any]]:
+    """All pages of a link, two events at a time."""
+    items: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await usage.http.get(f"{link}&limit=2&cursor={cursor}", headers=usage.operator)
+        assert page.status_code == 200, page.text
+        items += page.json()["items"]
+        cursor = page.json()["next_cursor"]
+    return items
+
+
+@pytest.mark.parametrize("filters", [{}, {"filter[$.path][like]": "/a%"}, {"filter[status][gte]": "404"}])
+async def test_the_events_behind_every_figure_are_one_link_away(asked, tenant_a, filters):
+    cut = {"from": (START + timedelta(minutes=30)).isoformat(), "to": (START + timedelta(minutes=190)).isoformat()}
+    for slug, of in (
+        ("volume", lambda found: sum(Decimal(each["data"]["bytes"]) for each in found)),
+        ("requests", len),
+    ):
+        answer = await asked.query(tenant_a, slug, window="hour", group_by=["method", "status"], **cut, **filters)
+        assert answer["items"]
+        for item in answer["items"]:
+            assert of(await behind(asked, item["events"])) == Decimal(item["value"])
+
+
+async def test_several_meters_in_one_call(asked, tenant_a):
+    response = await asked.http.get(
+        "/v1/query",
+        params={"tenant_id": str(tenant_a.id), "meter": ["volume", "requests"], **SPAN, "filter[method]": "GET"},
+        headers=asked.operator,
+    )
+    document = response.json()
+    assert {each["meter"]: each["items"][0]["value"] for each in document["meters"]} == {
+        "volume": "12.5",
+        "requests": "4",
+    }
+    assert document["watermark"] == response.headers["usage-watermark"]
+    unknown = await asked.http.get(
+        "/v1/query", params={"tenant_id": str(tenant_a.id), "meter": ["volume", "none"], **SPAN}, headers=asked.operator
+    )
+    assert unknown.status_code == 404
+
+
+async def test_every_format_says_the_same(asked, tenant_a):
+    parameters = {"tenant_id": str(tenant_a.id), "window": "hour", "group_by": "method", **SPAN}
+
+    async def get(accept: str, path: str = "meters/volume/query", **more: Any):
+        headers = {**asked.operator, "Accept": accept}
+        response = await asked.http.get(f"/v1/{path}", params={**parameters, **more}, headers=headers)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"].partition(";")[0] == accept.partition(",")[0]
+        assert response.headers["usage-watermark"]
+        return response
+
+    items = (await get("application/json")).json()["items"]
+    rows = [
+        {
+            "window_start": datetime.fromisoformat(item["window_start"]),
+            "window_end": datetime.fromisoformat(item["window_end"]),
+            "method": item["group"]["method"],
+            "value": Decimal(item["value"]),
+        }
+        for item in items
+    ]
+    assert len(rows) == 3
+    lines = (await get("text/csv")).text.split("\r\n")
+    assert lines[0] == "window_start,window_end,method,value"
+    assert [line.split(",")[3] for line in lines[1:-1]] == [item["value"] for item in items]
+    stream = (await get("application/vnd.apache.arrow.stream")).content
+    table = pa.ipc.open_stream(stream).read_all()
+    assert table.to_pylist() == rows
+    assert table.schema.metadata[b"watermark"]
+    parquet = (await get("application/vnd.apache.parquet, application/json")).content
+    assert pa.parquet.read_table(io.BytesIO(parquet)).to_pylist() == rows
+    many = await get("application/vnd.apache.parquet", "query", meter=["volume", "requests"])
+    found = pa.parquet.read_table(io.BytesIO(many.content)).to_pylist()
+    assert [row for row in found if row.pop("meter") == "volume"] == rows
+
+
+async def test_a_figure_as_it_was_known_leaves_out_what_came_later(asked, tenant_a):
+    [row] = await asked.fetch("SELECT max(received_at) AS seen FROM pool.usage_event")
+    before = (row["seen"] + timedelta(seconds=1)).isoformat()
+    await eventually(lambda: _passed(row["seen"] + timedelta(seconds=1)), within=10)
+    async with asked.metering():
+        await asked.send(event(tenant_a, 99, time=START.isoformat(), data={"bytes": 1, "status": 200}))
+        await eventually(asked.counted, within=60)
+    then = await asked.query(tenant_a, "volume", received_before=before, **SPAN)
+    now = await asked.query(tenant_a, "volume", **SPAN)
+    assert [answer["items"][0]["value"] for answer in (then, now)] == ["119.5", "120.5"]
+    assert len(await behind(asked, then["items"][0]["events"])) == 4
+
+
+async def _passed(moment: datetime) -> bool:
+    return datetime.now(UTC) > moment
