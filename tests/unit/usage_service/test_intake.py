@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usage_service.domain.errors import InvalidEvent
-from usage_service.domain.event_checks import MAX_EVENT_BYTES, Bounds, Route, check_event
-from usage_service.domain.intake import Form, MalformedBody, TooManyEvents, _read_fast, read_body
+from usage_service.domain.event_checks import MAX_EVENT_BYTES, MAX_NESTING, Bounds, Route, check_event
+from usage_service.domain.intake import Form, MalformedBody, NoEvents, TooManyEvents, _read_fast, read_body
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 TENANT = "018f0000-0000-7000-8000-000000000001"
@@ -98,6 +98,10 @@ def test_times_are_cut_to_microseconds_in_utc(sent, kept):
         ({"data": [1]}, "data"),
         ({"data_base64": "AA=="}, "data_base64"),
         ({"datacontenttype": "application/xml"}, "datacontenttype"),
+        ({"datacontenttype": "application/json; charset=latin-1"}, "datacontenttype"),
+        ({"datacontenttype": ["application/json"]}, "datacontenttype"),
+        ({"datacontenttype": {}}, "datacontenttype"),
+        ({"datacontenttype": ""}, "datacontenttype"),
         ({"Extra": 1}, "Extra"),
         ({"ext_ra": 1}, "ext_ra"),
         ({"extra": {"a": 1}}, "extra"),
@@ -163,6 +167,35 @@ def test_of_a_member_that_is_there_twice_the_last_one_counts():
     assert read(body).accepted[0].id == "2"
 
 
+@pytest.mark.parametrize("media_type", ["application/json; charset=UTF-8", "Application/JSON", "application/x.y+json"])
+def test_kinds_of_json_are_kept_as_they_are_called(media_type):
+    assert stored(event(datacontenttype=media_type))[0]["datacontenttype"] == media_type
+
+
+def test_a_null_attribute_is_not_there():
+    nothing = event(dataschema=None, datacontenttype=None, traceparent=None)
+    assert stored(nothing) == [event()]
+
+
+@pytest.mark.parametrize("form", [Form.SINGLE, Form.LINES, Form.EITHER])
+@pytest.mark.parametrize("text", ["x", "\\\\u0000", "[{" * 200])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_how_deep_events_nest(form, text, opening, closing):
+    def nested(depth):
+        # The event and its data are two levels.
+        inner = opening * (depth - 2) + f'"{text}"' + closing * (depth - 2)
+        return json.dumps(event(data={"a": "?"})).replace('"?"', inner).encode()
+
+    assert len(read(nested(MAX_NESTING), form=form).accepted) == 1
+    for depth in (MAX_NESTING + 1, 450, 900):
+        [(_, _, reason)] = refusals(nested(depth), form=form)
+        assert "nested too deeply" in reason
+
+
+def test_many_brackets_side_by_side_are_not_deep():
+    assert stored(event(data={"a": [[]] * 500, "b": "[" * 500}))[0]["data"] == {"a": [[]] * 500, "b": "[" * 500}
+
+
 def test_extension_attributes_are_kept():
     assert stored(event(traceparent="00-ab", sampled=True, hops=3))[0]["traceparent"] == "00-ab"
 
@@ -182,6 +215,12 @@ def test_two_halves_do_not_make_a_line():
 def test_bodies_that_hold_no_events(body):
     with pytest.raises(MalformedBody):
         read(body)
+
+
+@pytest.mark.parametrize(("body", "form"), [(b" [ ]\n", Form.ARRAY), (b"\n \n\r\n", Form.LINES), (b"", Form.LINES)])
+def test_bodies_that_are_well_formed_and_empty(body, form):
+    with pytest.raises(NoEvents):
+        read(body, form=form)
 
 
 @pytest.mark.parametrize("body", [b"5", b"null", b'"x"', b"[5]", b"[null]"])

@@ -17,7 +17,7 @@ _EVENT = {
         "subject": {"type": "string", "description": "The tenant: its id or its external id."},
         "time": {"type": "string", "format": "date-time", "description": "Receipt time where it is left out."},
         "data": {"type": "object"},
-        "datacontenttype": {"const": "application/json"},
+        "datacontenttype": {"type": "string", "description": "application/json, or a type that ends in +json."},
         "dataschema": {"type": "string"},
     },
     "additionalProperties": {
@@ -28,8 +28,10 @@ _EVENT = {
 _PROBLEMS = {
     "400": "Nothing accepted; `errors` has the index and the reason of each bad event.",
     "403": "A subject that is not the credential's tenant, or a suspended tenant.",
-    "413": "The body, an event or the number of events is too large.",
-    "415": "Not a content type of events.",
+    "408": "The body did not come in time.",
+    "413": "The body, an event or the number of events is too large; the body also when it is unpacked.",
+    "415": "Not a content type of events, or an encoding that is not in `Accept-Encoding`.",
+    "429": "Beyond the tenant's rate, or too much of this caller on its way; repeat it after `Retry-After` seconds.",
     "4XX": "The request cannot be served as it is",
     "503": "Not acknowledged; may yet count; repeating is safe after `Retry-After` seconds.",
 }
@@ -37,8 +39,9 @@ _OPERATION: dict[str, Any] = {
     "tags": ["usage"],
     "summary": "Send usage events",
     "description": (
-        "One CloudEvent, an array, or NDJSON. 202 once Kafka has all of them on all in-sync replicas; repeating a "
-        "request never counts an event twice."
+        "One CloudEvent, an array, or NDJSON, as it is or packed (Content-Encoding gzip or zstd); or binary mode, with "
+        "the event in ce- headers and its data as the body. 202 once Kafka has all of them on all in-sync replicas; "
+        "repeating a request never counts an event twice."
     ),
     "parameters": [
         {
