@@ -10,12 +10,14 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from tenantry import SystemClock, Tenant, TenantClock, TenantStatus, uuid7
+from tenantry import QuotaExceeded, SystemClock, Tenant, TenantClock, TenantStatus, uuid7
+from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements
+from tenantry.events import OutboxRelay, create_topics
 from tenantry.identity import Scope
 from tenantry.testing import eventually
 from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
 
-from .support import API_CALLS, BANDWIDTH, event
+from .support import API_CALLS, BANDWIDTH, event, running
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
@@ -332,3 +334,31 @@ async def test_keepers_at_once_agree_with_the_rollups(usage, quota, keeper, tena
     assert [version for _, version, _ in balances] == list(range(1, len(balances) + 1))
     assert balances[-1][2]["usage"] == "98"
     assert all(Decimal(body["balance"]) + Decimal(body["usage"]) == 100 for _, _, body in balances)
+
+
+async def test_a_product_knows_what_is_left_and_refuses_what_is_not(usage, quota, keeper, tenant_a, tenant_b):
+    await create_topics(usage.kafka, only=["usage.balances.v1", "usage.alerts.v1"])
+    store = BalanceStore()
+    reader = BalanceReader(usage.kafka, store)
+    product = Entitlements(store, lag_seconds=lambda: reader.lag_seconds)
+    await count(usage, tenant_a, 97)
+    try:
+        async with running(OutboxRelay("usage", usage.databases.system, usage.kafka).run()):
+            await settle(keeper)
+            await reader.start()
+            await eventually(lambda: store.get(tenant_a.id, "api-calls") is not None)
+            for left in (2, 1, 0):
+                assert product.check("api-calls", tenant=tenant_a).balance == left
+            with pytest.raises(QuotaExceeded):
+                product.check("api-calls", tenant=tenant_a)
+            with pytest.raises(QuotaExceeded):
+                product.check("api-calls", tenant=tenant_b)
+            assert (await post(usage, tenant_a, "entitlements/api-calls/grants", {"amount": "9"})).status_code == 201
+            await settle(keeper)
+            await eventually(lambda: store.get(tenant_a.id, "api-calls").balance == 12)
+            assert product.check("api-calls", 9, tenant=tenant_a).balance == 0
+            await usage.http.delete(f"/v1/tenants/{tenant_a.id}/quotas/api-calls", headers=usage.operator)
+            await settle(keeper)
+            await eventually(lambda: store.get(tenant_a.id, "api-calls") is None)
+    finally:
+        await reader.stop()

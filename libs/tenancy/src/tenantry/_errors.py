@@ -31,7 +31,7 @@ A service's own errors derive from these and stand beside the rule that raises t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 
 class FieldError(TypedDict):
@@ -54,11 +54,14 @@ class TenantryError(Exception):
         *,
         headers: Mapping[str, str] | None = None,
         errors: Sequence[FieldError] = (),
+        members: Mapping[str, Any] | None = None,
     ) -> None:
+        """`members` are what the problem says beside its own (RFC 9457, 3.2)."""
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.headers = dict(headers or {})
         self.errors = list(errors)
+        self.members = dict(members or {})
 
 
 class StartupRefused(Exception):

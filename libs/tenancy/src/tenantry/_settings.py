@@ -76,6 +76,18 @@ class TenancySettings(BaseSettings):
     max_in_flight: int = Field(default=256, ge=1, description="requests of tenants that one process works on")
     max_waiting: int = Field(default=512, ge=0, description="requests of tenants that may wait for one of those places")
     queue_seconds: float = Field(default=2.0, gt=0, description="how long they wait at most")
+    entitlements: Literal["off", "kafka"] = Field(
+        default="off", description="kafka: what tenants may use is followed, for `tenancy.entitlements`"
+    )
+    entitlements_unknown: Literal["refuse", "allow"] = Field(
+        default="refuse", description="a use of what nothing is known about"
+    )
+    entitlements_stale: Literal["refuse", "allow"] = Field(
+        default="refuse", description="a use while balances are older than max_staleness_seconds"
+    )
+    entitlements_hold_seconds: float = Field(
+        default=10.0, gt=0, description="how long a use counts here by itself: as long as its way to a balance takes"
+    )
     cache_tenant_entries: int = Field(default=10_000, ge=1, description="cached values of one tenant, at most")
     cache_tenant_bytes: int = Field(default=8 << 20, ge=1, description="their bytes, where they are in the process")
     cache_bytes: int = Field(default=128 << 20, ge=1, description="those of all tenants together")

@@ -56,6 +56,7 @@ from tenantry.identity import (
 from tenantry.limits import ConnectionShares, FairGate, Limiter
 
 if TYPE_CHECKING:
+    from tenantry.entitlements import Entitlements
     from tenantry.metering import MeteringClient, Spool
 
 
@@ -118,6 +119,7 @@ class Tenancy:
             databases.bulkhead = ConnectionShares(self.limiter.connections_of)
         self._meters = meter
         self._metering: MeteringClient | None = None
+        self._entitlements: Entitlements | None = None
         self._tokens: ServiceTokens | None = None
         self._context_signer: ContextSigner | None = None
         self._accepted = tuple(identify) or settings.identify
@@ -161,6 +163,13 @@ class Tenancy:
         if self._databases is None:
             raise StartupRefused(f"the {self.service} service has no databases")
         return self._databases
+
+    @property
+    def entitlements(self) -> "Entitlements":
+        """What tenants may use, while `run` lasts. Raises `StartupRefused` where `TENANTRY_ENTITLEMENTS` is off."""
+        if self._entitlements is None:
+            raise StartupRefused("TENANTRY_ENTITLEMENTS is off, or the tenancy does not run")
+        return self._entitlements
 
     @property
     def tokens(self) -> ServiceTokens:
@@ -217,6 +226,8 @@ class Tenancy:
             stack.callback(_forget_measures, self.service)
             stack.push_async_callback(self._source.stop)
             await stack.enter_async_context(running(self._source.start()))
+            if self.settings.entitlements == "kafka":
+                await stack.enter_async_context(self._entitled())
             if self._meters:
                 await stack.enter_async_context(self._metered())
             yield self
@@ -361,6 +372,28 @@ class Tenancy:
     def _spool_is_full(self) -> bool:
         spool = self.meter_spool
         return spool is None or (self.settings.spool_on_full == "refuse" and spool.held_bytes >= spool.max_bytes)
+
+    @asynccontextmanager
+    async def _entitled(self) -> AsyncGenerator[None]:
+        from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements  # noqa: PLC0415 - the extra
+        from tenantry.events import KafkaSettings  # noqa: PLC0415 - the extra
+
+        store = BalanceStore()
+        reader = BalanceReader(KafkaSettings(), store)
+        self._entitlements = Entitlements(
+            store,
+            lag_seconds=lambda: reader.lag_seconds,
+            max_staleness_seconds=self.settings.max_staleness_seconds,
+            hold_seconds=self.settings.entitlements_hold_seconds,
+            unknown=self.settings.entitlements_unknown,
+            stale=self.settings.entitlements_stale,
+        )
+        try:
+            async with running(reader.start()):
+                yield
+        finally:
+            self._entitlements = None
+            await reader.stop()
 
     @asynccontextmanager
     async def _metered(self) -> AsyncGenerator[None]:

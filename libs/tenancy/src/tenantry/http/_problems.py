@@ -50,6 +50,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 def problem(error: TenantryError, instance: str) -> Response:
     """The response to an expected error. `instance` is the path of the request."""
     document: dict[str, Any] = {
+        **error.members,
         "type": error.type,
         "title": error.title,
         "status": error.status,

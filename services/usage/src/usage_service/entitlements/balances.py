@@ -1,4 +1,4 @@
-"""Keeps balances: what a tenant has of a feature (`usage.balances.v1`), and which thresholds it crossed (`usage.alerts.v1`).
+"""Keeps balances (`usage.balances.v1`), and tells which thresholds they cross (`usage.alerts.v1`).
 
 What may have changed a balance (published rollups, a quota, a grant, a turn of the clock) appends to a queue, in the
 transaction that changes it. A step takes a part of the queue and works out, in one transaction, what those quotas are
@@ -72,8 +72,8 @@ _TAKE: Final = text(
     RETURNING tenant_id, feature
     """
 )
-# A balance is queued once for a turn: working it out says when the next one is. Tenants on a test clock live by that, and
-# are asked for apart, so that the index finds the others.
+# A balance is queued once for a turn: working it out says when the next one is. Tenants on a test clock live by that,
+# and are asked for apart, so that the index finds the others.
 _TURN = """
 WITH turned AS (
     UPDATE pool.entitlement_balance AS balance SET next_turn = NULL

@@ -1,0 +1,29 @@
+"""What a tenant may still use, from local memory: the balances that the usage service publishes.
+
+`BalanceReader` needs the extra `tenantry[kafka]`, `requires` FastAPI.
+"""
+
+from typing import TYPE_CHECKING
+
+from tenantry._exports import lazy_exports
+from tenantry.entitlements._balance import Balance
+from tenantry.entitlements._entitlements import Allowance, Entitlements, WhenUnsure
+from tenantry.entitlements._store import BalanceStore
+from tenantry.entitlements._taken import Taken
+
+if TYPE_CHECKING:
+    from tenantry.entitlements._reader import BalanceReader
+    from tenantry.entitlements._route import requires
+
+__all__ = [
+    "Allowance",
+    "Balance",
+    "BalanceReader",
+    "BalanceStore",
+    "Entitlements",
+    "Taken",
+    "WhenUnsure",
+    "requires",
+]
+
+__getattr__ = lazy_exports(__name__, {"_reader": ("BalanceReader",), "_route": ("requires",)})
