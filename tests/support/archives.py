@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import duckdb
 from obstore.store import LocalStore
 
 from tenantry.database import Databases
@@ -125,6 +126,20 @@ class ArchiveWorld:
         async with self.database.connect("system") as connection:
             return await connection.fetch(statement, *values)
 
+    async def rows(self) -> list[tuple[Any, ...]]:
+        """What PostgreSQL has, sorted."""
+        return sorted(map(tuple, await self.fetch(f"SELECT {', '.join(COLUMNS)} FROM pool.usage_event")))
+
+    def archived(self) -> list[tuple[Any, ...]]:
+        """What the archive has, sorted, as anybody would read it."""
+        exact = {"tenant_id": "tenant_id::UUID"} | {name: f"epoch_us({name})" for name in ("event_time", "received_at")}
+        names = ", ".join(exact.get(name, name) for name in COLUMNS)
+        with duckdb.connect() as engine:
+            found = engine.execute(
+                f"SELECT {names} FROM read_parquet('{self.directory}/usage-events/v1/*/*.parquet')"
+            ).fetchall()
+        return sorted((row[0], UUID(bytes=row[1]), _moment(row[2]), _moment(row[3]), *row[4:]) for row in found)
+
     async def stored(self, day: date = DAY) -> bool:
         """Whether PostgreSQL still has the day."""
         [row] = await self.fetch(
@@ -137,3 +152,7 @@ class ArchiveWorld:
 
     async def files(self) -> list[Path]:
         return await asyncio.to_thread(lambda: sorted(each for each in self.directory.rglob("*") if each.is_file()))
+
+
+def _moment(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)

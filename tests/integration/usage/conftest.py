@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from archives import ArchiveWorld
 
 from tenantry import Tier
+from usage_service.retention.days import closed_day
 
 from .support import open_usage
 
@@ -19,3 +21,20 @@ async def usage(service_database, kafka_bootstrap, kafka_prefix, tenant_a, tenan
         service.state.directory.upsert(tenant)
     async with service.running():
         yield service
+
+
+@pytest.fixture
+async def world(service_database, tmp_path):
+    """Days of events and an archive; no Kafka."""
+    database = service_database("usage")
+    await database.truncate()
+    async with database.databases(follow_placement=False, system_pool_size=10) as databases:
+        found = ArchiveWorld(database, databases, tmp_path / "archive")
+        found.directory.mkdir()
+        for [day] in await found.fetch(
+            "SELECT to_date(right(relname, 8), 'YYYYMMDD') FROM pg_inherits JOIN pg_class AS c ON c.oid = inhrelid"
+            " WHERE inhparent = 'pool.usage_event'::regclass"
+        ):
+            async with closed_day(database.urls.migrator, day) as closed:
+                await closed.drop()
+        yield found

@@ -28,6 +28,7 @@ from tenantry.offboarding import ExportSettings, OffboardingWorker, offboarding_
 from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 from usage_service.app import SERVICE, create_app
 from usage_service.archive.archivist import Archivist
+from usage_service.archive.holding import ArchivedEvents
 from usage_service.archive.store import ArchiveStore
 from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
@@ -105,18 +106,20 @@ async def run_relay() -> None:
         handlers |= offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
         handlers |= observing_handlers(databases, CATALOGUE, state)
         erased = {"usage_rollup": queue_erased, "entitlement_balance": withdraw_balances}
+        archivist = Archivist(engine, archive)
+        archived = ArchivedEvents(engine, archive, archivist)
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
-            OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased).run(),
+            OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
             keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
-                engine, Archivist(engine, archive), _terms(settings), clock, migrator_url=database.migrator_database_url
+                engine, archivist, _terms(settings), clock, migrator_url=database.migrator_database_url
             ).run(),
         ):
             tasks.create_task(work)

@@ -6,6 +6,7 @@ done: days later, after any number of kills, once. Export needs the extra `tenan
 
 from tenantry.offboarding._export import export_task_of
 from tenantry.offboarding._handlers import EXPORT, PURGE, offboarding_handlers
+from tenantry.offboarding._holdings import Holding
 from tenantry.offboarding._plan import catalogue_digest
 from tenantry.offboarding._purge import Erased
 from tenantry.offboarding._settings import ExportNotConfigured, ExportSettings
@@ -19,6 +20,7 @@ __all__ = [
     "Erased",
     "ExportNotConfigured",
     "ExportSettings",
+    "Holding",
     "OffboardingWorker",
     "catalogue_digest",
     "export_task_of",

@@ -8,8 +8,10 @@ import gzip
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,10 +20,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry._tenant import Tenant
-from tenantry.database import Databases, DataCatalogue
+from tenantry.database import Databases, DataCatalogue, Retention
 from tenantry.database._names import quote
 from tenantry.offboarding import _tasks as tasks
-from tenantry.offboarding._places import find_places, place_named, transaction
+from tenantry.offboarding._holdings import Holding
+from tenantry.offboarding._places import Place, find_places, place_named, transaction
 from tenantry.offboarding._plan import PlannedTable, plan_place
 from tenantry.offboarding._tasks import TableProgress, Task
 
@@ -35,10 +38,17 @@ FORMAT = "tenantry-export/1"
 class Export:
     """The export of one service into a blob store; files lie below `<tenant>/<task>/<service>/`."""
 
-    def __init__(self, databases: Databases, catalogue: DataCatalogue, store: "ObjectStore") -> None:
+    def __init__(
+        self,
+        databases: Databases,
+        catalogue: DataCatalogue,
+        store: "ObjectStore",
+        holdings: Sequence[Holding] = (),
+    ) -> None:
         self._databases = databases
         self._catalogue = catalogue
         self._store = store
+        self._holdings = {holding.label: holding for holding in holdings}
 
     async def advance(
         self, session: AsyncSession, task: Task, tenant: Tenant, now: datetime
@@ -65,22 +75,42 @@ class Export:
                     detail = {"place": place.label, "table": table.label}
                     label = place.label_of(table.label)
                     found.append(TableProgress(len(found), label, table.retention, 0, None, detail))
+        # After the tables: what moves from one of them to a holding meanwhile is written twice rather than never.
+        for label in self._holdings:
+            found.append(TableProgress(len(found), label, Retention.ERASE, 0, None, {"holding": label}))
         return found
 
     async def _write_table(self, task: Task, tenant: Tenant, progress: TableProgress) -> tuple[int, Mapping[str, Any]]:
-        import obstore  # noqa: PLC0415 - the extra
-
+        if "holding" in progress.detail:
+            lines = self._holdings[progress.detail["holding"]].lines(tenant.id)
+            return await self._put(
+                task, f"{progress.position:03}-{progress.label}.ndjson.gz", partial(_write_lines, lines)
+            )
         places = await find_places(self._databases, self._catalogue, tenant.id)
         place = place_named(places, progress.detail["place"])
         if place is None:
             return 0, {"file": None}
-        name = self._name(task, f"{progress.position:03}-{progress.detail['table']}.ndjson.gz")
+        label = progress.detail["table"]
+        return await self._put(
+            task, f"{progress.position:03}-{label}.ndjson.gz", partial(self._write_rows, place, tenant, label)
+        )
+
+    async def _write_rows(self, place: Place, tenant: Tenant, label: str, file: Path) -> int:
+        async with transaction(self._databases, place) as connection:
+            planned = await plan_place(connection, self._catalogue, tenant, place)
+            table = next(each for each in planned if each.label == label)
+            return await _write_rows(connection, table, file)
+
+    async def _put(
+        self, task: Task, file_name: str, write: Callable[[Path], Awaitable[int]]
+    ) -> tuple[int, Mapping[str, Any]]:
+        """Put a file that `write` has written; its rows and what the manifest says of it."""
+        import obstore  # noqa: PLC0415 - the extra
+
+        name = self._name(task, file_name)
         with tempfile.TemporaryDirectory(prefix="tenantry-export-") as directory:
             file = Path(directory) / "rows"
-            async with transaction(self._databases, place) as connection:
-                planned = await plan_place(connection, self._catalogue, tenant, place)
-                table = next(each for each in planned if each.label == progress.detail["table"])
-                rows = await _write_rows(connection, table, file)
+            rows = await write(file)
             with file.open("rb") as written:
                 digest = hashlib.file_digest(written, "sha256").hexdigest()
             await obstore.put_async(self._store, name, file)
@@ -136,10 +166,25 @@ async def _write_rows(connection: AsyncConnection, table: PlannedTable, file: Pa
         f"WHERE {quote(table.column)} = :key ORDER BY {key}"
     ).execution_options(yield_per=_ROWS_AT_ONCE)
     count = 0
-    # mtime 0: the same rows make the same file.
-    with file.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6, mtime=0, filename="") as out:
+    with _packed(file) as out:
         async with connection.stream(statement, {"key": table.key}) as rows:
             async for part in rows.scalars().partitions():
                 out.write("".join(f"{line}\n" for line in part).encode())
                 count += len(part)
     return count
+
+
+async def _write_lines(lines: AsyncIterator[bytes], file: Path) -> int:
+    count = 0
+    with _packed(file) as out:
+        async for line in lines:
+            out.write(line)
+            count += 1
+    return count
+
+
+@contextmanager
+def _packed(file: Path) -> Iterator[gzip.GzipFile]:
+    # mtime 0: the same rows make the same file.
+    with file.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6, mtime=0, filename="") as out:
+        yield out

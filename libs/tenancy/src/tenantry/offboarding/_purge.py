@@ -18,6 +18,7 @@ from tenantry.database._names import quote
 from tenantry.database._releasing import drop_database, drop_schema
 from tenantry.database._url import dsn
 from tenantry.offboarding import _tasks as tasks
+from tenantry.offboarding._holdings import Holding
 from tenantry.offboarding._places import Place, find_places, place_named, transaction
 from tenantry.offboarding._plan import PlannedTable, plan_place
 from tenantry.offboarding._tasks import TableProgress, Task
@@ -47,12 +48,14 @@ class Purge:
         settings: DatabaseSettings | None,
         batch_rows: int,
         erased: Mapping[str, Erased],
+        holdings: Sequence[Holding] = (),
     ) -> None:
         self._databases = databases
         self._catalogue = catalogue
         self._settings = settings
         self._batch_rows = batch_rows
         self._erased = erased
+        self._holdings = {holding.label: holding for holding in holdings}
 
     async def advance(self, session: AsyncSession, task: Task, tenant: Tenant) -> Mapping[str, Any] | None:
         """Do a batch of the task, which `session` holds; the result once nothing is left, else None.
@@ -82,9 +85,17 @@ class Purge:
                 found.append(
                     TableProgress(len(found), place.label_of(table.label), table.retention, rows, None, detail)
                 )
+        for label, holding in self._holdings.items():
+            rows = await holding.count(tenant.id)
+            found.append(TableProgress(len(found), label, Retention.ERASE, rows, None, {"holding": label}))
         return found
 
     async def _advance_table(self, session: AsyncSession, task: Task, tenant: Tenant, table: TableProgress) -> None:
+        if "holding" in table.detail:
+            holding = self._holdings[table.detail["holding"]]
+            if not await holding.erase(tenant.id):
+                await tasks.set_rows_after(session, task, table, await holding.count(tenant.id))
+            return
         places = await find_places(self._databases, self._catalogue, tenant.id)
         place = place_named(places, table.detail["place"])
         if place is None:  # dropped, by this task or by an attempt that was killed

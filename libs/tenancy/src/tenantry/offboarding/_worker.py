@@ -19,6 +19,7 @@ from tenantry.events import Ack, ack_event, append_outbox_many
 from tenantry.events._waiting import is_away
 from tenantry.offboarding import _tasks as tasks
 from tenantry.offboarding._export import Export
+from tenantry.offboarding._holdings import Holding
 from tenantry.offboarding._purge import Erased, Purge
 from tenantry.offboarding._settings import ExportNotConfigured
 from tenantry.offboarding._tasks import Task
@@ -46,13 +47,19 @@ class OffboardingWorker:
         settings: DatabaseSettings | None = None,
         batch_rows: int = BATCH_ROWS,
         erased: Mapping[str, Erased] | None = None,
+        holdings: Sequence[Holding] = (),
     ) -> None:
-        """`erased` says for tables, by name, what is to be done about rows that a purge deletes."""
+        """`erased` says for tables, by name, what is to be done about rows that a purge deletes.
+
+        `holdings` are what the service keeps of tenants outside PostgreSQL.
+        """
         self._databases = databases
         self._service = catalogue.service
         self._clock = clock
-        self._purge = Purge(databases, catalogue, settings=settings, batch_rows=batch_rows, erased=erased or {})
-        self._export = None if store is None else Export(databases, catalogue, store)
+        self._purge = Purge(
+            databases, catalogue, settings=settings, batch_rows=batch_rows, erased=erased or {}, holdings=holdings
+        )
+        self._export = None if store is None else Export(databases, catalogue, store, holdings)
 
     async def run(self) -> NoReturn:
         """Work until cancelled; a database or a blob store that is away is waited for."""

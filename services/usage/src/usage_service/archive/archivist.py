@@ -23,20 +23,23 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import pyarrow as pa  # type: ignore[import-untyped] # ships no types
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tenantry import uuid7
-from usage_service.archive.files import PART_ROWS, Part, PartWriter, read_totals
-from usage_service.archive.layout import SCHEMA, Totals, folder, object_path, record_batch
+from usage_service.archive.files import PART_ROWS, Part, PartWriter, groups_of, read_totals
+from usage_service.archive.layout import ROOT, SCHEMA, Totals, day_of, folder, object_path, record_batch
 from usage_service.archive.manifest import (
     ArchiveObject,
     add_object,
+    find_object,
     known_ids,
     remove_objects,
     stored_objects,
+    try_lock_day,
 )
 from usage_service.archive.store import ArchiveStore, MissingObject
 
@@ -164,6 +167,59 @@ class Archivist:
             await self._store.delete(path)
         return len(lost)
 
+    async def sweep_all(self) -> int:
+        """Deletes what lies in any day's folder and is not in the manifest; how many objects.
+
+        Fails at once where one of those days is being worked on, with PostgreSQL's error.
+        """
+        found: dict[date, set[str]] = {}
+        async for path in self._store.paths(ROOT):
+            if (day := day_of(path)) is not None:
+                found.setdefault(day, set()).add(path)
+        swept = 0
+        async with self._engine.connect() as claim:
+            for day, paths in sorted(found.items()):
+                if paths - {object_path(day, each) for each in await known_ids(claim, day)}:
+                    await try_lock_day(claim, day)
+                    swept += await self.sweep(claim, day)
+                await claim.commit()
+        return swept
+
+    async def rewrite(self, object_id: UUID, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Puts another object in an object's place, with its rows as `change` makes them of those of a row group.
+
+        What is left must be in the same order. The old object is deleted after the manifest names the new one, or by
+        `sweep_all`. Fails at once where the day is being worked on.
+        """
+        async with self._engine.connect() as claim:
+            known = await find_object(claim, object_id)
+            if known is None:
+                return
+            await try_lock_day(claim, known[0].day)
+            known = await find_object(claim, object_id)
+            if known is None:
+                return
+            old, released_at = known
+            await self.sweep(claim, old.day)
+            with tempfile.TemporaryDirectory(prefix="tenantry-archive-") as directory:
+                part = await self._changed(old, Path(directory), change)
+                if part.totals.rows:
+                    new = ArchiveObject(
+                        self._new_id(), old.day, old.received_from, old.received_until, part.totals, part.sha256
+                    )
+                    await self._store.put(new.path, part.file)
+                    await self._read_back(new)
+                    await add_object(claim, new, part, released_at=released_at)
+            await remove_objects(claim, [old.id])
+            await claim.commit()
+        await self.delete([old])
+
+    async def _changed(self, old: ArchiveObject, directory: Path, change: Callable[[pa.Table], pa.Table]) -> Part:
+        with (directory / "old").open("wb") as copy:
+            if await self._store.fetch(old.path, copy) != old.sha256:
+                raise ArchiveDiffers(f"{old.path}: its bytes are not those that were written")
+        return await asyncio.to_thread(_write_changed, directory / "old", directory / "new", change)
+
     async def _write(
         self,
         claim: AsyncConnection,
@@ -245,6 +301,13 @@ def _is_archived(day: date, mine: Sequence[ArchiveObject], theirs: Totals) -> bo
     if archived.rows < theirs.rows:
         return False
     raise ArchiveDiffers(f"{day}: {archived.rows} rows are archived, and {theirs.rows}, or others, are stored")
+
+
+def _write_changed(old: Path, new: Path, change: Callable[[pa.Table], pa.Table]) -> Part:
+    with PartWriter(new) as writer:
+        for group in groups_of(old):
+            writer.add_table(change(group))
+        return writer.finish()
 
 
 def _add(writer: PartWriter, rows: Sequence[asyncpg.Record]) -> None:

@@ -81,6 +81,11 @@ class PartWriter:
         if self._pending_rows >= GROUP_ROWS or self._pending_bytes >= GROUP_BYTES:
             self._write_group()
 
+    def add_table(self, table: pa.Table) -> None:
+        """The same of a table."""
+        for batch in table.to_batches():
+            self.add(batch)
+
     @property
     def rows(self) -> int:
         """How many were added."""
@@ -121,7 +126,7 @@ def read_totals(file: Path) -> Totals:
 
 
 def groups_of(file: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The row groups, one at a time."""
+    """The row groups, one at a time, with columns in the order of the file."""
     with pq.ParquetFile(file, memory_map=False) as parquet:
         for number in range(parquet.num_row_groups):
             yield parquet.read_row_group(number, columns=columns)

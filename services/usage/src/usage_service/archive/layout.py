@@ -85,6 +85,15 @@ def object_path(day: date, object_id: UUID) -> str:
     return f"{folder(day)}/{object_id}{_SUFFIX}"
 
 
+def day_of(path: str) -> date | None:
+    """The day of an object by its name; None where that is no name of ours."""
+    parts = path.removeprefix(f"{ROOT}/day=").split("/")
+    try:
+        return date.fromisoformat(parts[0]) if len(parts) == 2 else None
+    except ValueError:
+        return None
+
+
 def record_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
     """Rows whose values are in the order of `SCHEMA`."""
     columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)

@@ -45,6 +45,17 @@ _ADD_TENANTS = text(
 _REMOVE_TENANTS = text("DELETE FROM system.archived_tenant WHERE object_id = ANY(CAST(:ids AS uuid[]))")
 _REMOVE = text("DELETE FROM system.archive_object WHERE id = ANY(CAST(:ids AS uuid[]))")
 _KNOWN = text("SELECT id FROM system.archive_object WHERE day = :day")
+_OBJECT = text(
+    f"""
+    SELECT {_COLUMNS}, object.released_at FROM system.archive_object AS object WHERE id = :id
+    """  # noqa: S608 - names of our own
+)
+_ALL_OF_TENANT = text(
+    "SELECT object_id FROM system.archived_tenant WHERE tenant_id = :tenant ORDER BY object_id LIMIT :limit"
+)
+_ROWS_OF_TENANT = text("SELECT COALESCE(sum(rows), 0) FROM system.archived_tenant WHERE tenant_id = :tenant")
+_LOCK = text("SELECT FROM system.usage_day WHERE day = :day FOR UPDATE NOWAIT")
+_NONE_WORKS = text("SELECT FROM system.usage_day WHERE look_at IS NOT NULL FOR SHARE NOWAIT")
 _EXPIRED = text(
     f"""
     SELECT {_COLUMNS} FROM system.archive_object AS object
@@ -97,6 +108,32 @@ async def stored_objects(connection: AsyncConnection, day: date) -> list[Archive
 async def known_ids(connection: AsyncConnection, day: date) -> set[UUID]:
     """The ids of all objects of a day."""
     return set((await connection.scalars(_KNOWN, {"day": day})).all())
+
+
+async def try_lock_day(connection: AsyncConnection, day: date) -> None:
+    """The right to write and delete a day's objects until the transaction ends; fails at once where another has it."""
+    await connection.execute(_LOCK, {"day": day})
+
+
+async def check_that_none_archives(connection: AsyncConnection) -> None:
+    """Fails at once while days are worked on. What begins later sees what was committed before."""
+    await connection.execute(_NONE_WORKS)
+
+
+async def find_object(connection: AsyncConnection, object_id: UUID) -> tuple[ArchiveObject, datetime | None] | None:
+    """An object, and when PostgreSQL lost its events."""
+    row = (await connection.execute(_OBJECT, {"id": object_id})).one_or_none()
+    return None if row is None else (ArchiveObject.of(row), row.released_at)
+
+
+async def ids_of_tenant(connection: AsyncConnection, tenant_id: UUID, *, limit: int) -> Sequence[UUID]:
+    """Objects that have rows of a tenant."""
+    return (await connection.scalars(_ALL_OF_TENANT, {"tenant": tenant_id, "limit": limit})).all()
+
+
+async def rows_of_tenant(connection: AsyncConnection, tenant_id: UUID) -> int:
+    """How many rows of a tenant all objects have."""
+    return int(await connection.scalar(_ROWS_OF_TENANT, {"tenant": tenant_id}) or 0)
 
 
 async def expired_objects(

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tenantry import Clock
@@ -42,6 +42,7 @@ OVERDUE = Gauge("usage_retention_overdue_seconds", "How long the day that has wa
 _POLL_SECONDS: Final = 60.0
 _BUSY: Final = timedelta(seconds=10)
 _RETRY: Final = timedelta(minutes=10)
+_SWEEP: Final = timedelta(days=1)
 _LETTERS_AT_ONCE: Final = 5_000
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class RetentionKeeper:
         self._terms = terms
         self._clock = clock
         self._migrator_url = migrator_url
+        self._swept_at: datetime | None = None
 
     async def run(self) -> NoReturn:
         """Works until cancelled; a server or a store that is away is waited for."""
@@ -84,6 +86,7 @@ class RetentionKeeper:
             pass
         await self._expire_objects()
         await self._expire_letters()
+        await self._sweep_archive()
         async with self._engine.connect() as connection:
             now = self._clock.now()
             OVERDUE.set((now - (await oldest_overdue(connection, now) or now)).total_seconds())
@@ -166,6 +169,17 @@ class RetentionKeeper:
                     await connection.commit()
                     await self._archivist.delete(gone)
                 EXPIRED.labels("archive object").inc(len(expired))
+
+    async def _sweep_archive(self) -> None:
+        """Once a day; a day that is being worked on is swept by whoever does."""
+        now = self._clock.now()
+        if self._swept_at is None or now - self._swept_at >= _SWEEP:
+            try:
+                await self._archivist.sweep_all()
+            except DBAPIError as error:
+                log.info("archive_not_swept", error=type(error).__name__)
+            else:
+                self._swept_at = now
 
     async def _expire_letters(self) -> None:
         until = self._clock.now() - self._terms.dead_letters
