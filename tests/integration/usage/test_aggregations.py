@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from broker import read_topic
 
+from tenantry.events import UsageProducer, partition_key
 from tenantry.testing import eventually
 from usage_service.domain.quantities import ratio_text
 from usage_service.domain.windows import Granularity, windows, zone
@@ -131,6 +132,33 @@ async def test_the_figures_are_those_of_all_events_in_whatever_order_and_batches
         disk: str(len({each["data"]["user"] for each in events if each["data"].get("disk", "") == disk}))
         for disk in groups
     }
+
+
+async def test_workers_that_count_one_tenant_at_once_lose_no_sample_of_each_other(usage, tenant_a):
+    """A tenant whose events are spread over partitions: its rollups are written by several workers."""
+    dice = random.Random(3)  # noqa: S311 (a seed that is repeated)
+    for slug, definition in METERS.items():
+        await usage.put_meter(slug, {"event_type": "gauge", **definition})
+    events = sample_of(tenant_a, dice, 400)
+    # No two at one instant: which of them is received later is not for this test to say.
+    for number, each in enumerate(events):
+        each["time"] = (moment(each) + timedelta(microseconds=number)).isoformat()
+    dice.shuffle(events)
+    sender = UsageProducer(usage.kafka)
+    await sender.start()
+    try:
+        async with usage.metering(members=4):
+            for start in range(0, len(events), 20):
+                keys = [partition_key(tenant_a.id, 12, each["source"], each["id"]) for each in events]
+                values = [msgspec.json.encode(each) for each in events]
+                await sender.send(list(zip(keys, values, strict=True))[start : start + 20])
+            await eventually(usage.counted, within=60)
+    finally:
+        await sender.stop()
+    partitions = await usage.fetch("SELECT count(DISTINCT kafka_partition) AS spread FROM pool.usage_event")
+    assert partitions[0]["spread"] > 4
+    await check(usage, tenant_a, events, Granularity.HOUR, "UTC", (0, 600))
+    await check(usage, tenant_a, events, Granularity.NONE, "UTC", (0, 600))
 
 
 async def test_nothing_is_a_zero_only_where_things_are_counted(usage, tenant_a):

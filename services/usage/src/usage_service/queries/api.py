@@ -86,8 +86,7 @@ async def query(slug: str, session: TenantReadSession, asked: Annotated[Asked, D
     `filter[dimension]=value`, or `filter[dimension][gt]=5` with any operator, or with a path into the data
     (`filter[$.status][gte]=500`), which raw events answer. Each item of the JSON links to the events behind it.
     """
-    table = await _table(session, slug, asked.question)
-    return await _response(session, asked, [table], named=False)
+    return await _answer(session, asked, [slug], named=False)
 
 
 @router.get("/query")
@@ -97,8 +96,7 @@ async def query_meters(
     meter: Annotated[list[str], Query(min_length=1, max_length=MAX_METERS)],
 ) -> Response:
     """The figures of several meters of one tenant, as `/v1/meters/{slug}/query` has those of one."""
-    tables = [await _table(session, slug, asked.question) for slug in dict.fromkeys(meter)]
-    return await _response(session, asked, tables, named=True)
+    return await _answer(session, asked, list(dict.fromkeys(meter)), named=True)
 
 
 @router.get("/events")
@@ -160,8 +158,10 @@ async def _table(session: TenantReadSession, slug: str, question: Question) -> T
         raise _invalid(error) from error
 
 
-async def _response(session: TenantReadSession, asked: Asked, tables: Sequence[Table], *, named: bool) -> Response:
+async def _answer(session: TenantReadSession, asked: Asked, slugs: Sequence[str], *, named: bool) -> Response:
+    # Before the figures, which then hold at least what the watermark promises.
     watermark = await find_watermark(session)
+    tables = [await _table(session, slug, asked.question) for slug in slugs]
     headers = {} if watermark is None else {WATERMARK: rfc3339(watermark)}
     group_by = asked.question.group_by
     match asked.form:
