@@ -27,7 +27,8 @@ LIMIT = 5_000
 PROCESSES = 4
 RATE = 400  # uses a second that each process is asked for
 TICK_SECONDS = 0.01
-REFUSED_SECONDS = 3.0  # how long all have to be refused before it is over
+HOLD_SECONDS = 3.0
+REFUSED_SECONDS = 5.0  # how long all have to be refused before it is over: until nobody holds anything
 CHECKS = 100_000
 FEATURE = "api-calls"
 
@@ -117,7 +118,7 @@ async def _product(stack: UsageStack, running: AsyncExitStack) -> Entitlements:
     reader = BalanceReader(stack.kafka, store)
     running.push_async_callback(reader.stop)
     await reader.start()
-    return Entitlements(store, lag_seconds=lambda: reader.lag_seconds)
+    return Entitlements(store, lag_seconds=lambda: reader.lag_seconds, hold_seconds=HOLD_SECONDS)
 
 
 async def _use_up(product: Entitlements, tenant: Tenant, producer: UsageProducer, uses: Uses) -> None:
