@@ -3,10 +3,15 @@
 And lines of files that others wrote, read as usage.
 """
 
-from tenantry.metering._client import MeteringClient
+from typing import TYPE_CHECKING
+
+from tenantry._exports import lazy_exports
 from tenantry.metering._lines import AccessLine, UnreadableLine, read_access_line, read_timestamp
-from tenantry.metering._shipper import Publisher, Shipper
-from tenantry.metering._spool import Spool, SpoolFull
+
+if TYPE_CHECKING:
+    from tenantry.metering._client import MeteringClient
+    from tenantry.metering._shipper import Publisher, Shipper
+    from tenantry.metering._spool import Spool, SpoolFull
 
 __all__ = [
     "AccessLine",
@@ -19,3 +24,13 @@ __all__ = [
     "read_access_line",
     "read_timestamp",
 ]
+
+# Who reads lines, such as a command, need not wait for Kafka's client.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "_client": ("MeteringClient",),
+        "_shipper": ("Publisher", "Shipper"),
+        "_spool": ("Spool", "SpoolFull"),
+    },
+)

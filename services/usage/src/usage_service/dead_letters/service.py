@@ -198,8 +198,8 @@ def _event_of(row: Row[Any], resolve: Resolver) -> Accepted:
         )
     if row.kind == "invalid-value":
         raise NotReplayable(
-            "The event is stored, and the meters that could read it have counted it: sent again it is a copy and counts "
-            "nothing. Send what it should have said under another id."
+            "The event is stored, and the meters that could read it have counted it: sent again it is a copy. "
+            "It would count nothing. Send what it should have said under another id."
         )
     if len(row.payload) > MAX_EVENT_BYTES:
         raise NotReplayable(f"An event has at most {MAX_EVENT_BYTES:,} bytes.")
