@@ -101,6 +101,7 @@ async def test_a_quota_is_put_read_and_used_up(usage, quota, tenant_a):
 
 
 async def test_events_that_are_sent_use_it_up_and_are_published(usage, quota, keeper, tenant_a, tenant_b):
+    await settle(keeper)  # what the quota itself has queued
     async with usage.metering(), usage.relaying():
         await usage.send(*(event(tenant_a, number) for number in range(85)), *(event(tenant_b, n) for n in range(3)))
         await eventually(usage.counted)

@@ -108,6 +108,14 @@ def test_a_top_up_is_burnt_after_the_limit_and_outlives_the_period():
     assert value(topped, march, [(hour(1), "110"), (hour(3), "15")]).balance == 125
 
 
+def test_a_grant_that_rolls_nothing_over_is_gone_after_its_period_unless_it_is_refilled():
+    march = datetime(2026, 3, 1, tzinfo=UTC)
+    bonus = Grant(id="bonus", amount=Decimal(50), effective_at=START, created_at=START, rollover_max=ZERO)
+    assert value(quota(grants=[bonus]), march, []).balance == 100
+    refilled = replace(bonus, recurrence=MONTHLY)
+    assert value(quota(grants=[refilled]), march, []).balance == 150
+
+
 def test_a_plain_limit_looks_at_one_period_only():
     later = START + timedelta(days=900)
     assert course_of(quota(), later).opening.at == MONTHLY.period_at(later).start

@@ -68,7 +68,8 @@ _CLEAR = text(
         DELETE FROM system.rollup_change WHERE lane = :lane AND id = ANY(:ids) RETURNING tenant_ids, meter_ids),
     changed AS (
         SELECT DISTINCT key.tenant_id, key.meter_id
-          FROM cleared CROSS JOIN LATERAL unnest(tenant_ids, meter_ids) AS key (tenant_id, meter_id))
+          FROM cleared CROSS JOIN LATERAL unnest(tenant_ids, meter_ids) AS key (tenant_id, meter_id)
+         WHERE (SELECT EXISTS (SELECT FROM pool.quota)))
     INSERT INTO system.balance_change (tenant_id, feature)
     SELECT quota.tenant_id, quota.feature
       FROM changed
