@@ -11,6 +11,7 @@ from tenantry import Tier
 from tenantry.events import UsageProducer
 from tenantry.identity import Scope
 from tenantry.testing import eventually
+from usage_service.dead_letters.unmatched import UNMATCHED, observe_unmatched
 from usage_service.metering.dead_letters import LETTERS
 
 from .support import API_CALLS, BANDWIDTH, end_offsets, event
@@ -204,6 +205,16 @@ async def test_history_is_accepted_of_operators_who_ask_for_it(usage, tenant_a):
         await eventually(usage.counted, within=60)
     span = {"from": "2015-05-01T00:00:00Z", "to": "2015-06-01T00:00:00Z"}
     assert [item["value"] for item in (await usage.query(tenant_a, "bandwidth", **span))["items"]] == ["10"]
+
+
+async def test_unmatched_events_are_a_figure_to_be_alerted_by(usage, tenant_a, tenant_b):
+    async with usage.metering():
+        await usage.send(
+            event(tenant_a, 1, type="new"), event(tenant_a, 2, type="new"), event(tenant_b, 1, type="other")
+        )
+        await eventually(usage.counted, within=60)
+    assert await observe_unmatched(usage.databases.system) == 3
+    assert UNMATCHED._value.get() == 3
 
 
 @pytest.mark.parametrize(

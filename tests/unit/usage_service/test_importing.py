@@ -7,9 +7,12 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pyarrow as pa
@@ -19,11 +22,11 @@ import zstandard
 from typer.testing import CliRunner
 
 from tenantry.metering import UnreadableLine
-from usage_service.commands import _ingest, _progress, app
+from usage_service.commands import _ingest, _progress, app, dead_letters
 from usage_service.commands._api import Api, Credentials, find_credentials
 from usage_service.commands._failures import CommandFailed, Misused, Unreachable
 from usage_service.commands._files import Source
-from usage_service.commands._importing import BATCH, import_lines
+from usage_service.commands._importing import BATCH, BATCH_BYTES, import_lines
 from usage_service.commands._ingest import Ingest
 from usage_service.commands._mapping import Column, RowMapping, TenantRule
 from usage_service.commands._progress import Journal, Tally, Telling
@@ -36,6 +39,8 @@ from usage_service.commands._readers import (
     read_jsonl,
     read_parquet,
 )
+from usage_service.dead_letters.api import Kind
+from usage_service.settings import UsageSettings
 
 LOG = '192.0.2.7 - - [31/May/2025:23:30:00 -0100] "GET /t/acme/a?b=c HTTP/1.1" 200 512 "-" "curl"'
 URL = "http://usage.test"
@@ -425,3 +430,17 @@ def test_reasons_are_bounded():
 def test_an_unreadable_line_is_no_crash():
     with pytest.raises(UnreadableLine):
         mapping().event({}, "id")
+
+
+def test_words_and_sizes_that_both_sides_know_agree():
+    for kind in get_args(Kind):
+        assert kind in get_args(dead_letters.Kind)[1].help
+    assert UsageSettings.model_fields["max_body_bytes"].default > BATCH_BYTES
+    assert UsageSettings.model_fields["max_batch_events"].default >= BATCH
+
+
+def test_commands_come_without_what_they_do_not_need():
+    """Each `tenantry` process loads them, whatever it does."""
+    code = "import sys, usage_service.commands; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"aiokafka", "fastapi", "httpx", "pyarrow", "sqlalchemy", "zstandard"} & set(loaded)

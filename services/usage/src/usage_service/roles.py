@@ -32,6 +32,7 @@ from usage_service.archive.holding import ArchivedEvents
 from usage_service.archive.store import ArchiveStore
 from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
+from usage_service.dead_letters.unmatched import watch_unmatched
 from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
@@ -117,6 +118,7 @@ async def run_relay() -> None:
             keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
+            keep_at("unmatched types", partial(watch_unmatched, engine)),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
                 engine, archivist, _terms(settings), clock, migrator_url=database.migrator_database_url
