@@ -39,7 +39,21 @@ def test_file_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    [".", "..", "a/b", "a\\b", "c:", 'quo"te', "line\nbreak", "nul\x00", " front", "end ", "\u202etxt.exe", "\ud800"],
+    [
+        ".",
+        "..",
+        "a/b",
+        "a\\b",
+        "c:",
+        'quo"te',
+        "line\nbreak",
+        "nul\x00",
+        " front",
+        "end ",
+        "\u202etxt.exe",
+        "\ud800",
+        "\ufffd",
+    ],
 )
 def test_dangerous_file_names_are_refused(name):
     with pytest.raises(ValueError, match="file name"):

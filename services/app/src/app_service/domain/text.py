@@ -29,6 +29,9 @@ def normalise_tags(tags: Iterable[str]) -> list[str]:
 
 def check_file_name(name: str) -> str:
     """A file name that is safe wherever somebody saves it: one path segment, nothing invisible, not only dots."""
+    if "\N{REPLACEMENT CHARACTER}" in name:
+        # What the bytes of a path become that are no UTF-8: different names would be one.
+        raise ValueError("a file name is UTF-8")
     if any(not character.isprintable() or character in '/\\:"' for character in name):
         raise ValueError('a file name has printable characters only, without / \\ : "')
     if name.strip() != name or not name.strip("."):
