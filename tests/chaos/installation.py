@@ -161,11 +161,11 @@ class Installation:
         answer = await self._clients[0].put(f"/v1/meters/{slug}", json=definition, headers=_key(self._operator))
         assert answer.is_success, answer.text
 
-    async def total(self, slug: str, tenant: str, since: datetime) -> str | None:
-        """The figure of a meter from `since` to the end of time, by HTTP."""
+    async def total(self, slug: str, tenant: str, since: datetime, until: datetime) -> str | None:
+        """The figure of a meter in [since, until), by HTTP."""
         answer = await self._clients[0].get(
             f"/v1/meters/{slug}/query",
-            params={"tenant_id": tenant, "from": since.isoformat(), "to": "2100-01-01T00:00:00Z"},
+            params={"tenant_id": tenant, "from": since.isoformat(), "to": until.isoformat()},
             headers=_key(self._operator),
         )
         assert answer.is_success, answer.text

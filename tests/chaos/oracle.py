@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -31,7 +31,13 @@ METERS: Mapping[str, Mapping[str, Any]] = {
         "value": "$.bytes",
         "filter": {"$.method": {"eq": "GET"}},
     },
+    "paths": {"event_type": "http.request", "aggregation": "unique_count", "value": "$.path"},
+    "last": {"event_type": "file.stored", "aggregation": "latest", "value": "$.bytes", "unit": "byte"},
+    "level": {"event_type": "file.stored", "aggregation": "time_weighted", "value": "$.bytes", "unit": "byte"},
 }
+
+_MICROSECOND = timedelta(microseconds=1)
+_MICROSECONDS_OF_AN_HOUR = 3_600_000_000
 
 
 class Window(NamedTuple):
@@ -51,10 +57,16 @@ class Figure:
 
 @dataclass
 class Expected:
-    """All that must be found. `stored` is how many events are kept; `conflicts` are identities that say two things."""
+    """All that must be found.
+
+    `stored` is how many events are kept, `conflicts` are identities that say two things, `samples` are the values of
+    files by tenant in the order of receipt, `paths` what a tenant has asked for.
+    """
 
     seen: set[Identity] = field(default_factory=set)
     stored: int = 0
+    samples: dict[str, list[tuple[datetime, Decimal]]] = field(default_factory=lambda: defaultdict(list))
+    paths: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     windows: dict[Window, Figure] = field(default_factory=lambda: defaultdict(Figure))
     conflicts: set[Identity] = field(default_factory=set)
     invalid: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -78,11 +90,26 @@ def expect(values: Iterable[bytes]) -> Expected:
             continue
         kept[key].append((at.date(), says))
         expected.stored += 1
-        _count(expected, event, at.replace(minute=0, second=0, microsecond=0))
+        _count(expected, event, at)
     return expected
 
 
-def _count(expected: Expected, event: Mapping[str, Any], hour: datetime) -> None:
+def latest_of(samples: Iterable[tuple[datetime, Decimal]]) -> Decimal | None:
+    """The value of the greatest time; of several, the one that was received last."""
+    ordered = sorted(samples, key=lambda sample: sample[0])
+    return ordered[-1][1] if ordered else None
+
+
+def value_hours(samples: Iterable[tuple[datetime, Decimal]], until: datetime) -> Decimal | None:
+    """The integral of the last value over time, up to `until`."""
+    ordered = sorted(samples, key=lambda sample: sample[0])
+    ends = [at for at, _ in ordered[1:]] + [until]
+    held = [value * ((end - at) // _MICROSECOND) for (at, value), end in zip(ordered, ends, strict=True)]
+    return sum(held, Decimal(0)) / _MICROSECONDS_OF_AN_HOUR if held else None
+
+
+def _count(expected: Expected, event: Mapping[str, Any], at: datetime) -> None:
+    hour = at.replace(minute=0, second=0, microsecond=0)
     tenant, data = event["subject"], event["data"]
     meters = {slug: meter for slug, meter in METERS.items() if meter["event_type"] == event["type"]}
     if not meters:
@@ -91,7 +118,9 @@ def _count(expected: Expected, event: Mapping[str, Any], hour: datetime) -> None
         if any(data[path[2:]] != test["eq"] for path, test in meter.get("filter", {}).items()):
             continue
         value = None
-        if "value" in meter:
+        if slug == "paths":
+            expected.paths[tenant].add(data["path"])
+        elif "value" in meter:
             if isinstance(data["bytes"], str):
                 expected.invalid[tenant, slug] += 1
                 continue
@@ -99,8 +128,10 @@ def _count(expected: Expected, event: Mapping[str, Any], hour: datetime) -> None
         group = {name: data[path[2:]] for name, path in meter.get("group_by", {}).items()}
         figure = expected.windows[Window(tenant, slug, hour, json.dumps(group, sort_keys=True))]
         figure.count += 1
+        if slug == "last":
+            expected.samples[tenant].append((at, Decimal(data["bytes"])))
         if value is not None and meter["aggregation"] in {"sum", "avg"}:
             figure.sum = value + (figure.sum or 0)
-        elif value is not None:
+        elif value is not None and meter["aggregation"] in {"min", "max"}:
             figure.minimum = value if figure.minimum is None else min(figure.minimum, value)
             figure.maximum = value if figure.maximum is None else max(figure.maximum, value)

@@ -22,7 +22,7 @@ from tenantry.testing import eventually
 
 from .faults import inflict
 from .installation import EVENTS, ROLLUPS, Installation
-from .oracle import METERS, Expected, Figure, Window, expect
+from .oracle import METERS, Expected, Figure, Window, expect, latest_of, value_hours
 from .schedule import Fault, schedule
 from .workload import Identity, Workload
 
@@ -87,7 +87,8 @@ async def compare(installation: Installation, expected: Expected) -> None:
     assert {
         Identity(each["tenant"], each["source"], each["event_id"]) for each in letters if each["kind"] == "conflict"
     } == expected.conflicts
-    assert {each["kind"] for each in letters} <= {"invalid-value", "conflict"}
+    others = {(each["kind"], each["source"]) for each in letters if each["kind"] not in {"invalid-value", "conflict"}}
+    assert others <= {("late", "too-old")}
     unmatched = await installation.fetch("SELECT tenant_id::text, type, count FROM pool.unmatched_type")
     assert {(tenant, kind): count for tenant, kind, count in unmatched} == expected.unmatched
 
@@ -121,12 +122,24 @@ async def compare_published(installation: Installation, rows) -> None:
 
 async def compare_answers(installation: Installation, expected: Expected) -> None:
     """What somebody is told who asks over HTTP for all that a tenant has used."""
-    since = datetime.now(UTC) - timedelta(days=30)
+    until = datetime.now(UTC).replace(microsecond=0)
+    since = until - timedelta(days=40)
     for tenant in installation.tenants:
+        samples = expected.samples[tenant]
         windows = [figure for window, figure in expected.windows.items() if window[:2] == (tenant, "bandwidth")]
         used = [figure.sum for figure in windows if figure.sum is not None]
-        told = await installation.total("bandwidth", tenant, since)
-        assert _number(told) == (sum(used, Decimal(0)) if used else None)
+        figures = {
+            "bandwidth": sum(used, Decimal(0)) if used else None,
+            "paths": Decimal(len(expected.paths[tenant])),
+            "last": latest_of(samples),
+            "level": value_hours(samples, until),
+        }
+        for slug, figure in figures.items():
+            told = _number(await installation.total(slug, tenant, since, until))
+            if slug == "level" and figure is not None and told is not None:
+                assert abs(told - figure) < Decimal("1e-9"), slug
+            else:
+                assert told == figure, slug
 
 
 def _window(tenant: str, slug: str, hour: datetime, group: str | dict[str, str]) -> Window:
