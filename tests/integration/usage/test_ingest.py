@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 import zstandard
+from aiokafka import AIOKafkaProducer
 from starlette.requests import Request
 
 from tenantry import RateLimited, Tier, Unavailable
@@ -174,8 +175,15 @@ async def test_what_once_was_an_error_of_ours(usage, tenant_a, changes, loc):
     assert [(each["index"], each["loc"][1:]) for each in answer.json()["errors"]] == [(1, [loc] if loc else [])]
 
 
-def request_of(usage, receive, **headers):
-    principal = Principal(subject="s", kind=PrincipalKind.SERVICE, scopes=frozenset({Scope.SERVICE}), credential_id="c")
+def request_of(usage, receive, *, selected=None, **headers):
+    """A request of a service, or of `selected` for itself, as the middleware hands it on."""
+    principal = Principal(
+        subject="s",
+        kind=PrincipalKind.SERVICE,
+        scopes=frozenset({Scope.SERVICE if selected is None else Scope.TENANT_WRITE}),
+        credential_id="c",
+        tenant_id=None if selected is None else selected.id,
+    )
     named = {"content-type": BATCH, **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope = {
         "type": "http",
@@ -183,7 +191,7 @@ def request_of(usage, receive, **headers):
         "path": "/v1/events",
         "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in named.items()],
-        IDENTITY_KEY: (principal, None),
+        IDENTITY_KEY: (principal, selected),
     }
     return Request(scope, receive)
 
@@ -257,9 +265,10 @@ async def test_a_body_that_unpacks_to_more_than_there_is_room_for(usage, tenant_
     memory = IngestMemory(bytes_held(len(text)) - 1, lambda: 0)
     endpoint = endpoint_of(usage, SilentSender(), memory=memory)
     with pytest.raises(Unavailable):
-        await endpoint.receive(
-            request_of(usage, whole(packed), content_encoding="gzip", content_length=str(len(packed)))
-        )
+        async with asyncio.timeout(10):
+            await endpoint.receive(
+                request_of(usage, whole(packed), content_encoding="gzip", content_length=str(len(packed)))
+            )
     assert memory.held == 0
 
 
@@ -276,3 +285,48 @@ async def test_kafka_that_is_away_is_told_at_once_and_takes_no_memory(usage, ten
         assert (memory.held, away.pending_bytes) == (0, 0)
     finally:
         await away.stop()
+
+
+async def test_slow_kafka_takes_no_more_memory_than_there_is(usage, tenant_a, tenant_b, monkeypatch):
+    moves = asyncio.Event()
+    send_batch = AIOKafkaProducer.send_batch
+
+    async def slow(self, *args, **options):
+        await moves.wait()
+        return await send_batch(self, *args, **options)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", slow)
+    capacity = 1 << 20
+    producer = UsageProducer(usage.kafka, max_pending_bytes=capacity)
+    await producer.start()
+    memory = IngestMemory(capacity, lambda: producer.pending_bytes)
+    endpoint = endpoint_of(usage, producer, memory=memory)
+    most = 0
+
+    async def send(number: int) -> int:
+        nonlocal most
+        tenant = tenant_a if number % 4 else tenant_b
+        body = json.dumps([event(tenant, number * 100 + each) for each in range(100)]).encode()
+        try:
+            request = request_of(usage, whole(body), selected=tenant, content_length=str(len(body)))
+            return (await endpoint.receive(request)).status_code
+        except (RateLimited, Unavailable) as refused:
+            return refused.status if "Retry-After" in refused.headers else 0
+        finally:
+            most = max(most, memory.held + producer.pending_bytes)
+
+    try:
+        first = [asyncio.create_task(send(number)) for number in range(200)]
+        await eventually(lambda: sum(each.done() for each in first) > 150)
+        assert {each.result() for each in first if each.done()} <= {429, 503}
+        waiting = [each for each in first if not each.done()]
+        assert len(waiting) > 2
+        assert memory.held + producer.pending_bytes > capacity // 2
+        moves.set()
+        assert {await each for each in waiting} == {202}
+        assert (memory.held, producer.pending_bytes) == (0, 0)
+        assert await send(1_000) == 202
+    finally:
+        await producer.stop()
+    assert most <= capacity
+    assert await in_kafka(usage) == 100 * (len(waiting) + 1)
