@@ -207,6 +207,16 @@ async def test_history_is_accepted_of_operators_who_ask_for_it(usage, tenant_a):
     assert [item["value"] for item in (await usage.query(tenant_a, "bandwidth", **span))["items"]] == ["10"]
 
 
+async def test_more_letters_than_are_held_at_once_are_replayed_by_one_request(usage, tenant_a):
+    await usage.put_meter("calls", API_CALLS)
+    await usage.send(*(event(tenant_a, n, time=LONG_AGO) for n in range(45)))
+    first = (await replay_all(usage, limit=41)).json()
+    assert len(set(first["replayed"])) == 41
+    rest = (await replay_all(usage, cursor=first["next_cursor"])).json()
+    assert (len(rest["replayed"]), rest["next_cursor"]) == (4, None)
+    assert await in_kafka(usage) == 45
+
+
 async def test_unmatched_events_are_a_figure_to_be_alerted_by(usage, tenant_a, tenant_b):
     async with usage.metering():
         await usage.send(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
+import sys
 from collections import Counter
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from tenantry.testing import eventually
 from tenantry_dev.oracle.quantities import llm_usage, log_usage
@@ -168,6 +177,59 @@ async def test_dead_letters_that_were_put_right_come_back_from_a_file(usage, ten
         await eventually(usage.counted, within=60)
     assert tally.accepted == 3
     assert await value(usage, tenant_a, "bandwidth") == 21
+
+
+async def test_the_command_itself_with_a_token_over_a_socket(usage, tenant_a, tmp_path):
+    await usage.put_meter("calls", API_CALLS)
+    token = usage.operator["Authorization"].removeprefix("Bearer ")
+
+    async def tokens(request: Request) -> JSONResponse:
+        form = parse_qs((await request.body()).decode())
+        known = form == {
+            "grant_type": ["client_credentials"], "client_id": ["me"], "client_secret": ["s"], "audience": ["usage"],
+        }  # fmt: skip
+        return JSONResponse({"access_token": token, "expires_in": 600}, 200 if known else 401)
+
+    log = tmp_path / "access.log"
+    line = '192.0.2.7 - - [{:%d/%b/%Y:%H:%M:%S} +0000] "GET /a HTTP/1.1" 200 5'
+    log.write_text("\n".join(line.format(datetime.now(UTC)) for _ in range(700)) + "\nnonsense\n")
+    authority = Starlette(routes=[Route("/oauth/token", tokens, methods=["POST"])])
+    async with served(usage.http._transport.app) as usage_url, served(authority) as tenant_url, usage.metering():
+        environment = os.environ | {
+            "TENANTRY_USAGE_URL": usage_url, "TENANTRY_TENANT_URL": tenant_url,
+            "TENANTRY_CLIENT_ID": "me", "TENANTRY_CLIENT_SECRET": "s",
+        }  # fmt: skip
+        command = ["usage", "import", "access-log", "-", "--tenant", str(tenant_a.id), "--json"]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from tenantry.cli import main; main()", *command),
+            cwd=tmp_path,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, said = await process.communicate(log.read_bytes())
+        assert process.returncode == 0, said.decode()
+        await eventually(usage.counted, within=60)
+    summary = json.loads(output.splitlines()[-1])
+    assert (summary["sent"], summary["accepted"], summary["refused"]) == (700, 700, {})
+    assert summary["skipped"] == {"request, status or size cannot be read": 1}
+    assert await value(usage, tenant_a, "calls") == 700
+    assert not list(tmp_path.glob(".tenantry/imports/*"))
+
+
+@asynccontextmanager
+async def served(app):
+    """An application on a port of this machine; its lifespan is the fixture's."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    task = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: server.started)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await task
 
 
 def _by_parity(even, odd) -> dict[str, str]:

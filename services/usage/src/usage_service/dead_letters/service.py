@@ -40,6 +40,8 @@ from usage_service.metering.dead_letters import report_letters
 
 ACCEPT_LATE: Final = "acceptlate"
 """The extension attribute that marks an event in `usage.events.v1` as a replay, which no age refuses."""
+_AT_ONCE: Final = 20
+"""Letters that are held in memory, and sent, at a time: each may be as large as an event may be."""
 _TOO_OLD: Final = "time: is older than events may be"
 
 LATE_LOST: Final = Counter("usage_late_events_not_kept_total", "Late events refused while no letter could be written")
@@ -80,7 +82,7 @@ class Replays:
     sender: Sender
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replayed:
     """What came of a page of letters: which were sent, which were not and why, and where the next page begins."""
 
@@ -131,23 +133,18 @@ async def replay_letters(
 ) -> Replayed:
     """Replays the next `limit` letters below `before` that match and were not replayed.
 
-    The caller commits; may be repeated. Raises Unavailable while Kafka does not take them: none is marked then.
+    The caller commits; may be repeated. Raises Unavailable while Kafka does not take them: none is marked then, and
+    those that it has taken are copies the next time.
     """
-    rows = await find_letters(session, asked, before=before, limit=limit, lock=True)
+    done = Replayed([], [], before)
     replays.routes.at()
-    events: list[Accepted] = []
-    sent: list[UUID] = []
-    refused: list[tuple[UUID, str]] = []
-    for row in rows:
-        try:
-            events.append(_event_of(row, replays.routes.resolve))
-            sent.append(row.id)
-        except NotReplayable as error:
-            refused.append((row.id, error.detail))
-    if events:
-        await replays.sender.send([(event.key, event.value) for event in events])
-        await mark_replayed(session, sent, by=by)
-    return Replayed(sent, refused, rows[-1].id if len(rows) == limit else None)
+    while done.before is not None and limit > 0:
+        slice_ = min(limit, _AT_ONCE)
+        rows = await find_letters(session, asked, before=done.before, limit=slice_, lock=True)
+        await _replay(session, rows, replays, done, by=by)
+        done.before = rows[-1].id if len(rows) == slice_ else None
+        limit -= slice_
+    return done
 
 
 async def keep_late_events(databases: Databases, clock: Clock, refused: Sequence[Refusal], resolve: Resolver) -> None:
@@ -167,6 +164,23 @@ async def keep_late_events(databases: Databases, clock: Clock, refused: Sequence
         LATE_LOST.inc(len(late))
         return
     report_letters({"late": kept})
+
+
+async def _replay(
+    session: SystemSession, rows: Sequence[Row[Any]], replays: Replays, done: Replayed, *, by: str
+) -> None:
+    events: list[Accepted] = []
+    sent: list[UUID] = []
+    for row in rows:
+        try:
+            events.append(_event_of(row, replays.routes.resolve))
+            sent.append(row.id)
+        except NotReplayable as error:
+            done.refused.append((row.id, error.detail))
+    if events:
+        await replays.sender.send([(event.key, event.value) for event in events])
+        await mark_replayed(session, sent, by=by)
+        done.ids += sent
 
 
 class _Time(msgspec.Struct):
