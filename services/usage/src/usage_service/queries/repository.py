@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -111,14 +111,15 @@ _UNIQUE = text(
     SELECT number, label, count(DISTINCT value_hash) AS uniques FROM seen GROUP BY 1, 2
     """
 )
+# Only the days of the ranges are read, whatever lies between them.
 _RAW = """
-    SELECT event.event_time, event.received_at, event.kafka_partition, event.kafka_offset, event.catalogue_version,
-           event.data
-      FROM usage_event AS event
-      JOIN unnest(CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])) AS edge (opening, closing)
-        ON event.event_time >= edge.opening AND event.event_time < edge.closing
-     WHERE event.tenant_id = :tenant AND event.type = :type AND event.day BETWEEN :first_day AND :last_day
-       AND (CAST(:until AS timestamptz) IS NULL OR event.received_at < :until)
+SELECT event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
+  FROM (SELECT *, width_bucket(event_time, CAST(:starts AS timestamptz[])) AS bucket
+          FROM usage_event
+         WHERE tenant_id = :tenant AND type = :type AND day = ANY(CAST(:days AS date[]))
+           AND event_time >= :first AND event_time < :last
+           AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)) AS placed
+ WHERE event_time < (CAST(:ends AS timestamptz[]))[bucket]
 """
 _RAW_UNORDERED = text(_RAW)
 _RAW_ORDERED = text(f"{_RAW} ORDER BY 1, 2, 3, 4")
@@ -248,8 +249,9 @@ async def stream_raw(
             "until": received_before,
             "starts": [start for start, _ in ranges],
             "ends": [end for _, end in ranges],
-            "first_day": _utc_day(ranges[0][0]),
-            "last_day": _utc_day(ranges[-1][1]),
+            "first": ranges[0][0],
+            "last": ranges[-1][1],
+            "days": sorted({day for span in ranges for day in _utc_days(*span)}),
         },
     )
     async for row in rows:
@@ -277,30 +279,46 @@ async def find_events(
     after: tuple[datetime, UUID],
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """Raw events by (time, identity), after a place in that order."""
+    """Raw events by (time, identity), after a place in that order.
+
+    Days are read from the first one on, more of them each time, until there are enough events: a page of a long range
+    costs what a page of a short one does.
+    """
     first, last = span
-    found = await session.execute(
-        _EVENTS,
-        {
-            "tenant": tenant_id,
-            "first_day": _utc_day(first),
-            "last_day": _utc_day(last),
-            "first": first,
-            "last": last,
-            "type": event_type,
-            "until": received_before,
-            "after_time": after[0],
-            "after_identity": after[1],
-            "limit": limit,
-        },
-    )
-    return found.all()
+    found: list[Row[Any]] = []
+    day, last_day, step = _utc_day(after[0]), _utc_day(last), 1
+    while day <= last_day and len(found) < limit:
+        until = min(day + timedelta(days=step - 1), last_day)
+        rows = await session.execute(
+            _EVENTS,
+            {
+                "tenant": tenant_id,
+                "first_day": day,
+                "last_day": until,
+                "first": first,
+                "last": last,
+                "type": event_type,
+                "until": received_before,
+                "after_time": after[0],
+                "after_identity": after[1],
+                "limit": limit - len(found),
+            },
+        )
+        found += rows.all()
+        day, step = until + timedelta(days=1), step * 2
+    return found
 
 
 async def find_watermark(session: AsyncSession) -> datetime | None:
     """The receipt time up to which all partitions are counted; None before the first is."""
     watermark: datetime | None = await session.scalar(_WATERMARK)
     return watermark
+
+
+def _utc_days(first: datetime, last: datetime) -> list[date]:
+    """The days that hold the instants of [first, last)."""
+    opening, closing = _utc_day(first), _utc_day(last - timedelta(microseconds=1))
+    return [opening + timedelta(days=number) for number in range((closing - opening).days + 1)]
 
 
 def _utc_day(moment: datetime) -> date:
