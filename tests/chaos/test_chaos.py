@@ -27,7 +27,7 @@ from .schedule import Fault, schedule
 from .workload import Identity, Workload
 
 SEED = int(os.environ.get("CHAOS_SEED") or 20261121)
-SECONDS = 60 * float(os.environ.get("CHAOS_MINUTES") or 0.75)
+SECONDS = 60 * float(os.environ.get("CHAOS_MINUTES") or 0.5)
 TENANTS = 25
 # Between two batches of one sender; six of them send 40 events each.
 PAUSE = 0.25

@@ -58,3 +58,8 @@ def test_file_names(name):
 def test_dangerous_file_names_are_refused(name):
     with pytest.raises(ValueError, match="file name"):
         check_file_name(name)
+
+
+def test_a_name_whose_bytes_were_no_text_is_refused():
+    with pytest.raises(ValueError, match="UTF-8"):
+        check_file_name(b"\xff".decode(errors="replace"))
