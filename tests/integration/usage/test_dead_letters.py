@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from tenantry import Tier
 from tenantry.events import UsageProducer
 from tenantry.identity import Scope
 from tenantry.testing import eventually
+from usage_service.dead_letters import service
 from usage_service.dead_letters.unmatched import UNMATCHED, observe_unmatched
 from usage_service.metering.dead_letters import LETTERS
 
@@ -79,6 +81,22 @@ async def test_a_replay_whose_mark_was_lost_counts_once(usage, tenant_a):
         await eventually(usage.counted, within=60)
     assert await in_kafka(usage) == 2
     assert [item["value"] for item in (await usage.query(tenant_a, "bandwidth", **SPAN))["items"]] == ["10"]
+
+
+@pytest.mark.parametrize("how", ["away", "silent"])
+async def test_a_database_that_is_away_does_not_stop_the_ingest(usage, tenant_a, monkeypatch, how):
+    async def fail(*_arguments, **_named):
+        if how == "silent":
+            await asyncio.Event().wait()
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(service, "keep_late", fail)
+    monkeypatch.setattr(service, "_KEEP_SECONDS", 0.1)
+    lost = service.LATE_LOST._value.get()
+    answer = await usage.send(event(tenant_a, 1, time=LONG_AGO), event(tenant_a, 2), partial="true")
+    assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+    assert service.LATE_LOST._value.get() == lost + 1
+    assert await letters(usage) == []
 
 
 async def test_nothing_is_marked_while_kafka_is_away(usage, tenant_a, monkeypatch):

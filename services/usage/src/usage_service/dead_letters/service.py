@@ -7,6 +7,7 @@ dies in between is sent again by the next try, and no mark stands for an event t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,8 @@ ACCEPT_LATE: Final = "acceptlate"
 """The extension attribute that marks an event in `usage.events.v1` as a replay, which no age refuses."""
 _AT_ONCE: Final = 20
 """Letters that are held in memory, and sent, at a time: each may be as large as an event may be."""
+_KEEP_SECONDS: Final = 5.0
+"""How long a sender of late events waits for a database that does not answer."""
 _TOO_OLD: Final = "time: is older than events may be"
 
 LATE_LOST: Final = Counter("usage_late_events_not_kept_total", "Late events refused while no letter could be written")
@@ -157,7 +160,7 @@ async def keep_late_events(databases: Databases, clock: Clock, refused: Sequence
     if not late:
         return
     try:
-        async with databases.system_session() as session:
+        async with asyncio.timeout(_KEEP_SECONDS), databases.system_session() as session:
             kept = await keep_late(session, late, [uuid7() for _ in late], received_at=clock.now(), reason=_TOO_OLD)
     except (SQLAlchemyError, OSError, Unavailable) as error:
         log.warning("usage_late_events_not_kept", count=len(late), error=type(error).__name__)
