@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from tenantry import Operation, Tenancy
 from tenantry.events import KafkaSettings, UsageProducer
 from tenantry.http import by_length, service_app
+from usage_service.archive.reading import ArchiveReader
+from usage_service.archive.store import ArchiveStore
 from usage_service.dead_letters.api import router as dead_letters
 from usage_service.dead_letters.service import Replays, keep_late_events
 from usage_service.entitlements.api import router as features
@@ -25,6 +27,7 @@ from usage_service.meters.api import router as meters
 from usage_service.publishing.api import router as cuts
 from usage_service.publishing.ends import TopicEnds
 from usage_service.queries.api import router as queries
+from usage_service.retention.api import router as retention
 from usage_service.settings import UsageSettings
 
 SERVICE = "usage"
@@ -39,6 +42,8 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with tenancy.run():
+            archive = await ArchiveStore.open(settings.archive_url, settings.archive_directory, to_write=False)
+            app.state.archive = ArchiveReader(tenancy.databases, archive)
             await producer.start()
             try:
                 yield
@@ -53,6 +58,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         body_limits={f"POST {EVENTS_PATH}": settings.max_body_bytes},
     )
     app.state.ends = ends
+    app.state.terms = settings.terms
     # A batch counts by its size, or as the largest where it does not say.
     cost = by_length(UNIT_BYTES, undeclared=units(settings.max_body_bytes))
     endpoint = IngestEndpoint(
@@ -63,12 +69,13 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         memory=IngestMemory(settings.max_in_flight_bytes, lambda: producer.pending_bytes),
         rates=IngestRates(tenancy.limiter, tenancy.directory, cost),
         keep_late=partial(keep_late_events, tenancy.databases, tenancy.clock),
+        fields=settings.field_rules,
     )
     app.add_route(EVENTS_PATH, endpoint.receive, methods=["POST"])
     app.state.replays = Replays(
         RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True), producer
     )
-    for router in (queries, dead_letters, meters, cuts, features, entitlements):
+    for router in (queries, dead_letters, meters, cuts, features, entitlements, retention):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from tenantry import Tenancy, Tenant, current_tenant_or_none
 from tenantry.database import SystemSession
 from tenantry.http import idempotent
+from usage_service.archive.reading import ArchiveReader
 from usage_service.publishing.ends import TopicEnds
 
 
@@ -27,6 +28,14 @@ def _ends(request: Request) -> TopicEnds:
 
 
 CurrentEnds = Annotated[TopicEnds, Depends(_ends)]
+
+
+def _archive(request: Request) -> ArchiveReader:
+    archive: ArchiveReader = request.app.state.archive
+    return archive
+
+
+CurrentArchive = Annotated[ArchiveReader, Depends(_archive)]
 
 
 async def _system_transaction(tenancy: CurrentTenancy) -> AsyncIterator[SystemSession]:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import partial
 
 from msgspec.structs import replace
@@ -43,7 +42,6 @@ from usage_service.publishing.held import keep_at
 from usage_service.publishing.rollups import RollupRelay, queue_erased
 from usage_service.publishing.watermark import advance_watermark
 from usage_service.retention.keeper import RetentionKeeper
-from usage_service.retention.policy import Terms
 from usage_service.settings import UsageSettings
 
 # A batch makes some hundred thousand short-lived objects; collecting every 700 of them finds nothing, often.
@@ -121,20 +119,10 @@ async def run_relay() -> None:
             keep_at("unmatched types", partial(watch_unmatched, engine)),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
-                engine, archivist, _terms(settings), clock, migrator_url=database.migrator_database_url
+                engine, archivist, settings.terms, clock, migrator_url=database.migrator_database_url
             ).run(),
         ):
             tasks.create_task(work)
-
-
-def _terms(settings: UsageSettings) -> Terms:
-    return Terms(
-        archive_after=timedelta(days=settings.archive_after_days),
-        raw=timedelta(days=settings.raw_days),
-        identities=timedelta(days=settings.max_event_age_days + settings.dedupe_window_days),
-        archive=timedelta(days=settings.archive_days),
-        dead_letters=timedelta(days=settings.dead_letter_days),
-    )
 
 
 @asynccontextmanager

@@ -1,12 +1,15 @@
 """What the environment says about this service; databases, brokers and credentials are the library's to read."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from usage_service.domain.field_rules import FieldRules, Treatment
 from usage_service.ingest.memory import bytes_held
+from usage_service.retention.policy import Terms
 
 MEBIBYTE = 1024 * 1024
 
@@ -22,6 +25,10 @@ class UsageSettings(BaseSettings):
     max_in_flight_bytes: int = Field(
         default=96 * MEBIBYTE, gt=0, description="of requests that are being served, and of events that wait for Kafka"
     )
+    fields: dict[str, dict[str, Treatment]] = Field(
+        default={}, description="what becomes of fields of events, by event type (* for all) and path: drop or hash"
+    )
+    fields_key: SecretStr | None = Field(default=None, min_length=32, description="the secret behind hashes of fields")
     max_batch_events: int = Field(default=10_000, gt=0)
     dedupe_window_days: int = Field(default=1, ge=1, le=32, description="on either side of the event's own day")
     meter_members: int = Field(default=3, ge=1, le=12, description="consumers in one process: their waits overlap")
@@ -41,12 +48,37 @@ class UsageSettings(BaseSettings):
     archive_days: int = Field(default=396, ge=90, description="raw events stay in the archive: 13 months")
     dead_letter_days: int = Field(default=396, ge=30, description="dead letters are kept: 13 months")
 
+    @property
+    def field_rules(self) -> FieldRules | None:
+        """None where no field of an event is touched."""
+        key = b"" if self.fields_key is None else self.fields_key.get_secret_value().encode()
+        return FieldRules(self.fields, key) if self.fields else None
+
+    @model_validator(mode="after")
+    def _fields_can_be_treated(self) -> Self:
+        hashes = any(treatment is Treatment.HASH for paths in self.fields.values() for treatment in paths.values())
+        if hashes and self.fields_key is None:
+            raise ValueError("USAGE_FIELDS hashes a field and USAGE_FIELDS_KEY is not set: a plain hash can be guessed")
+        FieldRules(self.fields, b"")
+        return self
+
     @model_validator(mode="after")
     def _has_room_for_a_body(self) -> Self:
         needed = bytes_held(self.max_body_bytes)
         if self.max_in_flight_bytes < needed:
             raise ValueError(f"USAGE_MAX_IN_FLIGHT_BYTES is below {needed}: there is no room for a body")
         return self
+
+    @property
+    def terms(self) -> Terms:
+        """How long what is kept."""
+        return Terms(
+            archive_after=timedelta(days=self.archive_after_days),
+            raw=timedelta(days=self.raw_days),
+            identities=timedelta(days=self.max_event_age_days + self.dedupe_window_days),
+            archive=timedelta(days=self.archive_days),
+            dead_letters=timedelta(days=self.dead_letter_days),
+        )
 
     @property
     def archive_directory(self) -> Path:

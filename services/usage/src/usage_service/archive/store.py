@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import unquote, urlsplit
@@ -40,14 +41,14 @@ class ArchiveStore:
         self._directory = directory
 
     @classmethod
-    async def open(cls, url: str | None, default: Path) -> ArchiveStore:
-        """The store at a URL, or in a directory by default, tried by writing, reading and deleting.
+    async def open(cls, url: str | None, default: Path, *, to_write: bool = True) -> ArchiveStore:
+        """The store at a URL, or in a directory by default, tried by listing, and by writing, reading and deleting.
 
         Raises `StartupRefused` with what is wrong, without the URL: it may hold a password.
         """
         try:
             opened = await asyncio.to_thread(_open, url, default)
-            await opened.check()
+            await opened.check(to_write=to_write)
         except _UNUSABLE as error:
             raise StartupRefused(f"USAGE_ARCHIVE_URL cannot be used: {type(error).__name__}") from error
         return opened
@@ -71,6 +72,14 @@ class ArchiveStore:
         await asyncio.to_thread(out.flush)
         return digest.digest()
 
+    @contextmanager
+    def open_object(self, path: str) -> Iterator[io.RawIOBase]:
+        """An object to be read in ranges, by a thread. Raises `MissingObject`, here and while it is read."""
+        try:
+            yield _Ranges(self._store, path)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise MissingObject(path) from error
+
     async def delete(self, path: str) -> None:
         """May be repeated."""
         with suppress(NotFoundError, FileNotFoundError):
@@ -91,13 +100,48 @@ class ArchiveStore:
             return 0
         return await asyncio.to_thread(_clear_staged, self._directory, time.time() - _ABANDONED_SECONDS)
 
-    async def check(self) -> None:
-        """Writes, reads and deletes an object. Raises ValueError where it reads another, and obstore's errors."""
+    async def check(self, *, to_write: bool) -> None:
+        """Lists, writes, reads and deletes. Raises ValueError where it reads another, and obstore's errors."""
+        async for _ in self.paths(_PROBES):
+            break
+        if not to_write:
+            return
         path, value = f"{_PROBES}/{uuid7()}", b"can be written and read"
         await obstore.put_async(self._store, path, value)
         if bytes(await (await obstore.get_async(self._store, path)).bytes_async()) != value:
             raise ValueError("reads something else than was written")
         await obstore.delete_async(self._store, path)
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file, of which only what is read is fetched: pyarrow asks for whole column chunks."""
+
+    def __init__(self, store: ObjectStore, path: str) -> None:
+        self._store = store
+        self._path = path
+        self._size = obstore.head(store, path)["size"]
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        if end <= self._at:
+            return b""
+        found = bytes(obstore.get_range(self._store, self._path, start=self._at, end=end))
+        self._at = end
+        return found
 
 
 def _open(url: str | None, default: Path) -> ArchiveStore:

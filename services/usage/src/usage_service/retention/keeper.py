@@ -11,7 +11,6 @@ from typing import Final, NoReturn
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -30,6 +29,7 @@ from usage_service.retention.days import (
     set_archived,
     set_dropped,
 )
+from usage_service.retention.letters import delete_old_letters
 from usage_service.retention.policy import DayState, Step, Terms, next_step
 
 DROPPED = Counter("usage_days_dropped_total", "Days of raw events that left PostgreSQL, archived and verified")
@@ -46,13 +46,6 @@ _SWEEP: Final = timedelta(days=1)
 _LETTERS_AT_ONCE: Final = 5_000
 
 log = structlog.get_logger(__name__)
-
-_OLD_LETTERS = text(
-    """
-    DELETE FROM pool.dead_letter WHERE (tenant_id, id) IN (
-        SELECT tenant_id, id FROM pool.dead_letter WHERE created_at <= :until LIMIT :limit)
-    """
-)
 
 
 class RetentionKeeper:
@@ -186,6 +179,5 @@ class RetentionKeeper:
         deleted = _LETTERS_AT_ONCE
         while deleted == _LETTERS_AT_ONCE:
             async with self._engine.begin() as connection:
-                result = await connection.execute(_OLD_LETTERS, {"until": until, "limit": _LETTERS_AT_ONCE})
-            deleted = result.rowcount
+                deleted = await delete_old_letters(connection, until, limit=_LETTERS_AT_ONCE)
             EXPIRED.labels("dead letter").inc(deleted)
