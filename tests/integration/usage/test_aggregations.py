@@ -161,6 +161,20 @@ async def test_workers_that_count_one_tenant_at_once_lose_no_sample_of_each_othe
     await check(usage, tenant_a, events, Granularity.NONE, "UTC", (0, 600))
 
 
+async def test_an_hour_that_two_versions_of_a_meter_counted_is_one_series(usage, tenant_a):
+    dice = random.Random(4)  # noqa: S311 (a seed that is repeated)
+    events = sample_of(tenant_a, dice, 90)
+    dice.shuffle(events)
+    async with usage.metering():
+        for start, changes in ((0, {}), (30, {"filter": {"$.v": {"exists": True}}}), (60, {"unit": "byte"})):
+            for slug, definition in METERS.items():
+                await usage.put_meter(slug, {"event_type": "gauge", **definition, **changes})
+            await usage.send(*events[start : start + 30])
+            await eventually(usage.counted, within=60)
+        for granularity, span in ((Granularity.HOUR, (30, 570)), (Granularity.NONE, (0, 1200))):
+            await check(usage, tenant_a, events, granularity, "UTC", span)
+
+
 async def test_nothing_is_a_zero_only_where_things_are_counted(usage, tenant_a):
     for slug, definition in METERS.items():
         await usage.put_meter(slug, {"event_type": "gauge", **definition})

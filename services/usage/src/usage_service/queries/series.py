@@ -6,14 +6,15 @@ tenant are not one disk that changes its size all the time.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row
 
+from usage_service.domain.errors import InvalidWindow
 from usage_service.domain.instants import microseconds
 from usage_service.domain.quantities import Quantity, add, ratio_text
 from usage_service.domain.rollups import At, Sample, SeriesState
@@ -23,7 +24,10 @@ from usage_service.domain.windows import Window, hour_down
 from usage_service.queries.questions import Piece, Reading, Values, decode_group
 from usage_service.queries.repository import find_carried, find_runs, find_shared_hours
 
-_HOUR = timedelta(hours=1)
+MAX_STEPS: Final = 1_000_000
+"""Windows times series of one answer: some seconds of work."""
+
+_HOUR: Final = timedelta(hours=1)
 Runs = dict[str, dict[int, Run]]
 """Runs by group and number of the piece."""
 
@@ -58,7 +62,10 @@ async def _totals(reading: Reading) -> dict[tuple[int, Values], Quantity]:
     carried = await _carried(reading)
     runs = await _runs(reading, pieces)
     totals: dict[tuple[int, Values], Quantity] = {}
-    for text in runs.keys() | carried.keys():
+    series = runs.keys() | carried.keys()
+    if len(series) * len(windows) > MAX_STEPS:
+        raise InvalidWindow("window", f"too many windows for a meter of {len(series):,} groups")
+    for text in series:
         group = decode_group(text)
         if not question.passes(group):
             continue
@@ -85,7 +92,7 @@ async def _without_shared_hours(reading: Reading) -> list[Piece]:
     for piece in reading.pieces:
         opening, closing = piece.span
         if not piece.raw:
-            for hour in shared[bisect_right(shared, opening - _HOUR) : bisect_right(shared, closing - _HOUR)]:
+            for hour in shared[bisect_left(shared, opening) : bisect_left(shared, closing)]:
                 if opening < hour:
                     found.append(Piece(piece.window, (opening, hour), raw=False))
                 found.append(Piece(piece.window, (hour, hour + _HOUR), raw=True))
