@@ -15,7 +15,7 @@ from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements
 from tenantry.events import OutboxRelay, create_topics
 from tenantry.identity import Scope
 from tenantry.testing import eventually
-from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
+from usage_service.entitlements.balances import _LOCK, BalanceKeeper, withdraw_balances
 
 from .support import API_CALLS, BANDWIDTH, event, running
 
@@ -335,6 +335,39 @@ async def test_keepers_at_once_agree_with_the_rollups(usage, quota, keeper, tena
     assert [version for _, version, _ in balances] == list(range(1, len(balances) + 1))
     assert balances[-1][2]["usage"] == "98"
     assert all(Decimal(body["balance"]) + Decimal(body["usage"]) == 100 for _, _, body in balances)
+
+
+async def test_a_step_reads_only_once_it_has_the_tenant(usage, quota, keeper, tenant_a):
+    """Else it could publish, after a later step, what it read before."""
+    await settle(keeper)
+    await count(usage, tenant_a, 30)
+    async with usage.databases.system_session() as other:
+        await other.execute(_LOCK, {"tenant": str(tenant_a.id)})
+        step = asyncio.ensure_future(keeper.step())
+        waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = $1"
+        [database] = await usage.fetch("SELECT oid FROM pg_database WHERE datname = current_database()")
+        await eventually(lambda: usage.fetch(waiting, database["oid"]), 10)
+        await count(usage, tenant_a, 40)
+    assert await step == 1
+    assert (await published(usage, "usage.balances.v1"))[-1][2]["usage"] == "40"
+
+
+async def test_users_that_two_segments_saw_are_used_once(usage, keeper, tenant_a):
+    await usage.put_meter("users", {**BANDWIDTH, "aggregation": "unique_count", "value": "$.path"})
+    today = {"limit": "10", "period": "day", "anchor": (NOW - timedelta(hours=5)).isoformat()}
+    assert (await put(usage, tenant_a, "quotas/users", today)).status_code == 200
+    assert (await post(usage, tenant_a, "entitlements/users/grants", {"amount": "5"})).status_code == 201
+    early = (NOW - timedelta(hours=2)).isoformat()
+    seen = [("a", early), ("b", early), ("a", NOW.isoformat()), ("c", NOW.isoformat())]
+    async with usage.metering():
+        await usage.send(
+            *(event(tenant_a, n, time=at, data={"path": path}) for n, (path, at) in enumerate(seen)),
+        )
+        await eventually(usage.counted)
+    found = await value(usage, tenant_a, "users")
+    assert (found["usage"], found["balance"], found["limit"]) == ("3", "12", "15")
+    await settle(keeper)
+    assert [body["usage"] for _, _, body in await published(usage, "usage.balances.v1")] == ["3"]
 
 
 async def test_a_product_knows_what_is_left_and_refuses_what_is_not(usage, quota, keeper, tenant_a, tenant_b):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Response
 
-from tenantry import Tenant, TenantNotFound
+from tenantry import NotFound, Tenant, TenantNotFound
 from tenantry.database import ReadSession, SystemSession
 from tenantry.http import (
     Cursor,
@@ -44,7 +44,7 @@ from usage_service.entitlements.schemas import (
 from usage_service.entitlements.service import (
     create_grant,
     delete_tenant_quota,
-    get_entitlement,
+    get_entitlements,
     get_quota,
     put_feature,
     put_tenant_access,
@@ -157,7 +157,10 @@ async def put_entitlement(tenant: NamedTenant, feature: Slug, body: AccessIn, se
 @tenant_router.get("/entitlements/{feature}", dependencies=[_READ])
 async def read_entitlement(tenant: NamedTenant, feature: Slug, now: Now, session: Reader) -> EntitlementOut:
     """What a tenant has of a feature now, by what is counted."""
-    return EntitlementOut.of(feature, await get_entitlement(session, tenant.id, feature, now))
+    found = await get_entitlements(session, tenant.id, [feature], now)
+    if feature not in found:
+        raise NotFound("The tenant has no such entitlement.")
+    return EntitlementOut.of(feature, found[feature])
 
 
 @tenant_router.get("/entitlements", dependencies=[_READ])
@@ -167,7 +170,8 @@ async def list_entitlements(
     """Everything that a tenant has something of, by name."""
     after = decode_cursor(cursor, str, of="entitlements") if cursor else ""
     found = await find_entitled(session, tenant.id, after=after, limit=limit + 1)
-    items = [EntitlementOut.of(each, await get_entitlement(session, tenant.id, each, now)) for each in found[:limit]]
+    values = await get_entitlements(session, tenant.id, found[:limit], now)
+    items = [EntitlementOut.of(each, values[each]) for each in found[:limit]]
     following = encode_cursor(found[limit - 1], of="entitlements") if len(found) > limit else None
     return Page(items=items, next_cursor=following)
 

@@ -14,11 +14,9 @@ threshold alerts once in a period.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
@@ -30,8 +28,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from tenantry import Clock, TenantDirectory
 from tenantry.database import Databases
 from tenantry.events import OutboxEvent, append_outbox_many
+from usage_service.domain.entitlement_burndown import BurnDown
 from usage_service.domain.entitlements import (
-    MAX_GRANTS,
+    Course,
     Value,
     course_of,
     crossed,
@@ -41,14 +40,14 @@ from usage_service.domain.entitlements import (
     value_of,
 )
 from usage_service.domain.instants import rfc3339
-from usage_service.domain.meters import Meter
 from usage_service.domain.quantities import number_text
-from usage_service.entitlements.measuring import measure
+from usage_service.entitlements.measuring import Asked, measure
 from usage_service.entitlements.repository import (
     Access,
+    Held,
     StoredQuota,
-    find_access,
-    find_quota,
+    find_accesses,
+    find_quotas,
     look_into_pool,
 )
 from usage_service.meters.repository import versions_of
@@ -112,15 +111,23 @@ _STORE: Final = text(
            document = excluded.document, version = excluded.version, next_turn = excluded.next_turn
     """
 )
-# Only the alerts that were not given before come back. The tenant's lock is held, so nobody else numbers its alerts.
+# Only the alerts that were not given before come back. The tenants' locks are held: nobody else numbers their alerts.
 _CROSS: Final = text(
     """
     INSERT INTO pool.entitlement_alert (tenant_id, feature, period_start, threshold, number, crossed_at)
-    SELECT :tenant, :feature, :period, threshold, known.number + ordinal, :now
-      FROM unnest(CAST(:thresholds AS numeric[])) WITH ORDINALITY AS crossed (threshold, ordinal),
-           (SELECT COALESCE(max(number), 0) AS number FROM pool.entitlement_alert WHERE tenant_id = :tenant) AS known
-    ON CONFLICT (tenant_id, feature, period_start, threshold) DO NOTHING
-    RETURNING threshold, number
+    SELECT crossed.tenant_id, crossed.feature, crossed.period, crossed.threshold,
+           known.number + row_number() OVER (PARTITION BY crossed.tenant_id ORDER BY period, feature, threshold),
+           crossed.now
+      FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:periods AS timestamptz[]),
+                  CAST(:thresholds AS numeric[]), CAST(:nows AS timestamptz[]))
+           AS crossed (tenant_id, feature, period, threshold, now)
+     CROSS JOIN LATERAL (SELECT COALESCE(max(number), 0) AS number FROM pool.entitlement_alert AS given
+                          WHERE given.tenant_id = crossed.tenant_id) AS known
+     WHERE NOT EXISTS (
+           SELECT FROM pool.entitlement_alert AS given
+            WHERE (given.tenant_id, given.feature, given.period_start, given.threshold)
+                = (crossed.tenant_id, crossed.feature, crossed.period, crossed.threshold))
+    RETURNING tenant_id, feature, period_start, threshold, number
     """
 )
 
@@ -183,19 +190,30 @@ class Worked:
     turn: datetime | None = None
 
 
-@dataclass(slots=True)
-class _Step:
-    """What one transaction knows and writes."""
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A value to be worked out: that of now, or the last one of the period before."""
 
-    session: AsyncSession
-    meters: dict[str, list[Meter]] = field(default_factory=dict)
-    events: list[OutboxEvent] = field(default_factory=list)
-    alerted: int = 0
+    held: Held
+    stored: StoredQuota
+    now: datetime
+    before: bool = False
 
-    async def versions(self, slug: str) -> list[Meter]:
-        if slug not in self.meters:
-            self.meters[slug] = await versions_of(self.session, slug)
-        return self.meters[slug]
+    @property
+    def course(self) -> Course:
+        if self.before:
+            return course_of(self.stored.quota, self.start, just_before=True)
+        return course_of(self.stored.quota, self.now)
+
+    @property
+    def start(self) -> datetime:
+        return period_at(self.stored.quota, self.now).start
+
+    def value(self, burnt: BurnDown) -> Value:
+        quota = self.stored.quota
+        if self.before:
+            return value_of(quota, burnt.closing, period_at(quota, self.start - timedelta(microseconds=1)))
+        return value_of(quota, burnt.carried, period_at(quota, self.now))
 
 
 class BalanceKeeper:
@@ -226,42 +244,52 @@ class BalanceKeeper:
         """Works out a part of the queue, in one transaction; returns how many changes it took."""
         async with self._databases.system_session() as session:
             taken = (await session.execute(_TAKE, {"taken": _TAKEN})).all()
-            if not taken:
-                return 0
-            step = _Step(session)
-            await look_into_pool(session)
-            due: dict[UUID, set[str]] = defaultdict(set)
-            for row in taken:
-                if not self._directory.is_purged(row.tenant_id):
-                    due[row.tenant_id].add(row.feature)
             # In one order, so that two steps never wait for each other.
-            for tenant_id in sorted(due):
+            due = sorted(
+                {(row.tenant_id, row.feature) for row in taken if not self._directory.is_purged(row.tenant_id)}
+            )
+            if not due:
+                return len(taken)
+            await look_into_pool(session)
+            for tenant_id in dict.fromkeys(tenant_id for tenant_id, _ in due):
                 await session.execute(_LOCK, {"tenant": str(tenant_id)})
-            worked = {
-                (tenant_id, feature): await self._work_out(step, tenant_id, feature)
-                for tenant_id in sorted(due)
-                for feature in sorted(due[tenant_id])
-            }
-            published = await _store(step, worked)
-            await append_outbox_many(session, step.events)
-        PUBLISHED.inc(published)
-        ALERTED.inc(step.alerted)
+            worked, values = await self._work_out(session, due)
+            alerts = await _cross(session, values)
+            balances = await _store(session, worked)
+            await append_outbox_many(session, [*balances, *alerts])
+        PUBLISHED.inc(len(balances))
+        ALERTED.inc(len(alerts))
         return len(taken)
 
-    async def _work_out(self, step: _Step, tenant_id: UUID, feature: str) -> Worked:
-        tenant = self._directory.get(tenant_id)
+    async def _work_out(
+        self, session: AsyncSession, due: Sequence[Held]
+    ) -> tuple[dict[Held, Worked], list[tuple[_Due, Value]]]:
+        """What every key is worth now, and the values that may alert."""
+        quotas = await find_quotas(session, due)
+        accesses = await find_accesses(session, [held for held in due if held not in quotas])
+        worked = {held: Worked() for held in due}
+        for held, access in accesses.items():
+            worked[held] = Worked(BalanceRecord.of_access(held[0], access))
+        wanted = [each for held, stored in sorted(quotas.items()) for each in self._values_of(held, stored)]
+        meters = {slug: await versions_of(session, slug) for slug in {each.stored.meter for each in wanted}}
+        asked = [Asked(each.held[0], meters[each.stored.meter], each.stored.quota, each.course) for each in wanted]
+        values = [
+            (each, each.value(follow(course.course, usage)))
+            for each, course, usage in zip(wanted, asked, await measure(session, asked), strict=True)
+        ]
+        for each, value in values:
+            if not each.before:
+                record = BalanceRecord.of_value(each.held[0], each.stored, value)
+                worked[each.held] = Worked(record, next_turn(each.stored.quota, each.now))
+        return worked, values
+
+    def _values_of(self, held: Held, stored: StoredQuota) -> Iterator[_Due]:
+        tenant = self._directory.get(held[0])
         now = self._clock.now() if tenant is None else tenant.now(self._clock)
-        stored = await find_quota(step.session, tenant_id, feature, grants=MAX_GRANTS)
-        if stored is None:
-            access = await find_access(step.session, tenant_id, feature)
-            return Worked() if access is None else Worked(BalanceRecord.of_access(tenant_id, access))
-        period = period_at(stored.quota, now)
-        if stored.quota.alerts and stored.quota.since < period.start and now - period.start < _PAST_ALERTS:
-            before = await _value(step, tenant_id, stored, period.start, just_before=True)
-            await _alert(step, tenant_id, stored, before, now)
-        value = await _value(step, tenant_id, stored, now)
-        await _alert(step, tenant_id, stored, value, now)
-        return Worked(BalanceRecord.of_value(tenant_id, stored, value), next_turn(stored.quota, now))
+        current = _Due(held, stored, now)
+        if stored.quota.alerts and stored.quota.since < current.start and now - current.start < _PAST_ALERTS:
+            yield replace(current, before=True)
+        yield current
 
 
 async def withdraw_balances(connection: AsyncConnection, balances: Sequence[Row[Any]]) -> None:
@@ -271,67 +299,59 @@ async def withdraw_balances(connection: AsyncConnection, balances: Sequence[Row[
     )
 
 
-async def _value(
-    step: _Step, tenant_id: UUID, stored: StoredQuota, at: datetime, *, just_before: bool = False
-) -> Value:
-    """The value at an instant, or the last one of the period that ends there."""
-    quota = stored.quota
-    course = course_of(quota, at, just_before=just_before)
-    usage = await measure(step.session, tenant_id, await step.versions(stored.meter), quota, course)
-    burnt = follow(course, usage)
-    if just_before:
-        return value_of(quota, burnt.closing, period_at(quota, at - timedelta(microseconds=1)))
-    return value_of(quota, burnt.carried, period_at(quota, at))
-
-
-async def _alert(step: _Step, tenant_id: UUID, stored: StoredQuota, value: Value, now: datetime) -> None:
-    thresholds = crossed(stored.quota, value)
-    if not thresholds:
-        return
-    parameters = {
-        "tenant": tenant_id,
-        "feature": stored.feature,
-        "period": value.period.start,
-        "thresholds": thresholds,
-        "now": now,
+async def _cross(session: AsyncSession, values: Sequence[tuple[_Due, Value]]) -> list[OutboxEvent]:
+    """Stores the alerts that were not given before; returns their messages."""
+    crossings = {
+        (*due.held, value.period.start, threshold): (due, value)
+        for due, value in values
+        for threshold in crossed(due.stored.quota, value)
     }
-    new: Iterable[Row[Any]] = (await step.session.execute(_CROSS, parameters)).all()
-    for row in new:
+    if not crossings:
+        return []
+    parameters = {
+        "tenants": [tenant_id for tenant_id, _, _, _ in crossings],
+        "features": [feature for _, feature, _, _ in crossings],
+        "periods": [period for _, _, period, _ in crossings],
+        "thresholds": [threshold for _, _, _, threshold in crossings],
+        "nows": [due.now for due, _ in crossings.values()],
+    }
+    events = []
+    for row in await session.execute(_CROSS, parameters):
+        _, value = crossings[row.tenant_id, row.feature, row.period_start, row.threshold]
         record = AlertRecord(
-            tenant_id=str(tenant_id),
-            feature=stored.feature,
-            threshold=number_text(Decimal(row.threshold)),
+            tenant_id=str(row.tenant_id),
+            feature=row.feature,
+            threshold=number_text(row.threshold),
             usage=number_text(value.usage),
             limit=number_text(value.available),
             period_start=rfc3339(value.period.start),
             resets_at=rfc3339(value.period.end),
         )
-        step.alerted += 1
-        step.events.append(
-            OutboxEvent(
-                topic=ALERTS, key=str(tenant_id), type=ALERT, data=record, version=row.number, tenant_id=tenant_id
-            )
+        key = str(row.tenant_id)
+        events.append(
+            OutboxEvent(topic=ALERTS, key=key, type=ALERT, data=record, version=row.number, tenant_id=row.tenant_id)
         )
+    return events
 
 
-async def _store(step: _Step, worked: Mapping[tuple[UUID, str], Worked]) -> int:
-    """Stores what was worked out, and publishes what of it is new; returns how many are."""
-    keys = {"tenants": [tenant for tenant, _ in worked], "features": [feature for _, feature in worked]}
-    known = {(row.tenant_id, row.feature): row for row in await step.session.execute(_KNOWN, keys)}
-    documents, versions = [], []
-    for (tenant_id, feature), each in worked.items():
-        before = known.get((tenant_id, feature))
+async def _store(session: AsyncSession, worked: Mapping[Held, Worked]) -> list[OutboxEvent]:
+    """Stores what was worked out; returns the messages of what of it is new."""
+    keys = {"tenants": [tenant_id for tenant_id, _ in worked], "features": [feature for _, feature in worked]}
+    known = {(row.tenant_id, row.feature): row for row in await session.execute(_KNOWN, keys)}
+    documents, versions, events = [], [], []
+    for held, each in worked.items():
+        before = known.get(held)
         # Nothing is a document too: the version goes on where a quota comes back.
         document = "" if each.record is None else msgspec.json.encode(each.record).decode()
         version = 0 if before is None else before.version
         if document != ("" if before is None else before.document):
             version += 1
-            step.events.append(_event(tenant_id, feature, each.record, version))
+            events.append(_event(*held, each.record, version))
         documents.append(document)
         versions.append(version)
     turns = [each.turn for each in worked.values()]
-    await step.session.execute(_STORE, {**keys, "documents": documents, "versions": versions, "turns": turns})
-    return sum(event.topic == TOPIC for event in step.events)
+    await session.execute(_STORE, {**keys, "documents": documents, "versions": versions, "turns": turns})
+    return events
 
 
 def _event(tenant_id: UUID, feature: str, record: BalanceRecord | None, version: int) -> OutboxEvent:

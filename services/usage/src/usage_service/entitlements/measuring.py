@@ -1,17 +1,20 @@
-"""What a tenant has used in each segment of a course: figures of the quota's meter, from committed rollups.
+"""What tenants have used in each segment of a course, from committed rollups.
 
-Grants and periods begin and end on whole hours (decision 45), so hours answer it; the running hour counts as far as it
-is counted.
+Grants and periods begin and end on whole hours (decision 45), so rollups of hours answer it; the running hour counts as
+far as it is counted. Counts and sums of any number of courses are one statement. The other aggregations are asked as a
+query of the meter is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usage_service.domain.entitlement_periods import UsagePeriod
@@ -24,20 +27,48 @@ from usage_service.queries.figures import answer
 from usage_service.queries.questions import Question
 
 _HOUR: Final = timedelta(hours=1)
+_SUMMED: Final = frozenset({Aggregation.COUNT, Aggregation.SUM})
+
+_SUMS: Final = text(
+    """
+    SELECT asked.number - 1 AS number, sum(rollup.count) AS counted, sum(rollup.sum) AS summed
+      FROM unnest(CAST(:tenants AS uuid[]), CAST(:slugs AS text[]), CAST(:starts AS timestamptz[]),
+                  CAST(:ends AS timestamptz[])) WITH ORDINALITY AS asked (tenant_id, slug, opening, closing, number)
+      JOIN system.meter AS meter ON meter.slug = asked.slug
+      JOIN usage_rollup AS rollup ON rollup.tenant_id = asked.tenant_id AND rollup.meter_id = meter.id
+       AND rollup.window_start >= asked.opening AND rollup.window_start < asked.closing
+     GROUP BY 1
+    """
+)
 
 
-async def measure(
-    session: AsyncSession, tenant_id: UUID, versions: Sequence[Meter], quota: Quota, course: Course
-) -> list[Decimal]:
-    """The usage of each segment of a course. `versions` are all versions of the quota's meter."""
-    aggregation = versions[-1].definition.aggregation
-    spans = list(course.segments)
-    if spans and aggregation is not Aggregation.TIME_WEIGHTED:
-        # Whole, so that the running hour is read as a rollup and not event by event.
-        spans[-1] = UsagePeriod(spans[-1].start, hour_up(spans[-1].end))
-    if aggregation in ADDITIVE:
-        return await _figures(session, tenant_id, versions, spans)
-    return await _differences(session, tenant_id, versions, quota, spans)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The course of a tenant's quota; `versions` are all versions of its meter."""
+
+    tenant_id: UUID
+    versions: Sequence[Meter]
+    quota: Quota
+    course: Course
+
+    @property
+    def aggregation(self) -> Aggregation:
+        return self.versions[-1].definition.aggregation
+
+    @property
+    def spans(self) -> list[UsagePeriod]:
+        """The segments; the last one is whole, so that the running hour is read as a rollup and not event by event."""
+        spans = list(self.course.segments)
+        if spans and self.aggregation is not Aggregation.TIME_WEIGHTED:
+            spans[-1] = UsagePeriod(spans[-1].start, hour_up(spans[-1].end))
+        return spans
+
+
+async def measure(session: AsyncSession, asked: Sequence[Asked]) -> list[list[Decimal]]:
+    """The usage of each segment of each course."""
+    summed = [each for each in asked if each.aggregation in _SUMMED]
+    sums = iter(await _sums(session, summed))
+    return [next(sums) if each.aggregation in _SUMMED else await _asked_of_the_meter(session, each) for each in asked]
 
 
 def hour_down(moment: datetime) -> datetime:
@@ -49,27 +80,48 @@ def hour_up(moment: datetime) -> datetime:
     return floor if floor == moment else floor + _HOUR
 
 
-async def _figures(
-    session: AsyncSession, tenant_id: UUID, versions: Sequence[Meter], spans: Sequence[UsagePeriod]
-) -> list[Decimal]:
-    """The meter's figure of each span; spans are in order and do not overlap."""
-    windows = [Window(span.start, span.end, span.start, span.end) for span in spans]
-    figures = await answer(session, tenant_id, versions, Question(windows=windows, granularity=Granularity.NONE))
-    known = {figure.window_start: Decimal(figure.value or 0) for figure in figures}
-    return [known.get(span.start, ZERO) for span in spans]
+async def _sums(session: AsyncSession, asked: Sequence[Asked]) -> list[list[Decimal]]:
+    found = [[ZERO] * len(each.course.segments) for each in asked]
+    places = [(place, number, span) for place, each in enumerate(asked) for number, span in enumerate(each.spans)]
+    if not places:
+        return found
+    parameters = {
+        "tenants": [asked[place].tenant_id for place, _, _ in places],
+        "slugs": [asked[place].versions[-1].slug for place, _, _ in places],
+        "starts": [span.start for _, _, span in places],
+        "ends": [span.end for _, _, span in places],
+    }
+    for row in await session.execute(_SUMS, parameters):
+        place, number, _ = places[row.number]
+        value = row.counted if asked[place].aggregation is Aggregation.COUNT else row.summed
+        found[place][number] = Decimal(value or 0)
+    return found
 
 
-async def _differences(
-    session: AsyncSession, tenant_id: UUID, versions: Sequence[Meter], quota: Quota, spans: Sequence[UsagePeriod]
-) -> list[Decimal]:
+async def _asked_of_the_meter(session: AsyncSession, asked: Asked) -> list[Decimal]:
+    if asked.aggregation in ADDITIVE:
+        return await _figures(session, asked, asked.spans)
+    return await _differences(session, asked)
+
+
+async def _differences(session: AsyncSession, asked: Asked) -> list[Decimal]:
     """By how much each span moves the figure of its period so far."""
     found = []
     period, so_far = None, ZERO
-    for span in spans:
-        if (current := period_at(quota, span.start)) != period:
+    for span in asked.spans:
+        if (current := period_at(asked.quota, span.start)) != period:
             period, so_far = current, ZERO
-        [figure] = await _figures(session, tenant_id, versions, [UsagePeriod(current.start, span.end)])
+        [figure] = await _figures(session, asked, [UsagePeriod(current.start, span.end)])
         with localcontext(EXACT):
             found.append(figure - so_far)
         so_far = figure
     return found
+
+
+async def _figures(session: AsyncSession, asked: Asked, spans: Sequence[UsagePeriod]) -> list[Decimal]:
+    """The meter's figure of each span; spans are in order and do not overlap."""
+    windows = [Window(span.start, span.end, span.start, span.end) for span in spans]
+    question = Question(windows=windows, granularity=Granularity.NONE)
+    figures = await answer(session, asked.tenant_id, asked.versions, question)
+    known = {figure.window_start: Decimal(figure.value or 0) for figure in figures}
+    return [known.get(span.start, ZERO) for span in spans]

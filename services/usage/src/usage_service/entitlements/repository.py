@@ -5,7 +5,8 @@ Reads name the tables as a bound transaction sees them; the system role writes, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -34,14 +35,26 @@ _ADD_FEATURE: Final = text(
     ON CONFLICT (slug) DO NOTHING
     """
 )
-_QUOTA: Final = """
-SELECT feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage, alerts, version
-  FROM quota WHERE tenant_id = :tenant AND feature = :feature
-"""
-_FIND_QUOTA: Final = text(_QUOTA)
-_LOCK_QUOTA: Final = text(_QUOTA + "FOR UPDATE")
+_WANTED: Final = "SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]))"
+_QUOTAS: Final = f"""
+SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage, alerts,
+       version
+  FROM quota WHERE (tenant_id, feature) IN ({_WANTED})
+"""  # noqa: S608 (our own text, as in those below)
+_FIND_QUOTAS: Final = text(_QUOTAS)
+_LOCK_QUOTAS: Final = text(_QUOTAS + "FOR UPDATE")
 _LIMITS: Final = text(
-    "SELECT since, amount FROM quota_limit WHERE tenant_id = :tenant AND feature = :feature ORDER BY since"
+    f"""
+    SELECT tenant_id, feature, since, amount FROM quota_limit WHERE (tenant_id, feature) IN ({_WANTED})
+     ORDER BY since
+    """  # noqa: S608
+)
+_HELD: Final = text(
+    f"""
+    SELECT tenant_id, feature, id, amount, priority, effective_at, expires_at, voided_at, rollover_min, rollover_max,
+           recurrence, recurs_from, time_zone, created_at
+      FROM quota_grant WHERE (tenant_id, feature) IN ({_WANTED}) ORDER BY id
+    """  # noqa: S608
 )
 _GRANTS: Final = text(
     """
@@ -88,8 +101,10 @@ _DELETE_QUOTA: Final = (
     text("DELETE FROM quota_grant WHERE tenant_id = :tenant AND feature = :feature"),
     text("DELETE FROM quota WHERE tenant_id = :tenant AND feature = :feature"),
 )
-_ACCESS: Final = text(
-    "SELECT feature, enabled, config, version FROM feature_access WHERE tenant_id = :tenant AND feature = :feature"
+_ACCESSES: Final = text(
+    f"""
+    SELECT tenant_id, feature, enabled, config, version FROM feature_access WHERE (tenant_id, feature) IN ({_WANTED})
+    """  # noqa: S608
 )
 _PUT_ACCESS: Final = text(
     """
@@ -107,7 +122,9 @@ _ENTITLED: Final = text(
      WHERE feature > :after ORDER BY feature LIMIT :limit
     """
 )
-_NIL: Final = UUID(int=0)
+
+Held = tuple[UUID, str]
+"""A tenant and a feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +172,25 @@ async def add_feature(session: Session, feature: Feature) -> None:
     await session.execute(_ADD_FEATURE, {"slug": feature.slug, "kind": feature.kind, "meter": feature.meter})
 
 
-async def find_quota(
-    session: Session, tenant_id: UUID, feature: str, *, grants: int, lock: bool = False
-) -> StoredQuota | None:
-    """A quota with all its limits and at most that many grants. `lock` is until the end of the transaction."""
-    named = {"tenant": tenant_id, "feature": feature}
-    row = (await session.execute(_LOCK_QUOTA if lock else _FIND_QUOTA, named)).one_or_none()
-    if row is None:
-        return None
-    limits = [Limit(each.since, each.amount) for each in await session.execute(_LIMITS, named)]
-    held = await find_grants(session, tenant_id, feature, after=_NIL, limit=grants)
-    quota = Quota(
-        cycle=Cycle(Interval(row.interval), row.anchored_at, zone(row.time_zone)),
-        since=row.since,
-        limits=limits,
-        grants=held,
-        hard=row.hard,
-        pays_overage=row.pays_overage,
-        preserve_overage=row.preserve_overage,
-        alerts=[Decimal(each) for each in row.alerts],
-    )
-    return StoredQuota(feature, row.meter, quota, row.version)
+async def find_quotas(session: Session, wanted: Collection[Held], *, lock: bool = False) -> dict[Held, StoredQuota]:
+    """Those of the quotas that there are, with their limits and grants. `lock` is until the end of the transaction."""
+    if not wanted:
+        return {}
+    named = _named(wanted)
+    rows = (await session.execute(_LOCK_QUOTAS if lock else _FIND_QUOTAS, named)).all()
+    if not rows:
+        return {}
+    limits: dict[Held, list[Limit]] = defaultdict(list)
+    for row in await session.execute(_LIMITS, named):
+        limits[row.tenant_id, row.feature].append(Limit(row.since, row.amount))
+    grants: dict[Held, list[Grant]] = defaultdict(list)
+    for row in await session.execute(_HELD, named):
+        grants[row.tenant_id, row.feature].append(_grant(row))
+    found = {}
+    for row in rows:
+        held = (row.tenant_id, row.feature)
+        found[held] = _quota(row, limits[held], grants[held])
+    return found
 
 
 async def find_grants(session: Session, tenant_id: UUID, feature: str, *, after: UUID, limit: int) -> list[Grant]:
@@ -247,9 +262,12 @@ async def delete_quota(session: Session, tenant_id: UUID, feature: str) -> None:
         await session.execute(statement, {"tenant": tenant_id, "feature": feature})
 
 
-async def find_access(session: Session, tenant_id: UUID, feature: str) -> Access | None:
-    row = (await session.execute(_ACCESS, {"tenant": tenant_id, "feature": feature})).one_or_none()
-    return None if row is None else Access(row.feature, row.enabled, row.config, row.version)
+async def find_accesses(session: Session, wanted: Collection[Held]) -> dict[Held, Access]:
+    """What tenants have of features that are not metered, where they have anything."""
+    if not wanted:
+        return {}
+    rows = await session.execute(_ACCESSES, _named(wanted))
+    return {(row.tenant_id, row.feature): Access(row.feature, row.enabled, row.config, row.version) for row in rows}
 
 
 async def put_access(session: Session, tenant_id: UUID, access: Access) -> int:
@@ -268,6 +286,24 @@ async def find_entitled(session: Session, tenant_id: UUID, *, after: str, limit:
     """A page of the features that a tenant has something of, by name."""
     parameters = {"tenant": tenant_id, "after": after, "limit": limit}
     return (await session.execute(_ENTITLED, parameters)).scalars().all()
+
+
+def _named(wanted: Collection[Held]) -> dict[str, Any]:
+    return {"tenants": [tenant_id for tenant_id, _ in wanted], "features": [feature for _, feature in wanted]}
+
+
+def _quota(row: Row[Any], limits: Sequence[Limit], grants: Sequence[Grant]) -> StoredQuota:
+    quota = Quota(
+        cycle=Cycle(Interval(row.interval), row.anchored_at, zone(row.time_zone)),
+        since=row.since,
+        limits=limits,
+        grants=grants,
+        hard=row.hard,
+        pays_overage=row.pays_overage,
+        preserve_overage=row.preserve_overage,
+        alerts=[Decimal(each) for each in row.alerts],
+    )
+    return StoredQuota(row.feature, row.meter, quota, row.version)
 
 
 def _feature(row: Row[Any]) -> Feature:

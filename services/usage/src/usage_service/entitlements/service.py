@@ -5,6 +5,7 @@ Whatever may change a balance also queues it, in the same transaction, for the k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -32,7 +33,7 @@ from usage_service.domain.entitlements import (
 )
 from usage_service.domain.errors import InvalidGrant
 from usage_service.domain.grants import Grant, check_grant
-from usage_service.entitlements.measuring import hour_down, hour_up, measure
+from usage_service.entitlements.measuring import Asked, hour_down, hour_up, measure
 from usage_service.entitlements.queue import queue_change
 from usage_service.entitlements.repository import (
     Access,
@@ -41,9 +42,9 @@ from usage_service.entitlements.repository import (
     add_feature,
     add_grant,
     delete_quota,
-    find_access,
+    find_accesses,
     find_feature,
-    find_quota,
+    find_quotas,
     put_access,
     put_limit,
     put_quota,
@@ -124,7 +125,7 @@ async def put_tenant_quota(
         _check_whole_hours(cycle, now)
     except InvalidGrant as error:
         raise _invalid(error) from error
-    known = await find_quota(session, tenant_id, feature, grants=MAX_GRANTS, lock=True)
+    known = (await find_quotas(session, [(tenant_id, feature)], lock=True)).get((tenant_id, feature))
     if expected is not None and expected != (known.version if known else 0):
         raise StaleVersion(f"The quota is at version {known.version if known else 0}, not {expected}.")
     since = cycle.period_at(now).start
@@ -152,7 +153,7 @@ async def put_tenant_quota(
 
 async def get_quota(session: AsyncSession, tenant_id: UUID, feature: str, *, lock: bool = False) -> StoredQuota:
     """A quota with its limits and grants. Raises NotFound."""
-    found = await find_quota(session, tenant_id, feature, grants=MAX_GRANTS, lock=lock)
+    found = (await find_quotas(session, [(tenant_id, feature)], lock=lock)).get((tenant_id, feature))
     if found is None:
         raise NotFound("The tenant has no such quota.")
     return found
@@ -219,25 +220,23 @@ async def put_tenant_access(session: AsyncSession, tenant_id: UUID, slug: str, *
     return replace(access, version=version)
 
 
-async def get_entitlement(
-    session: AsyncSession, tenant_id: UUID, feature: str, now: datetime
-) -> tuple[Quota, Value] | Access:
-    """What a tenant has of a feature at `now`, worked out from committed rollups. Raises NotFound."""
-    found = await find_quota(session, tenant_id, feature, grants=MAX_GRANTS)
-    if found is not None:
-        return found.quota, await value_at(session, tenant_id, found, now)
-    access = await find_access(session, tenant_id, feature)
-    if access is None:
-        raise NotFound("The tenant has no such entitlement.")
-    return access
-
-
-async def value_at(session: AsyncSession, tenant_id: UUID, stored: StoredQuota, now: datetime) -> Value:
-    """The value of a quota at `now`. The session finds the tenant's tables."""
-    versions = await get_versions(session, stored.meter)
-    course = course_of(stored.quota, now)
-    usage = await measure(session, tenant_id, versions, stored.quota, course)
-    return value_of(stored.quota, follow(course, usage).carried, period_at(stored.quota, now))
+async def get_entitlements(
+    session: AsyncSession, tenant_id: UUID, features: Sequence[str], now: datetime
+) -> dict[str, tuple[Quota, Value] | Access]:
+    """What a tenant has of these features at `now`, worked out from committed rollups; nothing of what it has not."""
+    wanted = [(tenant_id, feature) for feature in features]
+    quotas = await find_quotas(session, wanted)
+    found: dict[str, tuple[Quota, Value] | Access] = {
+        feature: access for (_, feature), access in (await find_accesses(session, wanted)).items()
+    }
+    asked = [
+        Asked(tenant_id, await get_versions(session, stored.meter), stored.quota, course_of(stored.quota, now))
+        for stored in quotas.values()
+    ]
+    for stored, each, usage in zip(quotas.values(), asked, await measure(session, asked), strict=True):
+        burnt = follow(each.course, usage)
+        found[stored.feature] = (stored.quota, value_of(stored.quota, burnt.carried, period_at(stored.quota, now)))
+    return found
 
 
 async def _meter_of(session: AsyncSession, slug: str) -> str:
