@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from sql_statements import statements_sent
 
 from tenantry import QuotaExceeded, SystemClock, Tenant, TenantClock, TenantStatus, uuid7
 from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements
@@ -342,7 +343,7 @@ async def test_a_step_reads_only_once_it_has_the_tenant(usage, quota, keeper, te
     await settle(keeper)
     await count(usage, tenant_a, 30)
     async with usage.databases.system_session() as other:
-        await other.execute(_LOCK, {"tenant": str(tenant_a.id)})
+        await other.execute(_LOCK, {"tenants": [str(tenant_a.id)]})
         step = asyncio.ensure_future(keeper.step())
         waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = $1"
         [database] = await usage.fetch("SELECT oid FROM pg_database WHERE datname = current_database()")
@@ -350,6 +351,23 @@ async def test_a_step_reads_only_once_it_has_the_tenant(usage, quota, keeper, te
         await count(usage, tenant_a, 40)
     assert await step == 1
     assert (await published(usage, "usage.balances.v1"))[-1][2]["usage"] == "40"
+
+
+async def test_a_step_takes_as_many_statements_for_many_as_for_one(usage, quota, keeper, tenant_a, tenant_b):
+    await settle(keeper)
+    await count(usage, tenant_a, 90)
+    with statements_sent() as one:
+        await keeper.step()
+    for number in range(5):
+        body = {"kind": "metered", "meter": "api-calls"}
+        await usage.http.put(f"/v1/features/calls-{number}", json=body, headers=usage.operator)
+        for tenant in (tenant_a, tenant_b):
+            terms = {"limit": "50", "period": "month", "alerts": ["0.5", "1"]}
+            assert (await put(usage, tenant, f"quotas/calls-{number}", terms)).status_code == 200
+    with statements_sent() as many:
+        assert await keeper.step() == 10
+    assert len(many) == len(one)
+    assert len(await published(usage, "usage.alerts.v1")) == 1 + 5 * 2
 
 
 async def test_users_that_two_segments_saw_are_used_once(usage, keeper, tenant_a):

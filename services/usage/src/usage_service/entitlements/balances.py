@@ -93,8 +93,12 @@ _TURN_BY_CLOCKS: Final = text(
         """
     )
 )
+# In the order that is given, so that two steps never wait for each other.
 _LOCK: Final = text(
-    "SELECT pg_advisory_xact_lock(hashtextextended('usage.balances', 0) # hashtextextended(:tenant, 0))"
+    """
+    SELECT pg_advisory_xact_lock(hashtextextended('usage.balances', 0) # hashtextextended(tenant_id, 0))
+      FROM unnest(CAST(:tenants AS text[])) AS tenant_id
+    """
 )
 _KNOWN: Final = text(
     """
@@ -244,15 +248,13 @@ class BalanceKeeper:
         """Works out a part of the queue, in one transaction; returns how many changes it took."""
         async with self._databases.system_session() as session:
             taken = (await session.execute(_TAKE, {"taken": _TAKEN})).all()
-            # In one order, so that two steps never wait for each other.
             due = sorted(
                 {(row.tenant_id, row.feature) for row in taken if not self._directory.is_purged(row.tenant_id)}
             )
             if not due:
                 return len(taken)
             await look_into_pool(session)
-            for tenant_id in dict.fromkeys(tenant_id for tenant_id, _ in due):
-                await session.execute(_LOCK, {"tenant": str(tenant_id)})
+            await session.execute(_LOCK, {"tenants": [str(each) for each in dict.fromkeys(each for each, _ in due)]})
             worked, values = await self._work_out(session, due)
             alerts = await _cross(session, values)
             balances = await _store(session, worked)
