@@ -10,6 +10,7 @@ import zlib
 import pytest
 import zstandard
 from aiokafka import AIOKafkaProducer
+from broker import read_topic
 from starlette.requests import Request
 
 from tenantry import RateLimited, Tier, Unavailable
@@ -330,3 +331,24 @@ async def test_slow_kafka_takes_no_more_memory_than_there_is(usage, tenant_a, te
         await producer.stop()
     assert most <= capacity
     assert await in_kafka(usage) == 100 * (len(waiting) + 1)
+
+
+async def test_fields_that_nobody_may_read_reach_neither_kafka_nor_the_dead_letters(usage, tenant_a):
+    fields = {"*": {"$.email": "drop", "$.client.ip": "hash"}}
+    data = {"email": "person@example.test", "client": {"ip": "192.0.2.77"}, "bytes": 1}
+    async with usage.running(fields=fields, fields_key="only-for-tests-" * 3):
+        now = event(tenant_a, 1, data=data)
+        late = event(tenant_a, 2, data=data, time="2020-01-01T00:00:00Z")
+        answer = await usage.send(now, late, partial="true")
+        assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+        headers = in_binary_mode(tenant_a, 3)
+        assert (await post(usage, json.dumps(data), "application/json", headers)).status_code == 202
+    records = await read_topic(usage.kafka, "usage.events.v1")
+    letters = await usage.fetch("SELECT payload FROM pool.dead_letter")
+    texts = [*(record.value for record in records), *(letter["payload"] for letter in letters)]
+    assert len(texts) == 3
+    for text in texts:
+        kept = json.loads(text)["data"]
+        assert set(kept) == {"client", "bytes"}
+        assert kept["client"]["ip"].startswith("hash:")
+    assert len({json.loads(text)["data"]["client"]["ip"] for text in texts}) == 1

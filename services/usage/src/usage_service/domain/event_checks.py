@@ -16,6 +16,7 @@ from decimal import Decimal
 import msgspec
 
 from usage_service.domain.errors import InvalidEvent, InvalidQuantity
+from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.instants import cut_to_microseconds
 from usage_service.domain.quantities import check_numbers, decimal_of
 
@@ -78,7 +79,7 @@ _decode = msgspec.json.Decoder(float_hook=number).decode
 encode_event = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def check_event(raw: bytes, resolve: Resolver) -> Accepted:
+def check_event(raw: bytes, resolve: Resolver, fields: FieldRules | None = None) -> Accepted:
     """The event as it will be stored. Raises InvalidEvent with the first thing that is wrong."""
     event = _object(raw)
     if event.get("specversion") != "1.0":
@@ -92,6 +93,8 @@ def check_event(raw: bytes, resolve: Resolver) -> Accepted:
     if route.refusal is not None:
         raise route.refusal
     time = _time(event.get("time"), route)
+    if fields is not None:
+        fields.apply(kind, route.subject, event.get("data"))
     stored: dict[str, object] = {"specversion": "1.0", "id": event_id, "source": source, "type": kind}
     stored |= {"subject": route.subject, "time": time}
     stored |= {name: event[name] for name in ("data", "datacontenttype", "dataschema") if event.get(name) is not None}
@@ -101,6 +104,15 @@ def check_event(raw: bytes, resolve: Resolver) -> Accepted:
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent("", f"an event has at most {MAX_EVENT_BYTES:,} bytes", kind="too-large")
     return Accepted(route.key, value, event_id, time)
+
+
+def treated(raw: bytes, resolve: Resolver, fields: FieldRules) -> bytes:
+    """The text of an event that is refused for its age alone, with its fields treated as if it were not."""
+    event = _object(raw)
+    fields.apply(
+        _text(event, "type", MAX_TYPE), resolve(_text(event, "subject", MAX_SUBJECT)).subject, event.get("data")
+    )
+    return encode_event(event)
 
 
 def may_nest_deeply(text: bytes) -> bool:

@@ -29,7 +29,9 @@ from usage_service.domain.event_checks import (
     encode_event,
     may_nest_deeply,
     number,
+    treated,
 )
+from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.quantities import MAX_DIGITS
 
 T = TypeVar("T")
@@ -109,24 +111,30 @@ _ESCAPES = re.compile(
 )
 
 
-def read_body(body: bytes, form: Form, resolve: Resolver, *, max_events: int) -> Intake:
+def read_body(
+    body: bytes, form: Form, resolve: Resolver, *, max_events: int, fields: FieldRules | None = None
+) -> Intake:
     """All events of a body. Nothing is sent: the caller decides whether refusals refuse the whole.
 
+    `fields` are applied to whatever leaves this function.
     Raises MalformedBody (NoEvents where it is only empty) and TooManyEvents.
     """
-    accepted = _read_fast(body, form, resolve, max_events)
+    accepted = _read_fast(body, form, resolve, max_events, fields)
     if accepted is not None:
         return Intake(accepted, [])
     intake = Intake([], [])
     for index, raw in enumerate(_split(body, form, max_events)):
         try:
-            intake.accepted.append(check_event(raw, resolve))
+            intake.accepted.append(check_event(raw, resolve, fields))
         except InvalidEvent as error:
-            intake.refused.append(Refusal(index, error, raw if error.kind == "too-old" else b""))
+            kept = raw if error.kind == "too-old" else b""
+            intake.refused.append(Refusal(index, error, treated(kept, resolve, fields) if kept and fields else kept))
     return intake
 
 
-def _read_fast(body: bytes, form: Form, resolve: Resolver, max_events: int) -> list[Accepted] | None:
+def _read_fast(
+    body: bytes, form: Form, resolve: Resolver, max_events: int, fields: FieldRules | None = None
+) -> list[Accepted] | None:
     """None where a careful look is needed."""
     if _NUL in body or _TOO_PRECISE.search(body) or _LONG_RUN in body.translate(_DIGITS):
         return None
@@ -136,7 +144,7 @@ def _read_fast(body: bytes, form: Form, resolve: Resolver, max_events: int) -> l
         events = _decode(body, form)
         if not 0 < len(events) <= max_events:
             return None
-        return [_accept(event, resolve) for event in events]
+        return [_accept(event, resolve, fields) for event in events]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, OverflowError, InvalidEvent):
         return None
 
@@ -149,7 +157,7 @@ def _decode(body: bytes, form: Form) -> list[_Event]:
     return [_one.decode(body)]
 
 
-def _accept(event: _Event, resolve: Resolver) -> Accepted:
+def _accept(event: _Event, resolve: Resolver, fields: FieldRules | None) -> Accepted:
     route = resolve(event.subject)
     if route.refusal is not None:
         raise route.refusal
@@ -165,6 +173,8 @@ def _accept(event: _Event, resolve: Resolver) -> Accepted:
         if not bounds.earliest <= time <= bounds.latest:
             raise TypeError
     event.subject = route.subject
+    if fields is not None:
+        fields.apply(event.type, route.subject, event.data)
     value = encode_event(event)
     if len(value) > _MANY_BYTES and (len(value) > MAX_EVENT_BYTES or may_nest_deeply(value)):
         raise TypeError

@@ -36,6 +36,7 @@ from tenantry import (
 from tenantry.http import IDENTITY_KEY, MalformedJson, problem
 from tenantry.identity import Principal, Scope
 from usage_service.domain.event_checks import Accepted, Resolver
+from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.intake import Intake, MalformedBody, NoEvents, Refusal, TooManyEvents, read_body
 from usage_service.ingest.binary_mode import event_document
 from usage_service.ingest.bodies import read_body_bytes
@@ -113,7 +114,10 @@ class IngestEndpoint:
         memory: IngestMemory,
         rates: IngestRates,
         keep_late: KeepLate,
+        fields: FieldRules | None = None,
     ) -> None:
+        """`fields` are treated before anything is stored; None leaves all as they are."""
+        self._fields = fields
         self._sender = sender
         self._limits = limits
         self._memory = memory
@@ -173,7 +177,7 @@ class IngestEndpoint:
         if head.attributes is not None:
             body = event_document(head.attributes, body)
         try:
-            return read_body(body, head.form, resolve, max_events=self._limits.max_events)
+            return read_body(body, head.form, resolve, max_events=self._limits.max_events, fields=self._fields)
         except TooManyEvents:
             raise PayloadTooLarge(f"A request holds at most {self._limits.max_events:,} events.") from None
         except NoEvents:
