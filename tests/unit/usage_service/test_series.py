@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_service.domain.instants import DAY, HOUR
+from usage_service.domain.instants import DAY, HOUR, microseconds
 from usage_service.domain.quantities import ratio_text
 from usage_service.domain.rollups import At, LatestState, Sample
 from usage_service.domain.series import Run, integrate, joined, run_of
 from usage_service.domain.units import has_no_length, microseconds_of
+from usage_service.domain.windows import Granularity, windows, zone
 
 VALUES = st.integers(-100, 10**20) | st.decimals(-1000, 1000, places=6)
 TIMES = st.integers(0, 4 * 12 - 1).map(
@@ -74,6 +76,15 @@ def test_a_value_holds_over_windows_without_samples_and_there_is_none_before_the
     found = integrate(windows, [[], [run_of([sample])], [], []], None)
     assert found == [None, 4 * HOUR, 8 * HOUR, 8 * HOUR]
     assert integrate([(DAY, 2 * DAY)], [[]], sample) == [8 * DAY]
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-10-26", 24)])
+def test_a_day_of_23_or_25_hours_holds_a_value_so_long(day, hours):
+    start = datetime.fromisoformat(day).replace(tzinfo=zone("Europe/Berlin"))
+    [window] = windows(start, start + timedelta(hours=12), Granularity.DAY, zone("Europe/Berlin"))
+    sample = Sample(At(microseconds(start) - DAY, 0, 0, 0), 2)
+    [integral] = integrate([(microseconds(window.start), microseconds(window.end))], [[]], sample)
+    assert ratio_text(integral, HOUR) == str(2 * hours)
 
 
 def test_an_earlier_sample_of_the_same_instant_does_not_supersede():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,9 @@ WATERMARK: Final = "Usage-Watermark"
 """Header of every answer: the receipt time up to which everything is counted; JSON and schemas say it too."""
 
 MAX_METERS: Final = 20
+_FORMATS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "By `Accept`", "content": {form.value: {} for form in Format}}
+}
 _NIL: Final = UUID(int=0)
 _SCANNED: Final = 1_000  # events that one page of a filtered list looks at, at most
 _encode = msgspec.json.Encoder().encode
@@ -81,7 +85,7 @@ def _asked(
     return Asked(question, parameters, accepted(request.headers.get("accept", "")))
 
 
-@router.get("/meters/{slug}/query")
+@router.get("/meters/{slug}/query", responses=_FORMATS)
 async def query(slug: str, session: TenantReadSession, asked: Annotated[Asked, Depends(_asked)]) -> Response:
     """A meter's figures of one tenant by window, as JSON, CSV, Arrow or Parquet by `Accept`.
 
@@ -91,7 +95,7 @@ async def query(slug: str, session: TenantReadSession, asked: Annotated[Asked, D
     return await _answer(session, asked, [slug], named=False)
 
 
-@router.get("/query")
+@router.get("/query", responses=_FORMATS)
 async def query_meters(
     session: TenantReadSession,
     asked: Annotated[Asked, Depends(_asked)],
@@ -171,9 +175,9 @@ async def _answer(session: TenantReadSession, asked: Asked, slugs: Sequence[str]
             document = {"meters": found} if named else {"items": found[0]["items"]}
             content = _encode({**document, "watermark": None if watermark is None else rfc3339(watermark)})
         case Format.CSV:
-            content = csv_of(tables, group_by, named=named)
+            content = await to_thread(csv_of, tables, group_by, named=named)
         case _:
-            content = columns_of(tables, group_by, watermark, asked.form, named=named)
+            content = await to_thread(columns_of, tables, group_by, watermark, asked.form, named=named)
     return Response(content, media_type=asked.form, headers=headers)
 
 
