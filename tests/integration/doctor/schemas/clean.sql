@@ -25,6 +25,13 @@ CREATE TABLE visit (
 ) PARTITION BY RANGE (at);
 CREATE TABLE visit_2026 PARTITION OF visit FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
 CREATE INDEX ON visit (account_id, at);
+CREATE TABLE mark (account_id uuid NOT NULL, id uuid NOT NULL, PRIMARY KEY (account_id, id));
+ALTER TABLE mark ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON mark TO {p}app
+    USING (NOT (account_id IS DISTINCT FROM (SELECT NULLIF(current_setting('app.account_id', true), '')::uuid)));
+CREATE POLICY listed ON mark FOR SELECT TO {p}app
+    USING (account_id = ANY (string_to_array(NULLIF(current_setting('app.accounts', true), ''), ',')::uuid[]));
+GRANT SELECT, INSERT, UPDATE, DELETE ON mark TO {p}app;
 CREATE VIEW recent_visit WITH (security_invoker = true) AS SELECT * FROM visit;
 DO $$
 DECLARE

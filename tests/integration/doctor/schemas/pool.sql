@@ -119,6 +119,19 @@ CREATE TABLE ticket (tenant_id uuid NOT NULL, id uuid NOT NULL, PRIMARY KEY (ten
 ALTER TABLE ticket ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON ticket USING (tenant_id::text = current_setting('app.tenant_id', true));  -- TD213
 GRANT SELECT ON ticket TO {p}app;
+
+-- Also, or only, somebody else's.
+CREATE TABLE folder (tenant_id uuid NOT NULL, id uuid NOT NULL, PRIMARY KEY (tenant_id, id));
+ALTER TABLE folder ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY with_the_examples ON folder USING (tenant_id IN (  -- TD207
+    NULLIF(current_setting('app.tenant_id', true), '')::uuid, '00000000-0000-0000-0000-000000000000'));
+CREATE POLICY one_tenant ON folder FOR SELECT USING (tenant_id = '11111111-1111-1111-1111-111111111111');  -- TD208
+CREATE POLICY not_below ON folder FOR SELECT USING (tenant_id = greatest(  -- TD208
+    NULLIF(current_setting('app.tenant_id', true), '')::uuid, '11111111-1111-1111-1111-111111111111'));
+CREATE POLICY one_of_two ON folder FOR SELECT USING (tenant_id IN (  -- TD208
+    '11111111-1111-1111-1111-111111111111', '22222222-2222-2222-2222-222222222222'));
+GRANT SELECT ON folder TO {p}app;
+
 -- A worker's: no request reads it.
 CREATE TABLE queue (id bigserial PRIMARY KEY, tenant_id uuid);  -- TD218, TD601
 GRANT SELECT, DELETE ON queue TO {p}worker;

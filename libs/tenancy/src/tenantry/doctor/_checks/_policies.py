@@ -13,8 +13,9 @@ from tenantry.doctor._evidence import policy as policy_rows
 from tenantry.doctor._evidence import qualified
 from tenantry.doctor._finding import Finding
 from tenantry.doctor._inventory import PUBLIC, Policy, Relation
-from tenantry.doctor._policies import Escape, Reading, Unreadable, read_expression
+from tenantry.doctor._policies import Escape, Reading, read_expression
 from tenantry.doctor._subject import Subject
+from tenantry.doctor._syntax import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ class _Table:
             yield self._finding("TD207", policy, f"it is also true by {other[0]}")
         elif using.escapes and not using.binds and not always and not unset:
             keys = ", ".join(sorted(self._target.keys))
-            yield self._finding("TD208", policy, f"it does not compare {keys}: {using.escapes[0][1]}")
+            yield self._finding(
+                "TD208", policy, f"it does not compare {keys} with the session's: {using.escapes[0][1]}"
+            )
 
     def _writing(self, item: _Read, read: list[_Read]) -> Iterator[Finding]:
         policy = item.policy

@@ -6,8 +6,9 @@ from functools import cached_property
 
 from tenantry.database._names import TENANT_SETTING, literal, quote
 from tenantry.doctor._classify import Classification
-from tenantry.doctor._policies import Target, Unreadable, read_expression, text_type
+from tenantry.doctor._policies import Target, read_expression, text_type
 from tenantry.doctor._subject import Subject
+from tenantry.doctor._syntax import Unreadable
 
 
 @dataclass(frozen=True)
