@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -192,11 +193,16 @@ def test_json_lines_are_events_or_rows(tmp_path):
 
 
 def test_dead_letters_give_their_events_back(tmp_path):
-    letters = [{"payload": '{"id":"e","data":{"n":1.10}}'}, {"payload": "{nonsense"}, {}]
-    good, *bad = read_dead_letters(source(tmp_path / "l", "\n".join(map(json.dumps, letters))))
-    assert isinstance(good, Line)
-    assert good.event == {"id": "e", "data": {"n": Decimal("1.10")}}
-    assert [each.number for each in bad] == [1, 2]
+    event = '{"id":"e","data":{"n":1.10}}'
+    letters = [
+        {"payload": event},
+        {"topic": "usage.events.v1", "value": b64encode(event.encode()).decode()},
+        *({"payload": "{nonsense"}, {"payload": "[" * 10_000}, {"payload": 5}, {"value": "%"}, {"value": None}, {}),
+    ]
+    reads = list(read_dead_letters(source(tmp_path / "l", "\n".join(map(json.dumps, letters)))))
+    good = [read.event for read in reads if isinstance(read, Line)]
+    assert good == [{"id": "e", "data": {"n": Decimal("1.10")}}] * 2
+    assert [(each.number, isinstance(each, Skipped)) for each in reads[2:]] == [(n, True) for n in range(2, 8)]
 
 
 class Service:

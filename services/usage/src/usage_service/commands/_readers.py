@@ -1,6 +1,7 @@
 """Files read as events, a line at a time. Data lines are counted from 0; one that cannot be read keeps its number."""
 
 import csv
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -106,20 +107,24 @@ def read_jsonl(source: Source, mapping: RowMapping) -> Read:
 
 
 def read_dead_letters(source: Source) -> Read:
-    """A dead letter a line, as the API lists them: the events in them, under their own ids."""
+    """A dead letter a line, as the API lists them or `<topic>.dlq.v1` has them: the events in them, under their ids."""
     for number, document in _documents(source):
         if isinstance(document, Skipped):
             yield document
             continue
-        payload = document.get("payload")
         try:
-            event = _decode(payload) if isinstance(payload, str) else None
-        except (msgspec.MsgspecError, InvalidQuantity):
+            event = _decode(_payload(document))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidQuantity, ValueError, TypeError):
             event = None
         if isinstance(event, dict):
             yield Line(number, event)
         else:
             yield Skipped(number, "no dead letter that holds an event")
+
+
+def _payload(letter: Event) -> str | bytes:
+    """The text of the API, or the base64 of a topic. Raises ValueError and TypeError where there is neither."""
+    return letter["payload"] if "payload" in letter else b64decode(letter.get("value", b""), validate=True)
 
 
 def _named(names: list[str], cells: list[str]) -> dict[str, object]:
