@@ -1,12 +1,14 @@
 """API keys over HTTP: no more than their maker may, and from one key to the next without a gap."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from people import check_problem, run_people
+from sqlalchemy import text
 
 
 @pytest.fixture
@@ -53,6 +55,86 @@ async def test_a_key_that_is_made_with_a_key_does_not_outlive_it(people):
     form = {"grant_type": "urn:tenantry:api-key", "api_key": key, "audience": "tenant"}
     token = (await people.http.post("/oauth/token", data=form)).json()["access_token"]
     check_problem(await make(await people.client(token), tenant), 403, "beyond-issuer")
+
+
+async def test_a_revoked_key_takes_what_was_made_with_it_along(people):
+    tenant = await people.tenant()
+    path = f"/v1/tenants/{tenant}/api-keys"
+    leaked = (await make(people.http, tenant, "tenant:admin")).json()
+    beside = (await make(people.http, tenant, "tenant:admin")).json()
+    child = (await make(await people.client(leaked["key"]), tenant, "tenant:admin")).json()
+    grandchild = (await make(await people.client(child["key"]), tenant, "tenant:admin")).json()
+    # Whoever holds the key can have another one replaced, and then holds that one.
+    taken = (await (await people.client(child["key"])).post(f"{path}/{beside['id']}/rotate", json={})).json()
+    assert (child["made_with"], grandchild["made_with"], taken["made_with"]) == (
+        leaked["id"],
+        child["id"],
+        child["id"],
+    )
+    stranger = (await make(people.http, tenant)).json()
+    assert (await people.http.delete(f"{path}/{leaked['id']}")).status_code == 204
+    for key in (leaked, child, grandchild, taken):
+        assert not await works(people, key["key"], tenant)
+        form = {"grant_type": "urn:tenantry:api-key", "api_key": key["key"], "audience": "app"}
+        check_problem(await people.http.post("/oauth/token", data=form), 401, "invalid-api-key")
+    assert await works(people, stranger["key"], tenant)
+    shown = {each["id"]: each["revoked_at"] for each in (await people.http.get(path)).json()["items"]}
+    assert all(shown[key["id"]] for key in (leaked, child, grandchild, taken))
+    trail = (await people.http.get(f"/v1/tenants/{tenant}/audit", params={"action": "api_key.revoke"})).json()["items"]
+    assert {each["target"]: each["detail"].get("because_of") for each in trail} == {
+        leaked["id"]: None,
+        **{key["id"]: leaked["id"] for key in (child, grandchild, taken)},
+    }
+    last = await records(people)
+    assert all(last[key["id"]] is None for key in (leaked, child, grandchild, taken))
+    assert last[stranger["id"]] is not None
+
+
+async def test_the_end_of_a_rotation_is_the_end_of_what_was_made_with_the_key(people):
+    tenant = await people.tenant()
+    path = f"/v1/tenants/{tenant}/api-keys"
+    old = (await make(people.http, tenant, "tenant:admin")).json()
+    machine = await people.client(old["key"])
+    child = (await make(machine, tenant, "tenant:read")).json()
+    soon = people.clock.now() + timedelta(seconds=30)
+    sooner = (await make(machine, tenant, "tenant:read", expires_at=soon.isoformat())).json()
+    new = (await machine.post(f"{path}/{old['id']}/rotate", json={"overlap_seconds": 60})).json()
+    assert new["made_with"] is None
+    shown = {each["id"]: each for each in (await people.http.get(path)).json()["items"]}
+    until = people.clock.now() + timedelta(seconds=60)
+    assert datetime.fromisoformat(shown[child["id"]]["expires_at"]) == until
+    assert datetime.fromisoformat(shown[sooner["id"]]["expires_at"]) == soon
+    assert datetime.fromisoformat((await records(people))[child["id"]]["expires_at"]) == until
+    trail = (await people.http.get(f"/v1/tenants/{tenant}/audit", params={"action": "api_key.limit"})).json()["items"]
+    assert [(each["target"], each["detail"]["because_of"]) for each in trail] == [(child["id"], old["id"])]
+    assert await works(people, child["key"], tenant)
+    people.clock.advance(timedelta(seconds=60))
+    assert not await works(people, child["key"], tenant)
+    assert await works(people, new["key"], tenant)
+    at_once = (await make(await people.client(new["key"]), tenant, "tenant:read")).json()
+    await people.http.post(f"{path}/{new['id']}/rotate", json={"overlap_seconds": 0})
+    assert (await records(people))[at_once["id"]] is None
+
+
+async def test_a_key_that_is_made_while_its_maker_is_revoked_is_not_left_behind(people):
+    tenant = await people.tenant()
+    path = f"/v1/tenants/{tenant}/api-keys"
+    for _ in range(5):
+        maker = (await make(people.http, tenant, "tenant:admin")).json()
+        machine = await people.client(maker["key"])
+        made, *_ = await asyncio.gather(make(machine, tenant), people.http.delete(f"{path}/{maker['id']}"))
+        assert made.status_code in {201, 401}
+    items = (await people.http.get(path)).json()["items"]
+    assert not [each["id"] for each in items if each["revoked_at"] is None]
+
+
+async def records(people):
+    """The last record of each credential on its way to the services; None is a tombstone."""
+    async with people.runtime.transactions.begin() as session:
+        rows = await session.execute(
+            text("SELECT key, payload FROM system.outbox WHERE topic = 'tenant.credentials.v1' ORDER BY version")
+        )
+        return {row.key: None if row.payload is None else json.loads(row.payload) for row in rows}
 
 
 async def test_a_key_is_rotated_with_an_overlap(people):

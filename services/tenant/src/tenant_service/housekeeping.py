@@ -4,6 +4,7 @@ import asyncio
 from typing import NoReturn
 
 from tenant_service.domains.quarantine import let_go
+from tenant_service.identity.api_keys import withdraw_expired_keys
 from tenant_service.identity.signing_keys import retire_signing_keys
 from tenant_service.listening import until_it_works
 from tenant_service.revocations.service import forget_expired_revocations
@@ -25,6 +26,7 @@ async def keep_house(transactions: Transactions, clock: Clock) -> NoReturn:
                 async with transactions.begin() as session:
                     await retire_signing_keys(session, now=clock.now())
                     await delete_expired_idempotency_keys(session)
+                    await withdraw_expired_keys(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
                     await end_expired_sessions(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
                     await forget_expired_revocations(session, now=clock.now(), limit=SESSIONS_AT_ONCE)
                     await end_expired_grants(session, now=clock.now(), limit=SESSIONS_AT_ONCE)

@@ -228,6 +228,11 @@ class KeySetRow(Record):
 
 
 class ApiKeyRow(Record):
+    """A key; of its text only the SHA-256 is known. One that was made with a key (`made_with`) ends with it.
+
+    From `withdrawn_at` on, the topic of credentials says that it is gone; an expired key is taken off it a while later.
+    """
+
     __tablename__ = "api_key"
     __table_args__ = _IN_SYSTEM
 
@@ -244,6 +249,8 @@ class ApiKeyRow(Record):
     created_by: Mapped[str | None]
     replaced_by: Mapped[UUID | None]
     last_used_at: Mapped[datetime | None]
+    made_with: Mapped[UUID | None]
+    withdrawn_at: Mapped[datetime | None]
 
 
 class SignInCodeRow(Record):

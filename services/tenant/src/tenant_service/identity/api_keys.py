@@ -1,4 +1,8 @@
-"""API keys of tenants: shown once, stored as a hash, published to every service. The caller commits."""
+"""API keys of tenants: shown once, stored as a hash, published to every service. The caller commits.
+
+Keys of a tenant are made, replaced and ended one after the other, under the tenant's row: a key that is being made with
+another one is not missed when that one is revoked.
+"""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -9,10 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service import audit
-from tenant_service.audit import Actor
+from tenant_service.audit import Actor, Deed
 from tenant_service.identity.secrets import sha256
 from tenant_service.models import ApiKeyRow, TenantRow
 from tenant_service.publication import publish_credential, withdraw_credential
+from tenant_service.tenants.repository import lock_tenant
 from tenant_service.transactions import Transactions
 from tenantry import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, Unavailable, uuid7
 from tenantry.identity import API_KEY_PREFIX, Credential, Principal, PrincipalKind, new_api_key
@@ -26,6 +31,18 @@ _NOTE_USE = text(
         FOR UPDATE OF api_key SKIP LOCKED
     )
     UPDATE system.api_key SET last_used_at = used.at FROM used WHERE api_key.id = used.id
+    """
+)
+
+# Bounded by the keys of a tenant; a key is older than what is made with it, so there is no circle.
+_MADE_WITH = text(
+    """
+    WITH RECURSIVE below AS (
+        SELECT id FROM system.api_key WHERE made_with = :key_id
+        UNION ALL
+        SELECT api_key.id FROM system.api_key JOIN below ON api_key.made_with = below.id
+    )
+    SELECT id FROM below
     """
 )
 
@@ -69,17 +86,22 @@ async def create_api_key(
     actor: Actor,
     now: datetime,
 ) -> tuple[ApiKeyRow, str]:
-    """A new key of the tenant, and its text, which is not kept. Raises `ExpiryInThePast`, `BeyondIssuer`."""
+    """A new key of the tenant, and its text, which is not kept.
+
+    Raises `ExpiryInThePast`, `BeyondIssuer`, and `InvalidApiKey` where the key that makes it has just ended.
+    """
     if expires_at is not None and expires_at <= now:
         detail = "the expiry lies in the past"
         raise ExpiryInThePast(detail, errors=[{"loc": ["body", "expires_at"], "msg": detail}])
-    await _check_issuer(session, issuer, scopes, expires_at)
+    await lock_tenant(session, tenant.id)
+    maker = await _check_issuer(session, issuer, scopes, expires_at, now)
     return await _add(
         session,
         tenant.id,
         name=name,
         scopes=scopes,
         expires_at=expires_at,
+        made_with=maker,
         action="api_key.create",
         actor=actor,
         now=now,
@@ -96,20 +118,25 @@ async def rotate_api_key(
     actor: Actor,
     now: datetime,
 ) -> tuple[ApiKeyRow, str]:
-    """A key in the place of another, with its name, scopes and expiry; the other one ends after the overlap.
+    """A key in the place of another, with its name, scopes and expiry.
 
-    Raises `NotFound`, `ApiKeyEnded` (also for a key that was replaced before), `BeyondIssuer`.
+    The other one ends after the overlap, and with it whatever was made with it; one that replaces itself does not end
+    its successor. Raises `NotFound`, `ApiKeyEnded` (also for a key that was replaced before), `BeyondIssuer`, and
+    `InvalidApiKey` where the key that rotates has just ended.
     """
+    await lock_tenant(session, tenant.id)
     old = await _lock(session, tenant.id, key_id)
     if old.replaced_by is not None or old.revoked_at is not None or not _lives(old, now):
         raise ApiKeyEnded("The key is revoked, expired or replaced; make a new one")
-    await _check_issuer(session, issuer, old.scopes, old.expires_at)
+    rotator = await _check_issuer(session, issuer, old.scopes, old.expires_at, now)
     row, secret = await _add(
         session,
         tenant.id,
         name=old.name,
         scopes=old.scopes,
         expires_at=old.expires_at,
+        # Whoever holds the key that rotates has seen the new one.
+        made_with=old.made_with if rotator in {None, old.id} else rotator,
         action="api_key.rotate",
         actor=actor,
         now=now,
@@ -117,13 +144,11 @@ async def rotate_api_key(
     )
     old.replaced_by = row.id
     until = now + overlap
-    old.expires_at = until if old.expires_at is None else min(until, old.expires_at)
-    old.version += 1
-    await session.flush()
-    if _lives(old, now):
-        await publish_credential(session, _credential(old), old.version)
-    else:
-        await withdraw_credential(session, old.id, old.tenant_id, old.version)
+    below = [each for each in await _made_with(session, old) if each.expires_at is None or each.expires_at > until]
+    for each in [old, *below]:
+        each.expires_at = until if each.expires_at is None else min(until, each.expires_at)
+        await _renew(session, each, now)
+    await _audit_descendants(session, old, below, "api_key.limit", actor, now, expires_at=until.isoformat())
     return row, secret
 
 
@@ -134,6 +159,7 @@ async def _add(
     name: str,
     scopes: Collection[str],
     expires_at: datetime | None,
+    made_with: UUID | None,
     action: str,
     actor: Actor,
     now: datetime,
@@ -154,6 +180,8 @@ async def _add(
         created_by=actor.subject,
         replaced_by=None,
         last_used_at=None,
+        made_with=made_with,
+        withdrawn_at=None,
     )
     session.add(row)
     await session.flush()
@@ -176,15 +204,29 @@ async def list_api_keys(
 
 
 async def revoke_api_key(session: AsyncSession, tenant_id: UUID, key_id: UUID, *, actor: Actor, now: datetime) -> None:
-    """Refuse the key and its tokens from now on, in every service; may be repeated. Raises `NotFound`."""
+    """Refuse the key, what was made with it, and their tokens from now on, in every service; may be repeated.
+
+    Raises `NotFound`.
+    """
+    await lock_tenant(session, tenant_id)
     row = await _lock(session, tenant_id, key_id)
     if row.revoked_at is not None:
         return
-    row.revoked_at = now
-    row.version += 1
-    await session.flush()
-    await withdraw_credential(session, row.id, row.tenant_id, row.version)
+    below = await _made_with(session, row)
+    for each in [row, *below]:
+        each.revoked_at = now
+        await _renew(session, each, now)
     await _audit(session, row, "api_key.revoke", {"name": row.name, "prefix": row.prefix}, actor, now)
+    await _audit_descendants(session, row, below, "api_key.revoke", actor, now)
+
+
+async def withdraw_expired_keys(session: AsyncSession, *, now: datetime, limit: int) -> int:
+    """Take at most `limit` expired keys off the topic and return how many; what another process holds is left."""
+    expired = select(ApiKeyRow).where(ApiKeyRow.withdrawn_at.is_(None), ApiKeyRow.expires_at <= now)
+    rows = (await session.scalars(expired.limit(limit).with_for_update(skip_locked=True))).all()
+    for row in rows:
+        await _renew(session, row, now)
+    return len(rows)
 
 
 async def authenticate_api_key(session: AsyncSession, secret: str, *, now: datetime) -> ApiKeyRow:
@@ -238,19 +280,48 @@ async def _lock(session: AsyncSession, tenant_id: UUID, key_id: UUID) -> ApiKeyR
     return row
 
 
+async def _made_with(session: AsyncSession, row: ApiKeyRow) -> Sequence[ApiKeyRow]:
+    """The keys that were made with this one, or with one of those, and are not revoked; locked."""
+    ids = (await session.scalars(_MADE_WITH, {"key_id": row.id})).all()
+    if not ids:
+        return []
+    below = select(ApiKeyRow).where(ApiKeyRow.id.in_(ids), ApiKeyRow.revoked_at.is_(None)).order_by(ApiKeyRow.id)
+    return (await session.scalars(below.with_for_update())).all()
+
+
+async def _renew(session: AsyncSession, row: ApiKeyRow, now: datetime) -> None:
+    """Publish what has become of a key: its record, or a tombstone where it is not accepted any more."""
+    row.version += 1
+    alive = row.revoked_at is None and _lives(row, now)
+    if not alive:
+        row.withdrawn_at = now
+    await session.flush()
+    if alive:
+        await publish_credential(session, _credential(row), row.version)
+    else:
+        await withdraw_credential(session, row.id, row.tenant_id, row.version)
+
+
 async def _check_issuer(
-    session: AsyncSession, issuer: Principal, scopes: Collection[str], expires_at: datetime | None
-) -> None:
-    """Raises `BeyondIssuer` where the key would allow more than its maker may, or outlive the key that makes it."""
+    session: AsyncSession, issuer: Principal, scopes: Collection[str], expires_at: datetime | None, now: datetime
+) -> UUID | None:
+    """The key that makes this one, if a key does.
+
+    Raises `BeyondIssuer` where the new key would allow more than its maker may, or outlive the key that makes it, and
+    `InvalidApiKey` where that one has ended between the request and now.
+    """
     if issuer.acts_for_any_tenant:
-        return
+        return None
     if beyond := sorted(scope for scope in scopes if not issuer.has_any(scope)):
         raise BeyondIssuer(f"Not granted to the caller: {' '.join(beyond)}")
-    if issuer.kind is PrincipalKind.API_KEY:
-        maker = await session.get(ApiKeyRow, UUID(issuer.credential_id))
-        end = None if maker is None else maker.expires_at
-        if end is not None and (expires_at is None or expires_at > end):
-            raise BeyondIssuer("A key that is made with a key ends with it at the latest; set expires_at")
+    if issuer.kind is not PrincipalKind.API_KEY:
+        return None
+    maker = await session.get(ApiKeyRow, UUID(issuer.credential_id), populate_existing=True)
+    if maker is None or maker.revoked_at is not None or not _lives(maker, now):
+        raise InvalidApiKey("The API key is unknown, revoked or expired")
+    if maker.expires_at is not None and (expires_at is None or expires_at > maker.expires_at):
+        raise BeyondIssuer("A key that is made with a key ends with it at the latest; set expires_at")
+    return maker.id
 
 
 def _lives(row: ApiKeyRow, now: datetime) -> bool:
@@ -273,3 +344,24 @@ async def _audit(
     session: AsyncSession, row: ApiKeyRow, action: str, detail: Mapping[str, object], actor: Actor, now: datetime
 ) -> None:
     await audit.record(session, actor, action, target=str(row.id), chain_id=row.tenant_id, now=now, detail=detail)
+
+
+async def _audit_descendants(
+    session: AsyncSession,
+    ended: ApiKeyRow,
+    below: Sequence[ApiKeyRow],
+    action: str,
+    actor: Actor,
+    now: datetime,
+    **detail: str,
+) -> None:
+    deeds = [
+        Deed(
+            action,
+            str(row.id),
+            row.tenant_id,
+            {"name": row.name, "prefix": row.prefix, "because_of": str(ended.id), **detail},
+        )
+        for row in below
+    ]
+    await audit.record_many(session, actor, deeds, now=now)

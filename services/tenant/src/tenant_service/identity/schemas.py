@@ -142,6 +142,7 @@ class ApiKeyOut(BaseModel):
     revoked_at: datetime | None
     created_by: str | None
     replaced_by: UUID | None = Field(description="The key that took its place in a rotation.")
+    made_with: UUID | None = Field(description="The key that it was made with, and ends with.")
     last_used_at: datetime | None = Field(description="To the minute or so; null: not that anybody has told.")
 
     @classmethod
@@ -156,6 +157,7 @@ class ApiKeyOut(BaseModel):
             revoked_at=row.revoked_at,
             created_by=row.created_by,
             replaced_by=row.replaced_by,
+            made_with=row.made_with,
             last_used_at=row.last_used_at,
             **more,
         )

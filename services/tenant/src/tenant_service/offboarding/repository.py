@@ -177,7 +177,7 @@ async def _with_results(session: AsyncSession, ids: Select[UUID]) -> Sequence[Ex
 async def living_credentials(session: AsyncSession, tenant_id: UUID) -> Sequence[tuple[UUID, int]]:
     """Ids and versions of what the topic of credentials still holds of the tenant: keys, sessions, support grants."""
     keys = select(ApiKeyRow.id, ApiKeyRow.version).where(
-        ApiKeyRow.tenant_id == tenant_id, ApiKeyRow.revoked_at.is_(None)
+        ApiKeyRow.tenant_id == tenant_id, ApiKeyRow.withdrawn_at.is_(None)
     )
     sessions = select(SessionRow.id, SessionRow.version).where(
         SessionRow.tenant_id == tenant_id, SessionRow.ended_at.is_(None)
