@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from tenantry.testing import eventually
+from usage_service.metering.rollups import RollupStore
 
 from .support import event
 
@@ -135,6 +136,39 @@ async def test_the_events_behind_every_figure_are_one_link_away(asked, tenant_a,
         assert answer["items"]
         for item in answer["items"]:
             assert of(await behind(asked, item["events"])) == Decimal(item["value"])
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "unique_count"])
+async def test_groups_past_the_bound_are_other_wherever_the_figure_comes_from(
+    usage, tenant_a, monkeypatch, aggregation
+):
+    monkeypatch.setattr(RollupStore.__init__, "__kwdefaults__", {"max_groups": 3})
+    await usage.put_meter("m", {**VOLUME, "aggregation": aggregation, "group_by": {"path": "$.path"}})
+    async with usage.metering():
+        for start in (0, 5):
+            events = [
+                event(
+                    tenant_a,
+                    number,
+                    time=(START + timedelta(minutes=number)).isoformat(),
+                    data={"path": f"/{number % 7}", "bytes": number},
+                )
+                for number in range(start, start + 5)
+            ]
+            await usage.send(*events)
+            await eventually(usage.counted, within=60)
+    found = []
+    for window in ("none", "minute"):
+        answer = await usage.query(tenant_a, "m", group_by="path", window=window, **SPAN)
+        totals: dict[str, Decimal] = {}
+        for item in answer["items"]:
+            path = item["group"]["path"]
+            totals[path] = totals.get(path, Decimal(0)) + Decimal(item["value"])
+            assert await behind(usage, item["events"])
+        found.append(totals)
+    assert found[0] == found[1]
+    assert len(found[0]) == 4
+    assert found[0]["__other__"] > 3
 
 
 async def test_several_meters_in_one_call(asked, tenant_a):

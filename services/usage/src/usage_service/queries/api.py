@@ -24,6 +24,7 @@ from usage_service.domain.windows import Granularity, check_range, windows, zone
 from usage_service.meters.service import get_versions
 from usage_service.queries.figures import Figure, answer
 from usage_service.queries.formats import Format, Table, accepted, columns_of, csv_of
+from usage_service.queries.overflow import NEVER_FULL, full_hours
 from usage_service.queries.parameters import Parameters, events_link, filters, groups
 from usage_service.queries.questions import Behind, Question, check_places
 from usage_service.queries.repository import find_events, find_watermark
@@ -132,7 +133,9 @@ async def events(
         versions: list[Meter] = [] if meter is None else await get_versions(session, meter)
         _check_meter(meter, tests)
         check_places(versions, tests)
-        behind = Behind([CompiledMeter.of(version) for version in versions], tests) if versions else None
+        meters = [CompiledMeter.of(version) for version in versions]
+        full = await full_hours(session, current_tenant().id, meters, [span]) if tests else NEVER_FULL
+        behind = Behind(meters, tests, full) if versions else None
     except (InvalidWindow, InvalidDefinition) as error:
         raise _invalid(error) from error
     after = decode_cursor(cursor, tuple[datetime, UUID], of="events") if cursor else (span[0], _NIL)

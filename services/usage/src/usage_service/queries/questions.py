@@ -20,6 +20,7 @@ from usage_service.domain.meters import Aggregation, CompiledMeter, Group, Meter
 from usage_service.domain.quantities import canonical_number, value_text
 from usage_service.domain.rollups import At, State, empty_state
 from usage_service.domain.windows import Granularity, Window, pieces
+from usage_service.queries.overflow import NEVER_FULL, FullHours, full_hours, placed
 from usage_service.queries.repository import Range, stream_raw
 
 Values = tuple[str, ...]
@@ -142,7 +143,9 @@ class Reading:
         `ordered` gives them in the order in which values supersede each other.
         """
         meters = [CompiledMeter.of(meter) for meter in self.versions]
-        behind = Behind(meters, self.question.tests)
+        by_group = bool(self.question.group_by or self.question.tests) or self.aggregation is Aggregation.TIME_WEIGHTED
+        full = await full_hours(self.session, self.tenant_id, meters, spans) if by_group else NEVER_FULL
+        behind = Behind(meters, self.question.tests, full)
         event_type = self.versions[-1].definition.event_type
         until = self.question.received_before
         rows = stream_raw(self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
@@ -155,9 +158,12 @@ class Reading:
 class Behind:
     """Tells which raw events are behind the figures of a meter, as its versions counted them when they came."""
 
-    def __init__(self, meters: Sequence[CompiledMeter], tests: Sequence[tuple[str, Predicate]]) -> None:
+    def __init__(
+        self, meters: Sequence[CompiledMeter], tests: Sequence[tuple[str, Predicate]], full: FullHours
+    ) -> None:
         """Raises InvalidDefinition for a filter by what is no path."""
         self._meters = meters
+        self._full = full
         self._dimensions = [(name, test) for name, test in tests if not is_path(name)]
         self._paths = [(_text_reader(name), test) for name, test in tests if is_path(name)]
 
@@ -167,7 +173,7 @@ class Behind:
         data = decode_data(row.data)
         if meter is None or not meter.matches(data) or not all(test(read(data)) for read, test in self._paths):
             return None
-        group = meter.group(data)
+        group = placed(meter.group(data), meter, row.event_time, self._full)
         if self._dimensions:
             values = decode_group(group.text)
             if not all(test(values.get(name, "")) for name, test in self._dimensions):

@@ -96,6 +96,18 @@ _GROUPS = text(
        AND window_start >= :first AND window_start < :last
     """
 )
+_FULL_HOURS = text(
+    """
+    SELECT rollup.meter_id, rollup.window_start, array_agg(rollup.group_hash) AS own
+      FROM unnest(CAST(:meters AS uuid[]), CAST(:overflows AS uuid[])) AS meter (meter_id, overflow)
+      JOIN usage_rollup AS other ON other.meter_id = meter.meter_id AND other.group_hash = meter.overflow
+      JOIN usage_rollup AS rollup
+        ON rollup.tenant_id = other.tenant_id AND rollup.meter_id = other.meter_id
+       AND rollup.window_start = other.window_start
+     WHERE other.tenant_id = :tenant AND other.window_start >= :first AND other.window_start < :last
+     GROUP BY 1, 2
+    """
+)
 _UNIQUE = text(
     """
     WITH seen AS (
@@ -198,6 +210,20 @@ async def find_groups(
     if not ranges:
         return []
     return (await session.execute(_GROUPS, _spans(tenant_id, meters, ranges))).all()
+
+
+async def find_full_hours(
+    session: AsyncSession, tenant_id: UUID, overflowing: Sequence[tuple[UUID, UUID]], span: Range
+) -> Sequence[Row[Any]]:
+    """The hours in which a meter, named with the hash of its overflow group, has that group, and all their groups."""
+    parameters = {
+        "tenant": tenant_id,
+        "meters": [meter for meter, _ in overflowing],
+        "overflows": [group for _, group in overflowing],
+        "first": span[0],
+        "last": span[1],
+    }
+    return (await session.execute(_FULL_HOURS, parameters)).all()
 
 
 async def count_unique(
