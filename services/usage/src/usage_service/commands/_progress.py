@@ -90,9 +90,10 @@ class Telling:
         self._source = source
         self._as_json = as_json
         console = Console(stderr=True)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal)
-        self._task = self._bar.add_task(source.name, total=source.size or None)
+        self._name = printable(source.name).plain
+        self._task = self._bar.add_task(self._name, total=source.size or None)
         self._said_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -103,7 +104,7 @@ class Telling:
         self._bar.stop()
 
     def update(self, tally: Tally) -> None:
-        text = f"{self._source.name}: {tally.accepted:,} accepted, {tally.refused.total():,} refused"
+        text = f"{self._name}: {tally.accepted:,} accepted, {tally.refused.total():,} refused"
         self._bar.update(self._task, completed=self._source.position, description=text)
         if self._as_json and time.monotonic() - self._said_at >= _EVERY_SECONDS:
             self._said_at = time.monotonic()
