@@ -415,11 +415,70 @@ def test_a_long_file_is_sent_in_parts_each_under_its_own_key_and_what_was_refuse
     assert [(key, len(tenants)) for key, tenants in sent] == [("k-0", 250), ("k-250", 250), ("k-500", 100)]
     document = json.loads(result.stdout)
     assert len(document["created"]) == 599
-    assert [(each["number"], each["slug"]) for each in document["refused"]] == [(301, "t-300")]
+    assert [(each["line"], each["slug"]) for each in document["refused"]] == [(301, "t-300")]
 
 
-@pytest.mark.parametrize("text", ["", "slug,name\n", "slug,name\na\n", "slug\na,b\n", '{"slug":\n', "{}\n[]\n"])
-def test_a_file_that_is_not_understood_makes_nothing(run, tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("slug,name\na\n", 2),
+        ("slug\n\na,b\n", 3),
+        ("slug,name\na,A\nb\nc,C\n", 3),
+        ('slug,name\na,A\n"b"x,B\nc,C\n', 3),
+        ('slug,name\r\n"a","A\r\nA"\r\nb,B\r\nc\r\n', 5),
+        ('slug,name\na,A\nb,"B\nc,C\n', 3),
+        ('{"slug":\n', 1),
+        ('{"slug":"a"}\n\n[]\n{"slug":"c"}\n', 3),
+        ('{"slug":"a"}\n{"slug":NaN}\n{"slug":"c"}\n', 2),
+        ('{"slug":"a\u2028"}\n' + "{" * 5 + '\n{"slug":"c"}\n', 2),
+    ],
+)
+def test_a_line_that_cannot_be_read_stops_no_other(run, tmp_path, text, line):
+    (tmp_path / "tenants").write_text(text)
+    answer, sent = batches()
+    result = run(answer, "tenants", "import", str(tmp_path / "tenants"), "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert [(each["line"], each["error"]["type"]) for each in document["refused"]] == [(line, "unreadable-line")]
+    assert len(document["created"]) == sum(len(tenants) for _, tenants in sent)
+    assert bool(sent) is ("A" in text or ':"a' in text)
+
+
+def test_a_line_that_the_service_refuses_stops_no_other(run, tmp_path):
+    """The service refuses the request as a whole, and here only the first fault of it at a time."""
+    text = "slug,name,admin_email\nokone,A,a@x.example\nBAD SLUG,B,b@x.example\noktwo,C,nobody\nokthree,D,d@x.example\n"
+    (tmp_path / "tenants").write_text(text)
+    answer, sent = batches()
+
+    def strict(request: httpx.Request) -> httpx.Response:
+        for number, tenant in enumerate(json.loads(request.content)["tenants"]):
+            for name, bad in (("slug", "BAD SLUG"), ("admin_email", "nobody")):
+                if tenant[name] == bad:
+                    fault = {"loc": ["body", "tenants", number, name], "msg": "is wrong"}
+                    return problem(422, "invalid-request", errors=[fault])
+        return answer(request)
+
+    result = run(strict, "tenants", "import", str(tmp_path / "tenants"), "--json", "--idempotency-key", "k")
+    assert result.exit_code == 1
+    assert [(key, [each["slug"] for each in tenants]) for key, tenants in sent] == [("k-0-2", ["okone", "okthree"])]
+    document = json.loads(result.stdout)
+    assert len(document["created"]) == 2
+    assert [(each["line"], each["slug"], each["error"]["detail"]) for each in document["refused"]] == [
+        (3, "BAD SLUG", "slug: is wrong"),
+        (4, "oktwo", "admin_email: is wrong"),
+    ]
+    assert "2 of 4" in result.stderr
+
+
+def test_what_is_wrong_with_all_of_an_import_is_said_with_its_lines(run, tmp_path):
+    (tmp_path / "tenants").write_text("slug\na\nb\n")
+    result = run(lambda _request: problem(403, "forbidden"), "tenants", "import", str(tmp_path / "tenants"))
+    assert result.exit_code == 1
+    assert "of the lines 2 to 3 none is made" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "slug,name\n", "\n\n"])
+def test_a_file_without_tenants_makes_nothing(run, tmp_path, text):
     (tmp_path / "tenants").write_text(text)
     answer, sent = batches()
     assert run(answer, "tenants", "import", str(tmp_path / "tenants")).exit_code == 2

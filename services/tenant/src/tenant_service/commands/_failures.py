@@ -5,7 +5,7 @@ CommandFailed           1   the service refused, or what was looked at does not 
 +-- Unreachable         3   no answer came
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -84,12 +84,21 @@ class Unreachable(CommandFailed):
 
 
 class Refused(CommandFailed):
-    """The service said no; `type` and `status` are of its problem."""
+    """The service said no; `type`, `status` and `faults` are of its problem."""
 
-    def __init__(self, reason: str, next_step: str | None = None, *, type: str = "", status: int = 0) -> None:  # noqa: A002 - the problem's word
+    def __init__(
+        self,
+        reason: str,
+        next_step: str | None = None,
+        *,
+        type: str = "",  # noqa: A002 - the problem's word
+        status: int = 0,
+        faults: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(reason, next_step)
         self.type = type
         self.status = status
+        self.faults = faults
 
     @classmethod
     def by(cls, response: "httpx.Response") -> "Refused":
@@ -104,9 +113,10 @@ class Refused(CommandFailed):
         reason = str(problem.get("title") or f"the service answered {status} {response.reason_phrase}")
         if detail := problem.get("detail"):
             reason = f"{reason}: {detail}"
-        if faults := [_fault(each) for each in problem.get("errors", ()) if isinstance(each, dict)]:
-            reason = f"{reason} ({'; '.join(faults)})"
-        return cls(reason, _next_step(response, kind), type=kind, status=status)
+        faults = [each for each in problem.get("errors", ()) if isinstance(each, dict)]
+        if faults:
+            reason = f"{reason} ({'; '.join(map(_fault, faults))})"
+        return cls(reason, _next_step(response, kind), type=kind, status=status, faults=faults)
 
 
 def _next_step(response: "httpx.Response", kind: str) -> str | None:
