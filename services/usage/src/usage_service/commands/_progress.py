@@ -112,6 +112,7 @@ class Telling:
 
     def end(self, tally: Tally, *, dry_run: bool) -> None:
         """The summary, on standard output."""
+        self._bar.stop()
         if self._as_json:
             _print_json({"event": "summary", "dry_run": dry_run, **tally.document(), "examples": tally.examples})
             return
