@@ -39,7 +39,7 @@ def units(size: int) -> int:
 def class_of(principal: Principal) -> Operation | None:
     """The class of limits that holds for what a caller sends; None for operators, who have no limits here."""
     if principal.acts_for_any_tenant:
-        return None if principal.has_any(Granted.PLATFORM) else Operation.SERVICE_INGEST
+        return None if Granted.PLATFORM in principal.scopes else Operation.SERVICE_INGEST
     return Operation.SERVICE_INGEST if principal.kind is PrincipalKind.SERVICE else Operation.INGEST
 
 
