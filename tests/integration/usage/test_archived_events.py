@@ -157,3 +157,40 @@ async def test_a_dry_run_says_what_would_go_and_touches_nothing(served, world, t
     asked = {"at": (DUE + timedelta(days=400)).isoformat()}
     found = (await served.http.get("/v1/retention", params=asked, headers=served.operator)).json()
     assert [(each["day"], each["rows"]) for each in found["archive_objects"]] == [("2026-03-01", 70)]
+
+
+async def test_figures_are_the_same_before_and_after_days_were_dropped(served, world, tenant_a):
+    """Minutes and ranges that cut an hour are answered by raw events, which the archive has then."""
+    await put_meters(served)
+    await world.fetch("UPDATE system.meter SET since = 1")
+    ragged = {"from": "2026-03-01T00:00:05Z", "to": "2026-03-03T00:00:26Z"}
+    day = {"from": "2026-03-02T00:00:05Z", "to": "2026-03-03T00:00:11Z"}
+    asked = [
+        {"slug": "events", "window": "minute", **day},
+        {"slug": "events", **ragged},
+        {"slug": "ids", **ragged},
+        {"slug": "level", "window": "minute", **day},
+        {"slug": "last", "received_before": "2026-03-02T12:00:00.000001Z", **ragged},
+    ]
+    before = [await figures(served, tenant_a, **each) for each in asked]
+    # Of the whole hours there are no rollups here: the events were put past the worker.
+    assert [len(each) for each in before[:2]] == [2, 1]
+    assert before[1] == [("2026-03-01T00:00:05Z", "45")]
+    for gone in range(3):
+        world.clock.moment = DUE + timedelta(days=gone)
+        await world.keeper().sweep()
+        assert [await world.stored(DAY + timedelta(days=n)) for n in range(3)] == [n > gone for n in range(3)]
+        assert [await figures(served, tenant_a, **each) for each in asked] == before
+
+
+async def put_meters(usage) -> None:
+    plain = {"event_type": "http.request", "aggregation": "count"}
+    await usage.put_meter("events", plain)
+    await usage.put_meter("ids", {**plain, "aggregation": "unique_count", "value": "$.n"})
+    await usage.put_meter("level", {**plain, "aggregation": "time_weighted", "value": "$.n"})
+    await usage.put_meter("last", {**plain, "aggregation": "latest", "value": "$.n"})
+
+
+async def figures(usage, tenant, *, slug: str, **params) -> list[tuple[str, str | None]]:
+    found = await usage.query(tenant, slug, **params)
+    return [(each["window_start"], each["value"]) for each in found["items"]]

@@ -6,11 +6,12 @@ The statistics of row groups say which of them can have a tenant's events of a t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,6 +38,12 @@ _COLUMNS: Final = (
 )
 _READ: Final = ["tenant_id", *_COLUMNS]
 _TRIES: Final = 3
+_CHUNK: Final = 1_000
+_ALL: Final = sys.maxsize
+_NIL: Final = UUID(int=0)
+
+SHORTEST_STAY: Final = timedelta(days=36)
+"""How long a day stays in PostgreSQL after its end, whatever the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,13 @@ class ArchivedEvent:
     kafka_offset: int
     catalogue_version: int
     data: str
+
+
+class ArchiveIncomplete(Unavailable):
+    """Objects that the manifest names are not in the store."""
+
+    type = "archive-incomplete"
+    title = "Archived events cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +95,52 @@ class ArchiveReader:
         """The first events of a tenant that PostgreSQL has no longer, in the order of (time, identity).
 
         To be asked after PostgreSQL: a day that is dropped in between is then in both answers, which `merged` sees, and
-        not in neither. Raises `Unavailable` where the objects are not there, and the store's errors.
+        not in neither. Raises `ArchiveIncomplete`, and the store's errors.
         """
         for _ in range(_TRIES):
-            async with self._databases.system_session() as session:
-                objects = await objects_of_tenant(
-                    await session.connection(), wanted.tenant_id, max(wanted.first, wanted.after[0]), wanted.last
-                )
             try:
-                return await self._read(objects, wanted)
+                return await self._read(await self._objects(wanted), wanted)
             except MissingObject:
                 continue  # it was rewritten without another tenant's rows, or has expired, since the manifest was read
-        raise Unavailable("The archive does not have what its manifest names.")
+        raise ArchiveIncomplete("The archive does not have what its manifest names.")
+
+    async def stream(
+        self,
+        tenant_id: UUID,
+        event_type: str,
+        ranges: Sequence[tuple[datetime, datetime]],
+        *,
+        received_before: datetime | None,
+        ordered: bool,
+    ) -> AsyncIterator[ArchivedEvent]:
+        """The events of a type inside the ranges that PostgreSQL has no longer; `ordered` by time, receipt and place.
+
+        The ranges are in order and do not overlap. To be asked in the transaction in which PostgreSQL was: until it
+        ends no day can be dropped, so no event is in both answers or in neither. Raises as `events_of`.
+        """
+        if not ranges:
+            return
+        objects = await self._objects(Wanted(tenant_id, ranges[0][0], ranges[-1][1], (ranges[0][0], _NIL), _ALL))
+        for first, last in _joined_ranges(ranges) if objects else ():
+            wanted = Wanted(tenant_id, first, last, (first, _NIL), _ALL, event_type, received_before)
+            inside = [each for each in objects if _utc_day(first) <= each.day <= _utc_day(last)]
+            for _, of_day in groupby(inside, key=lambda each: each.day):
+                parts = [self._events(each, wanted) for each in of_day]
+                events = merge(*map(_settle_ties, parts), key=_order) if ordered else chain(*parts)
+                try:
+                    while chunk := await asyncio.to_thread(_take, events):
+                        for event in chunk:
+                            yield event
+                except MissingObject as error:
+                    raise ArchiveIncomplete("The archive does not have what its manifest names.") from error
+
+    async def _objects(self, wanted: Wanted) -> Sequence[ArchiveObject]:
+        if max(wanted.first, wanted.after[0]) >= datetime.now(UTC) - SHORTEST_STAY:
+            return []
+        async with self._databases.system_session() as session:
+            return await objects_of_tenant(
+                await session.connection(), wanted.tenant_id, max(wanted.first, wanted.after[0]), wanted.last
+            )
 
     async def _read(self, objects: Sequence[ArchiveObject], wanted: Wanted) -> list[ArchivedEvent]:
         found: list[ArchivedEvent] = []
@@ -104,16 +152,15 @@ class ArchiveReader:
         return found
 
     def _read_object(self, stored: ArchiveObject, wanted: Wanted) -> list[ArchivedEvent]:
-        found: list[ArchivedEvent] = []
+        return list(islice(self._events(stored, wanted), wanted.limit))
+
+    def _events(self, stored: ArchiveObject, wanted: Wanted) -> Iterator[ArchivedEvent]:
+        """In the order of (time, identity); blocks, and reads a row group when its first event is asked for."""
         with self._store.open_object(stored.path) as file, pq.ParquetFile(pa.PythonFile(file, mode="r")) as parquet:
             for number in range(parquet.num_row_groups):
                 if not _may_have(parquet.metadata.row_group(number), wanted):
                     continue
-                rows = parquet.read_row_group(number, columns=_READ)
-                found += islice(_matching(rows, wanted), wanted.limit - len(found))
-                if len(found) == wanted.limit:
-                    break
-        return found
+                yield from _matching(parquet.read_row_group(number, columns=_READ), wanted)
 
 
 def merged(stored: Iterable[Any], archived: Iterable[Any], limit: int) -> list[Any]:
@@ -123,6 +170,57 @@ def merged(stored: Iterable[Any], archived: Iterable[Any], limit: int) -> list[A
     """
     ordered = merge(stored, archived, key=_place)
     return list(islice((next(copies) for _, copies in groupby(ordered, key=_place)), limit))
+
+
+def _joined_ranges(ranges: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    """Without the seams: the minutes of a day are one range."""
+    found: list[tuple[datetime, datetime]] = []
+    for first, last in ranges:
+        if found and found[-1][1] == first:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
+
+
+def _utc_day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
+
+
+def _settle_ties(events: Iterator[ArchivedEvent]) -> Iterator[ArchivedEvent]:
+    """Events by time, those of the same time by receipt and place."""
+    for _, same in groupby(events, key=lambda event: event.event_time):
+        yield from sorted(same, key=_order)
+
+
+def _order(event: Any) -> tuple[datetime, datetime, int, int]:
+    return event.event_time, event.received_at, event.kafka_partition, event.kafka_offset
+
+
+def _take(events: Iterator[ArchivedEvent]) -> list[ArchivedEvent]:
+    return list(islice(events, _CHUNK))
+
+
+async def joined(stored: AsyncIterator[Any], archived: AsyncIterator[Any], *, ordered: bool) -> AsyncIterator[Any]:
+    """Events of PostgreSQL and of the archive, of which none is in both; `ordered` as both of them are.
+
+    PostgreSQL is asked first, before anything is asked of the archive.
+    """
+    if not ordered:
+        async for event in stored:
+            yield event
+        async for event in archived:
+            yield event
+        return
+    ahead = await anext(stored, None)
+    async for event in archived:
+        while ahead is not None and _order(ahead) < _order(event):
+            yield ahead
+            ahead = await anext(stored, None)
+        yield event
+    while ahead is not None:
+        yield ahead
+        ahead = await anext(stored, None)
 
 
 def _place(event: Any) -> tuple[datetime, UUID]:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from tenantry import InvalidRequest, TenantReadSession, current_tenant
 from tenantry.http import Cursor, Limit, decode_cursor, encode_cursor
-from usage_service.archive.reading import Wanted, merged
+from usage_service.archive.reading import ArchiveReader, Wanted, merged
 from usage_service.dependencies import CurrentArchive
 from usage_service.domain.errors import InvalidDefinition, InvalidWindow
 from usage_service.domain.instants import rfc3339
@@ -57,10 +57,12 @@ class Asked:
     question: Question
     parameters: Parameters
     form: Format
+    archive: ArchiveReader
 
 
 def _asked(
     request: Request,
+    archive: CurrentArchive,
     start: From,
     to: To,
     window: Granularity = Granularity.NONE,
@@ -83,7 +85,7 @@ def _asked(
         )
     except (InvalidWindow, InvalidDefinition) as error:
         raise _invalid(error) from error
-    return Asked(question, parameters, accepted(request.headers.get("accept", "")))
+    return Asked(question, parameters, accepted(request.headers.get("accept", "")), archive)
 
 
 @router.get("/meters/{slug}/query", responses=_FORMATS)
@@ -159,9 +161,10 @@ async def events(
     return Response(_encode({"items": items, "next_cursor": next_cursor}), media_type=Format.JSON)
 
 
-async def _table(session: TenantReadSession, slug: str, question: Question) -> Table:
+async def _table(session: TenantReadSession, slug: str, asked: Asked) -> Table:
     try:
-        return Table(slug, await answer(session, current_tenant().id, await get_versions(session, slug), question))
+        versions = await get_versions(session, slug)
+        return Table(slug, await answer(session, current_tenant().id, versions, asked.question, asked.archive))
     except (InvalidWindow, InvalidDefinition) as error:
         raise _invalid(error) from error
 
@@ -169,7 +172,7 @@ async def _table(session: TenantReadSession, slug: str, question: Question) -> T
 async def _answer(session: TenantReadSession, asked: Asked, slugs: Sequence[str], *, named: bool) -> Response:
     # Before the figures, which then hold at least what the watermark promises.
     watermark = await find_watermark(session)
-    tables = [await _table(session, slug, asked.question) for slug in slugs]
+    tables = [await _table(session, slug, asked) for slug in slugs]
     headers = {} if watermark is None else {WATERMARK: rfc3339(watermark)}
     group_by = asked.question.group_by
     match asked.form:

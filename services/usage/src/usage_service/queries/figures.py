@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from usage_service.archive.reading import ArchiveReader
 from usage_service.domain.errors import InvalidWindow
 from usage_service.domain.instants import microseconds
 from usage_service.domain.meters import Aggregation, Meter
@@ -49,14 +50,20 @@ class Figure:
     last: datetime
 
 
-async def answer(session: AsyncSession, tenant_id: UUID, versions: Sequence[Meter], question: Question) -> list[Figure]:
+async def answer(
+    session: AsyncSession,
+    tenant_id: UUID,
+    versions: Sequence[Meter],
+    question: Question,
+    archive: ArchiveReader | None = None,
+) -> list[Figure]:
     """The figures in order of window and group; windows without events only where zeroes are asked for.
 
-    `versions` are all versions of one meter. Raises InvalidWindow for a dimension that the meter does not have, and for
-    more figures than an answer holds.
+    `versions` are all versions of one meter; without the archive, raw events of its days are missing. Raises
+    InvalidWindow for a dimension that the meter does not have, and for more figures than an answer holds.
     """
     question.check(versions)
-    reading = Reading(session, tenant_id, versions, question)
+    reading = Reading(session, tenant_id, versions, question, archive)
     if reading.aggregation is Aggregation.UNIQUE_COUNT:
         texts: Texts = {key: str(count) for key, count in (await unique_counts(reading)).items()}
     elif reading.aggregation is Aggregation.TIME_WEIGHTED:

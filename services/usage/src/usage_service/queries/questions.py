@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from usage_service.archive.reading import ArchiveReader, joined
 from usage_service.domain.errors import InvalidDefinition, InvalidPath, InvalidQuantity, InvalidWindow
 from usage_service.domain.filters import Predicate
 from usage_service.domain.instants import microseconds
@@ -98,12 +99,16 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """One question being answered for one tenant. `versions` are all versions of one meter, oldest first."""
+    """One question being answered for one tenant. `versions` are all versions of one meter, oldest first.
+
+    Without the archive the raw events of its days are missing; whole hours need none.
+    """
 
     session: AsyncSession
     tenant_id: UUID
     versions: Sequence[Meter]
     question: Question
+    archive: ArchiveReader | None = None
     pieces: list[Piece] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,7 +153,12 @@ class Reading:
         behind = Behind(meters, self.question.tests, full)
         event_type = self.versions[-1].definition.event_type
         until = self.question.received_before
-        rows = stream_raw(self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
+        rows: AsyncIterator[Any] = stream_raw(
+            self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered
+        )
+        if self.archive is not None:
+            archived = self.archive.stream(self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
+            rows = joined(rows, archived, ordered=ordered)
         async for row in rows:
             found = behind.count(row)
             if found is not None:
