@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import msgspec
 import pytest
+from local_state import GivenState
 from sql_statements import statements_sent
 
-from tenantry import QuotaExceeded, SystemClock, Tenant, TenantClock, TenantStatus, uuid7
+from tenantry import (
+    QuotaExceeded,
+    StartupRefused,
+    SystemClock,
+    Tenancy,
+    TenancySettings,
+    Tenant,
+    TenantClock,
+    TenantStatus,
+    Unavailable,
+    uuid7,
+)
 from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements
 from tenantry.events import OutboxRelay, create_topics
 from tenantry.identity import Scope
 from tenantry.testing import eventually
 from usage_service.entitlements.balances import _LOCK, BalanceKeeper, withdraw_balances
 
-from .support import API_CALLS, BANDWIDTH, event, running
+from .support import API_CALLS, BANDWIDTH, ISSUER, event, running
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
@@ -414,3 +427,24 @@ async def test_a_product_knows_what_is_left_and_refuses_what_is_not(usage, quota
             await eventually(lambda: store.get(tenant_a.id, "api-calls") is None)
     finally:
         await reader.stop()
+
+
+async def test_a_tenancy_follows_the_balances_where_it_is_set_to(usage, quota, keeper, tenant_a, monkeypatch):
+    await create_topics(usage.kafka, only=["usage.balances.v1", "usage.alerts.v1"])
+    monkeypatch.setenv("TENANTRY_KAFKA_BOOTSTRAP", usage.kafka.kafka_bootstrap)
+    monkeypatch.setenv("TENANTRY_TOPIC_PREFIX", usage.kafka.topic_prefix)
+    settings = TenancySettings(issuer=ISSUER, entitlements="kafka", entitlements_hold_seconds=30)
+    tenancy = Tenancy("app", settings, source=GivenState([tenant_a]))
+    await settle(keeper)
+    async with running(OutboxRelay("usage", usage.databases.system, usage.kafka).run()), tenancy.run():
+
+        async def known() -> bool:
+            with contextlib.suppress(Unavailable, QuotaExceeded):
+                return tenancy.entitlements.check("api-calls", 99, tenant=tenant_a).balance == 1
+            return False
+
+        await eventually(known)
+        with pytest.raises(QuotaExceeded):
+            tenancy.entitlements.check("api-calls", 2, tenant=tenant_a)
+    with pytest.raises(StartupRefused):
+        _ = tenancy.entitlements
