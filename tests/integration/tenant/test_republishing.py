@@ -12,7 +12,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from typer.testing import CliRunner
 
+from tenant_service.commands import app as commands
 from tenant_service.republishing.comparison import Difference
 from tenant_service.republishing.service import compare_topics, republish
 from tenant_service.revocations.service import forget_expired_revocations
@@ -219,6 +221,28 @@ async def test_the_command_says_what_differs_and_puts_it_right(api, kafka, datab
     assert (code, said["published"]) == (0, missing)
     await relay(database, kafka)
     assert await run("--check") == (0, {"published": 0, "differences": [], "ahead": []})
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"TENANT_DATABASE_URL": ""}, "TENANT_DATABASE_URL"),
+        (
+            {"TENANTRY_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "TENANTRY_KAFKA_SASL_USERNAME": "tenant"},
+            "TENANTRY_KAFKA_SASL_PASSWORD is not set",
+        ),
+        ({"TENANTRY_KAFKA_BOOTSTRAP": "127.0.0.1:1"}, "the topics at 127.0.0.1:1 were not read in 1 seconds"),
+    ],
+)
+async def test_the_command_ends_and_says_what_it_needs(database, kafka_bootstrap, changed, reason):
+    """Where it cannot be right it does not wait for ever."""
+    environment = {**database.environment(), "TENANTRY_KAFKA_BOOTSTRAP": kafka_bootstrap, **changed}
+    arguments = ["tenants", "republish", "--check", "--timeout", "1"]
+    ended = await asyncio.to_thread(lambda: CliRunner().invoke(commands, arguments, env=environment))
+    assert ended.exit_code == 1
+    [error] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert reason in error
+    assert "next: " in ended.stderr
 
 
 async def test_revocations_are_built_again_and_forgotten_when_their_time_is_over(api, told, kafka, database):

@@ -21,3 +21,18 @@ def test_deployments_share_topics_and_neither_groups_nor_fences():
 def test_a_deployment_is_a_plain_word():
     with pytest.raises(ValidationError):
         KafkaSettings(deployment="eu/1")
+
+
+@pytest.mark.parametrize(
+    ("login", "missing"),
+    [
+        ({"kafka_sasl_username": "app"}, "TENANTRY_KAFKA_SASL_PASSWORD"),
+        ({"kafka_sasl_username": "app", "kafka_sasl_password": ""}, "TENANTRY_KAFKA_SASL_PASSWORD"),
+        ({"kafka_sasl_password": "secret"}, "TENANTRY_KAFKA_SASL_USERNAME"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_half_a_login_is_refused_and_named(login, missing, protocol):
+    with pytest.raises(ValidationError, match=f"{missing} is not set"):
+        KafkaSettings(kafka_security_protocol=protocol, **login)
+    KafkaSettings(**login)

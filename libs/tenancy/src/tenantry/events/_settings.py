@@ -3,7 +3,7 @@
 import ssl
 from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _METADATA_MS: Final = 15_000
@@ -27,6 +27,16 @@ class KafkaSettings(BaseSettings):
     kafka_ssl_ca_file: str | None = None
     topic_prefix: str = ""
     deployment: str = Field(default="", pattern=r"^[a-z0-9-]{0,40}$")
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _whole_login(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
+        """Without one half a client would try, and fail, for ever."""
+        protocol = str(info.data.get("kafka_security_protocol", ""))
+        if not value and protocol.startswith("SASL"):
+            name = f"TENANTRY_{info.field_name}".upper()
+            raise ValueError(f"{name} is not set, and TENANTRY_KAFKA_SECURITY_PROTOCOL is {protocol}")
+        return value
 
     def topic(self, name: str) -> str:
         """The topic's name on the cluster."""
