@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 from prometheus_client import Counter
@@ -32,9 +33,11 @@ from tenantry import (
     TenantMismatch,
     TenantryError,
     TenantSuspended,
+    Unavailable,
 )
 from tenantry.http import IDENTITY_KEY, MalformedJson, problem
 from tenantry.identity import Principal, Scope
+from tenantry.limits import RefusalPace
 from usage_service.domain.event_checks import Accepted, Resolver
 from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.intake import Intake, MalformedBody, NoEvents, Refusal, TooManyEvents, read_body
@@ -123,6 +126,7 @@ class IngestEndpoint:
         self._memory = memory
         self._rates = rates
         self._keep_late = keep_late
+        self._pace = RefusalPace()
         self._for_tenants = RouteTable(directory, clock, Operation.INGEST)
         self._for_services = RouteTable(directory, clock, Operation.SERVICE_INGEST)
         self._for_history = RouteTable(directory, clock, Operation.SERVICE_INGEST, accept_late=True)
@@ -137,7 +141,7 @@ class IngestEndpoint:
         if asked.accept_late and not (principal.acts_for_any_tenant and principal.has_any(Scope.PLATFORM)):
             raise PermissionDenied("Accepting events of any age needs the scope platform.")
         caller = principal.subject if selected is None else str(selected.id)
-        with self._memory.hold(caller, head.length or 0) as holding:
+        with await self._hold(caller, head.length or 0) as holding:
             if selected is None or not principal.acts_for_any_tenant or class_of(principal) is None:
                 return await self._take_in(request, head, asked, holding)
             # The middleware asks nothing of services here: the tenant's rate, and its place among others.
@@ -146,6 +150,14 @@ class IngestEndpoint:
                 response = await self._take_in(request, head, asked, holding)
             response.raw_headers.extend(admission.headers)
             return response
+
+    async def _hold(self, caller: str, length: int) -> Holding:
+        """Memory for a request; who has been refused it many times a second already hears so late."""
+        try:
+            return self._memory.hold(caller, length)
+        except (RateLimited, Unavailable):
+            await self._pace.wait(uuid5(NAMESPACE_OID, caller))
+            raise
 
     async def _take_in(self, request: Request, head: Head, asked: _Asked, holding: Holding) -> Response:
         body = await read_body_bytes(request.receive, head, holding, limit=self._limits.max_body_bytes)
