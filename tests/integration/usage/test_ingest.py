@@ -320,17 +320,17 @@ async def test_slow_kafka_takes_no_more_memory_than_there_is(usage, tenant_a, te
         first = [asyncio.create_task(send(number)) for number in range(200)]
         await eventually(lambda: sum(each.done() for each in first) > 150)
         assert {each.result() for each in first if each.done()} <= {429, 503}
-        waiting = [each for each in first if not each.done()]
-        assert len(waiting) > 2
         assert memory.held + producer.pending_bytes > capacity // 2
         moves.set()
-        assert {await each for each in waiting} == {202}
+        answers = [await each for each in first]
+        assert set(answers) <= {202, 429, 503}
+        assert answers.count(202) > 2
         assert (memory.held, producer.pending_bytes) == (0, 0)
         assert await send(1_000) == 202
     finally:
         await producer.stop()
     assert most <= capacity
-    assert await in_kafka(usage) == 100 * (len(waiting) + 1)
+    assert await in_kafka(usage) == 100 * (answers.count(202) + 1)
 
 
 async def test_fields_that_nobody_may_read_reach_neither_kafka_nor_the_dead_letters(usage, tenant_a):
