@@ -9,13 +9,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from archives import DAY, TERMS
+from obstore.exceptions import GenericError
 
 from tenantry import StartupRefused
 from tenantry.testing import eventually
+from usage_service.archive.archivist import Archivist
 from usage_service.archive.store import ArchiveStore
 from usage_service.retention.days import closed_day
 
-from .support import event
+from .support import event, running
 
 DUE = datetime(2026, 4, 12, 12, tzinfo=UTC)  # 40 days after DAY has ended, and some hours
 
@@ -164,6 +166,37 @@ async def test_a_kill_leaves_no_half_of_a_day_behind(world, tenant_a, at, after)
     assert not await world.stored()
     assert world.archived() == kept
     assert {file.stem for file in await world.files()} == {str(row["id"]) for row in await world.manifest()}
+
+
+async def test_a_store_that_is_away_is_waited_for(world, tenant_a, monkeypatch):
+    await world.put_events(tenant_a.id, range(10))
+    world.clock.moment = DUE
+    real, tries = ArchiveStore.put, []
+
+    async def away(self, path, file):
+        tries.append(path)
+        if len(tries) == 1:
+            raise GenericError("the bucket cannot be reached")
+        await real(self, path, file)
+
+    swept = Archivist.sweep_all
+
+    async def unlisted(self):
+        monkeypatch.setattr(Archivist, "sweep_all", swept)
+        raise GenericError("the bucket cannot be reached")
+
+    monkeypatch.setattr(Archivist, "sweep_all", unlisted)
+    monkeypatch.setattr("usage_service.retention.keeper._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("usage_service.retention.keeper._RETRY", timedelta(0))
+    monkeypatch.setattr(ArchiveStore, "put", away)
+    async with running(world.keeper().run()):
+        await eventually(lambda: dropped(world), within=30)
+        await eventually(lambda: Archivist.sweep_all is swept, within=30)
+    assert len(world.archived()) == 10
+
+
+async def dropped(world) -> bool:
+    return not await world.stored()
 
 
 async def test_a_kill_between_the_drop_and_saying_so_is_made_good(world, tenant_a, monkeypatch):

@@ -18,8 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
-from typing import Final
+from typing import IO, Final
 from uuid import UUID
 
 import asyncpg
@@ -201,8 +200,8 @@ class Archivist:
                 return
             old, released_at = known
             await self.sweep(claim, old.day)
-            with tempfile.TemporaryDirectory(prefix="tenantry-archive-") as directory:
-                part = await self._changed(old, Path(directory), change)
+            with tempfile.TemporaryFile() as file:
+                part = await self._changed(old, file, change)
                 if part.totals.rows:
                     new = ArchiveObject(
                         self._new_id(), old.day, old.received_from, old.received_until, part.totals, part.sha256
@@ -214,11 +213,11 @@ class Archivist:
             await claim.commit()
         await self.delete([old])
 
-    async def _changed(self, old: ArchiveObject, directory: Path, change: Callable[[pa.Table], pa.Table]) -> Part:
-        with (directory / "old").open("wb") as copy:
+    async def _changed(self, old: ArchiveObject, file: IO[bytes], change: Callable[[pa.Table], pa.Table]) -> Part:
+        with tempfile.TemporaryFile() as copy:
             if await self._store.fetch(old.path, copy) != old.sha256:
                 raise ArchiveDiffers(f"{old.path}: its bytes are not those that were written")
-        return await asyncio.to_thread(_write_changed, directory / "old", directory / "new", change)
+            return await asyncio.to_thread(_write_changed, copy, file, change)
 
     async def _write(
         self,
@@ -244,12 +243,12 @@ class Archivist:
     async def _parts(
         self, driver: asyncpg.Connection, day: date, since: datetime | None, until: datetime
     ) -> AsyncIterator[Part]:
-        """Files with the rows of a slice, each deleted when the next one is asked for."""
+        """Files with the rows of a slice, each gone when the next one is asked for."""
         cursor = await driver.cursor(_ROWS, day, since, until)
         rows = await cursor.fetch(_FETCH_ROWS)
         while rows:
-            with tempfile.TemporaryDirectory(prefix="tenantry-archive-") as directory:
-                with await asyncio.to_thread(PartWriter, Path(directory) / "part") as writer:
+            with tempfile.TemporaryFile() as file:
+                with await asyncio.to_thread(PartWriter, file) as writer:
                     while rows and writer.rows < self._part_rows:
                         await asyncio.to_thread(_add, writer, rows)
                         rows = await cursor.fetch(_FETCH_ROWS)
@@ -257,11 +256,11 @@ class Archivist:
                 yield part
 
     async def _read_back(self, stored: ArchiveObject) -> None:
-        with tempfile.NamedTemporaryFile(prefix="tenantry-archive-") as copy:
+        with tempfile.TemporaryFile() as copy:
             sha256 = await self._store.fetch(stored.path, copy)
             if sha256 != stored.sha256:
                 raise ArchiveDiffers(f"{stored.path}: its bytes are not those that were written")
-            if await asyncio.to_thread(read_totals, Path(copy.name)) != stored.totals:
+            if await asyncio.to_thread(read_totals, copy) != stored.totals:
                 raise ArchiveDiffers(f"{stored.path}: its rows are not those that were written")
 
     @asynccontextmanager
@@ -303,7 +302,7 @@ def _is_archived(day: date, mine: Sequence[ArchiveObject], theirs: Totals) -> bo
     raise ArchiveDiffers(f"{day}: {archived.rows} rows are archived, and {theirs.rows}, or others, are stored")
 
 
-def _write_changed(old: Path, new: Path, change: Callable[[pa.Table], pa.Table]) -> Part:
+def _write_changed(old: IO[bytes], new: IO[bytes], change: Callable[[pa.Table], pa.Table]) -> Part:
     with PartWriter(new) as writer:
         for group in groups_of(old):
             writer.add_table(change(group))

@@ -1,4 +1,7 @@
-"""Parquet files on their way to the store and back: written in row groups of bounded size, and summed up again."""
+"""Parquet files on their way to the store and back: written in row groups of bounded size, and summed up again.
+
+The files have no names, so that a process that is killed leaves no events of tenants behind.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 import pyarrow as pa  # type: ignore[import-untyped] # ships no types
 import pyarrow.compute as pc  # type: ignore[import-untyped]
@@ -22,6 +24,7 @@ GROUP_BYTES: Final = 32 << 20
 PART_ROWS: Final = 1_000_000
 """Of one object: what a purge rewrites to take one tenant out."""
 
+_PIECE: Final = 1 << 20
 _READ_FOR_TOTALS: Final = ["digest", "kafka_offset", "data"]
 
 
@@ -29,7 +32,7 @@ _READ_FOR_TOTALS: Final = ["digest", "kafka_offset", "data"]
 class Part:
     """A finished file and what is in it."""
 
-    file: Path
+    file: IO[bytes]
     totals: Totals = field(default_factory=Totals)
     tenants: dict[str, TenantSpan] = field(default_factory=dict)
     last_received_at: datetime | None = None
@@ -50,7 +53,7 @@ class Part:
 class PartWriter:
     """Writes one file from batches in the order of `SORTED_BY`. Every call may block, and belongs into a thread."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.part = Part(file)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -95,9 +98,13 @@ class PartWriter:
         """Closes the file; the part with its digest."""
         self._write_group()
         self._writer.close()
-        with self.part.file.open("rb") as written:
-            self.part.sha256 = hashlib.file_digest(written, "sha256").digest()
-        self.part.bytes = self.part.file.stat().st_size
+        self.part.file.flush()
+        self.part.file.seek(0)
+        digest = hashlib.sha256()
+        while piece := self.part.file.read(_PIECE):
+            digest.update(piece)
+        self.part.sha256 = digest.digest()
+        self.part.bytes = self.part.file.tell()
         return self.part
 
     def _write_group(self) -> None:
@@ -117,7 +124,7 @@ class PartWriter:
                 known.last_time = max(known.last_time, span.last_time)
 
 
-def read_totals(file: Path) -> Totals:
+def read_totals(file: IO[bytes]) -> Totals:
     """What a file's rows sum up to, read group by group. Raises pyarrow's errors for what is no such file."""
     totals = Totals()
     for group in groups_of(file, _READ_FOR_TOTALS):
@@ -125,7 +132,7 @@ def read_totals(file: Path) -> Totals:
     return totals
 
 
-def groups_of(file: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def groups_of(file: IO[bytes], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The row groups, one at a time, with columns in the order of the file."""
     with pq.ParquetFile(file, memory_map=False) as parquet:
         for number in range(parquet.num_row_groups):

@@ -6,7 +6,6 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -77,9 +76,9 @@ class ArchivedEvents:
                 yield _encode(row) + b"\n"
 
     async def _rows(self, stored: ArchiveObject, tenant_id: str) -> AsyncIterator[dict[str, Any]]:
-        with tempfile.NamedTemporaryFile(prefix="tenantry-archive-") as copy:
+        with tempfile.TemporaryFile() as copy:
             await self._store.fetch(stored.path, copy)
-            groups = groups_of(Path(copy.name))
+            groups = groups_of(copy)
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 for row in group.filter(pc.equal(group.column("tenant_id"), tenant_id)).to_pylist():
                     yield {**row, "identity": str(UUID(bytes=row["identity"]))}

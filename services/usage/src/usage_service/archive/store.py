@@ -53,8 +53,9 @@ class ArchiveStore:
             raise StartupRefused(f"USAGE_ARCHIVE_URL cannot be used: {type(error).__name__}") from error
         return opened
 
-    async def put(self, path: str, file: Path) -> None:
+    async def put(self, path: str, file: IO[bytes]) -> None:
         """Writes an object from a file; it is durable then. An object that is half written has no name."""
+        file.seek(0)
         await obstore.put_async(self._store, path, file)
         if self._directory is not None:
             await asyncio.to_thread(_sync, self._directory, self._directory / path)

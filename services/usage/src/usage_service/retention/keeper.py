@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tenantry import Clock
@@ -67,8 +67,8 @@ class RetentionKeeper:
         while True:
             try:
                 await self.sweep()
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("retention_waits", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 (whatever is away, or wrong with one thing, ends a try)
+                log.warning("retention_waits", error=repr(error))
             await asyncio.sleep(_POLL_SECONDS)
 
     async def sweep(self) -> None:
