@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from archives import DAY, TERMS
+from archives import DAY, TERMS, ArchiveWorld
 from obstore.exceptions import GenericError
 
 from tenantry import StartupRefused
@@ -17,7 +17,7 @@ from usage_service.archive.archivist import Archivist
 from usage_service.archive.store import ArchiveStore
 from usage_service.retention.days import closed_day
 
-from .support import event, running
+from .support import RoleProcess, event, running
 
 DUE = datetime(2026, 4, 12, 12, tzinfo=UTC)  # 40 days after DAY has ended, and some hours
 
@@ -195,8 +195,8 @@ async def test_a_store_that_is_away_is_waited_for(world, tenant_a, monkeypatch):
     assert len(world.archived()) == 10
 
 
-async def dropped(world) -> bool:
-    return not await world.stored()
+async def dropped(world, day: date = DAY) -> bool:
+    return not await world.stored(day)
 
 
 async def test_a_kill_between_the_drop_and_saying_so_is_made_good(world, tenant_a, monkeypatch):
@@ -315,3 +315,40 @@ async def test_a_worker_makes_a_day_again_that_was_dropped_behind_its_back(usage
     assert [row["event_id"] for row in await usage.fetch("SELECT event_id FROM pool.usage_event")] == ["e-2"]
     assert await usage.fetch("SELECT FROM pool.dead_letter") == []
     assert await usage.fetch("SELECT FROM system.outbox") == []
+
+
+async def test_a_relay_that_is_killed_is_taken_over_from(usage, tenant_a, tmp_path):
+    """Processes that get SIGKILL at whatever they are at, until one is left alone."""
+    world = ArchiveWorld(usage.database, usage.databases, tmp_path)
+    old = (datetime.now(UTC) - timedelta(days=60)).date()
+    await world.put_events(tenant_a.id, range(30_000), day=old)
+    kept = await world.rows()
+    environment = usage.environment() | {"USAGE_ARCHIVE_URL": tmp_path.as_uri()}
+    for files in (1, 1):
+        process = await RoleProcess.start("usage-relay", environment)
+        try:
+            await eventually(lambda wanted=files: seen(world, wanted), within=60)
+        finally:
+            await process.kill()
+        assert await world.rows() == kept or world.archived() == kept
+    process = await RoleProcess.start("usage-relay", environment)
+    try:
+        await eventually(lambda: dropped(world, old), within=60)
+    finally:
+        await process.kill()
+    assert world.archived() == kept
+    assert {file.stem for file in await world.files()} == {str(row["id"]) for row in await world.manifest()}
+
+
+async def seen(world, files: int) -> bool:
+    """Whether that many objects, whole or half, were begun, or all is done."""
+    return len(await world.files()) >= files or bool(await world.manifest())
+
+
+async def test_a_relay_without_an_archive_does_not_start(usage):
+    environment = usage.environment() | {"USAGE_ARCHIVE_URL": "file:///proc/none"}
+    process = await RoleProcess.start("usage-relay", environment)
+    try:
+        await eventually(lambda: not process.alive, within=60)
+    finally:
+        await process.kill()
