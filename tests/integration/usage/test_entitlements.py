@@ -301,11 +301,11 @@ async def test_a_period_that_is_over_resets_by_the_clock_and_alerts_for_its_last
     body = {"limit": "10", "period": "day", "alerts": ["1"]}
     assert (await put(usage, tenant_a, "quotas/api-calls", body)).status_code == 200
     await settle(keeper)
-    await keeper.queue_turns()
+    assert await keeper.queue_turns() == 0
     assert await keeper.step() == 0
     usage.state.directory.upsert(clocked(midnight + timedelta(minutes=1), 2))
     await count(usage, tenant_a, 12, at=midnight - timedelta(hours=1))
-    await keeper.queue_turns()
+    assert [await keeper.queue_turns() for _ in range(2)] == [1, 0]
     await settle(keeper)
     [(_, _, alert)] = await published(usage, "usage.alerts.v1")
     assert datetime.fromisoformat(alert["resets_at"]) == midnight

@@ -1,4 +1,4 @@
-"""Worked numbers of OpenMeter's credit engine and entitlements."""
+"""Worked numbers of OpenMeter's credit engine and entitlements, and of Lago's prepaid balances."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SHORT = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no shared cases in {FOLDER} (TENANTRY_CASES)")
 
 
-def cases(*areas: str) -> list[Any]:
-    file = FOLDER / "openmeter.json"
+def cases(*areas: str, system: str = "openmeter") -> list[Any]:
+    file = FOLDER / f"{system}.json"
     found = json.loads(file.read_text()) if file.is_file() else []
     return [pytest.param(case, id=case["name"]) for case in found if case["area"] in areas]
 
@@ -193,3 +193,17 @@ def test_entitlement_reset(case: dict[str, Any]) -> None:
         "usage_in_period": carried.usage,
     }
     assert {name: seen[name] for name in expect} == numbers(expect)
+
+
+@pytest.mark.parametrize("case", cases("prepaid", system="lago"))
+def test_prepaid(case: dict[str, Any]) -> None:
+    """Only the balance is of this service: what is due is billing's."""
+    given, expect = case["given"], case["expect"]
+    if "wallet_cents" not in given or "wallet_cents" not in expect:
+        pytest.skip("not about a balance")
+    due = Decimal(expect["fees_amount_cents"]) + Decimal(expect["taxes_amount_cents"])
+    wallet = grant({"id": "wallet", "amount": given["wallet_cents"], "effective_at": "T"})
+    burnt = burn_down(Terms(grants=[wallet]), opening([wallet], START), START + timedelta(hours=1), [due])
+    assert burnt.closing.balance == Decimal(expect["wallet_cents"])
+    assert burnt.account.used == Decimal(expect["prepaid_cents"])
+    assert burnt.closing.overage == Decimal(expect["total_cents"])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from itertools import count
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -66,6 +67,11 @@ class Cycle:
                 return
             yield occurrence
 
+    def back_from(self, moment: datetime) -> Iterator[datetime]:
+        """The instants at or before a moment, the last one first, without end."""
+        for number in count(self._number_at(moment), -1):
+            yield self._occurrence(number)
+
     def _number_at(self, moment: datetime) -> int:
         """The number of the last occurrence at or before an instant."""
         number = (moment - self.anchor) // (_LENGTH[self.interval] * self.every)
@@ -76,20 +82,26 @@ class Cycle:
         return number
 
     def _occurrence(self, number: int) -> datetime:
-        steps = number * self.every
-        if self.interval is Interval.HOUR:
-            return self.anchor.astimezone(UTC) + timedelta(hours=steps)
-        local = self.anchor.astimezone(self.zone)
-        match self.interval:
-            case Interval.DAY:
-                day = local.date() + timedelta(days=steps)
-            case Interval.WEEK:
-                day = local.date() + timedelta(weeks=steps)
-            case Interval.MONTH:
-                day = _add_months(local.date(), steps)
-            case _:
-                day = _add_months(local.date(), 12 * steps)
-        return datetime.combine(day, local.time(), tzinfo=self.zone).astimezone(UTC)
+        return _occurrence(self, number)
+
+
+# The quotas of nearly all tenants have the periods of the calendar.
+@lru_cache(maxsize=65_536)
+def _occurrence(cycle: Cycle, number: int) -> datetime:
+    steps = number * cycle.every
+    if cycle.interval is Interval.HOUR:
+        return cycle.anchor.astimezone(UTC) + timedelta(hours=steps)
+    local = cycle.anchor.astimezone(cycle.zone)
+    match cycle.interval:
+        case Interval.DAY:
+            day = local.date() + timedelta(days=steps)
+        case Interval.WEEK:
+            day = local.date() + timedelta(weeks=steps)
+        case Interval.MONTH:
+            day = _add_months(local.date(), steps)
+        case _:
+            day = _add_months(local.date(), 12 * steps)
+    return datetime.combine(day, local.time(), tzinfo=cycle.zone).astimezone(UTC)
 
 
 def _add_months(anchor: date, months: int) -> date:

@@ -110,13 +110,13 @@ def course_of(quota: Quota, now: datetime, *, just_before: bool = False) -> Cour
 
     It starts at the last reset that nothing outlives, so that a plain limit looks at one period however old it is.
     """
-    ends = [quota.since, *(end for end in quota.cycle.occurrences(quota.since, now) if not just_before or end < now)]
-    first = max(place for place, moment in enumerate(ends) if _starts_afresh(quota, moment))
-    start = ends[first]
+    now = max(now, quota.since)
+    starts = _starts(quota, now, just_before=just_before)
+    start = starts[0]
     grants = [grant for grant in quota.grants if grant.ends_at > start and grant.effective_at <= now]
     terms = Terms(
-        grants=[*_limit_grants(quota, ends[first:]), *grants],
-        resets=ends[first + 1 :],
+        grants=[*_limit_grants(quota, starts), *grants],
+        resets=starts[1:],
         pays_overage=quota.pays_overage,
         preserve_overage=quota.preserve_overage,
     )
@@ -165,9 +165,20 @@ def crossed(quota: Quota, value: Value) -> list[Decimal]:
         return sorted(each for each in quota.alerts if value.usage >= each * value.available)
 
 
+def _starts(quota: Quota, now: datetime, *, just_before: bool) -> list[datetime]:
+    """The starts of the periods to look at, from the last one that begins afresh to the one of `now`."""
+    starts: list[datetime] = []
+    # Backwards: a quota of hours that is years old has tens of thousands of them, and nearly always needs one.
+    for start in quota.cycle.back_from(now):
+        if just_before and start == now > quota.since:
+            continue
+        starts.append(max(start, quota.since))
+        if start <= quota.since or _starts_afresh(quota, start):
+            break
+    return starts[::-1]
+
+
 def _starts_afresh(quota: Quota, moment: datetime) -> bool:
-    if moment == quota.since:
-        return True
     if quota.preserve_overage:
         return False
     return not any(

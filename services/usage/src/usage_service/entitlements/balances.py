@@ -79,8 +79,9 @@ WITH turned AS (
       FROM (SELECT due.tenant_id, due.feature FROM pool.entitlement_balance AS due {clocked}
              LIMIT :taken FOR UPDATE OF due SKIP LOCKED) AS due
      WHERE (balance.tenant_id, balance.feature) = (due.tenant_id, due.feature)
-    RETURNING balance.tenant_id, balance.feature)
-INSERT INTO system.balance_change (tenant_id, feature) SELECT tenant_id, feature FROM turned
+    RETURNING balance.tenant_id, balance.feature),
+queued AS (INSERT INTO system.balance_change (tenant_id, feature) SELECT tenant_id, feature FROM turned)
+SELECT count(*) FROM turned
 """
 _TURN_BY_TIME: Final = text(
     _TURN.format(clocked="WHERE due.next_turn <= :now AND due.tenant_id <> ALL(CAST(:tenants AS uuid[]))")
@@ -230,19 +231,21 @@ class BalanceKeeper:
 
     async def run(self) -> NoReturn:
         while True:
-            await self.queue_turns()
-            while await self.step() == _TAKEN:
-                pass
-            await asyncio.sleep(_PAUSE_SECONDS)
+            # At the start of a month the balances of all tenants turn at once.
+            turned, taken = await self.queue_turns(), await self.step()
+            if turned < _TAKEN and taken < _TAKEN:
+                await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def queue_turns(self) -> None:
-        """Queues the balances whose time has come to change without any usage."""
+    async def queue_turns(self) -> int:
+        """Queues balances whose time has come to change without any usage; returns how many."""
         clocked = {tenant.id: tenant.clock.now for tenant in self._directory if tenant.clock is not None}
         tenants: dict[str, Any] = {"tenants": list(clocked), "taken": _TAKEN}
         async with self._databases.system_session() as session:
-            await session.execute(_TURN_BY_TIME, {**tenants, "now": self._clock.now()})
+            turned: int = (await session.execute(_TURN_BY_TIME, {**tenants, "now": self._clock.now()})).scalar_one()
             if clocked:
-                await session.execute(_TURN_BY_CLOCKS, {**tenants, "nows": list(clocked.values())})
+                parameters = {**tenants, "nows": list(clocked.values())}
+                turned += (await session.execute(_TURN_BY_CLOCKS, parameters)).scalar_one()
+        return turned
 
     async def step(self) -> int:
         """Works out a part of the queue, in one transaction; returns how many changes it took."""
