@@ -399,6 +399,17 @@ async def test_what_is_wrong_is_said_with_what_to_do_next(terminal, tmp_path):
     assert "'nobody'" in missing.stderr
     refused = await terminal.run(*create("UPPER CASE"), code=1)
     assert "slug" in refused.stderr
+    lines = [("okone", "a@x.example"), ("BAD SLUG", "a@x.example"), ("oktwo", "nobody"), ("okthree", "a@x.example")]
+    file = tmp_path / "some.csv"
+    file.write_text("slug,name,admin_email\n" + "".join(f"{slug},T,{email}\n" for slug, email in lines))
+    some = await terminal.json("tenants", "import", str(file), "--tier", "standard", code=1)
+    assert [each["slug"] for each in some["created"]] == ["okone", "okthree"]
+    assert [(each["line"], each["slug"]) for each in some["refused"]] == [(3, "BAD SLUG"), (4, "oktwo")]
+    no_tier = await terminal.run("config", "set", "features", "a=1", "--layer", "tier", "--name", "gold", code=1)
+    assert "There is no tier 'gold'" in no_tier.stderr
+    assert "tiers list" in no_tier.stderr
+    no_version = await terminal.run("tiers", "diff", "standard", "1", "99", code=1)
+    assert "no version 99" in no_version.stderr
     terminal.environment["TENANTRY_CLIENT_SECRET"] = "hunter-two"
     denied = await terminal.run("tenants", "list", code=1)
     assert "TENANTRY_CLIENT_SECRET" in denied.stderr

@@ -17,6 +17,7 @@ from tenant_service.commands import _client, app, members, stores, tenants
 from tenant_service.commands._arguments import complete_tenants
 from tenant_service.commands._client import ControlPlane, Credentials, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
+from tenant_service.commands._files import whole_file
 from tenant_service.commands._output import printable
 from tenant_service.domain.audit_chain import Entry, before_the_first, content_hash, link
 from tenant_service.domain.placement import StoreState
@@ -571,3 +572,84 @@ def test_what_is_not_there_is_looked_for_where_such_things_are(run, arguments, s
     result = run(lambda _request: problem(404, "not-found"), *arguments)
     assert result.exit_code == 1
     assert step in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal", "advice"),
+    [
+        (["config", "set", "mail", "--layer", "tier", "--name", "gold", "a=1"], (404, "not-found"), "tiers list"),
+        (["config", "get", "acme", "mail"], (404, "not-found"), "config schemas list"),
+        (["config", "rollback", "acme", "mail", "99"], (404, "not-found"), "config versions"),
+        (["config", "diff", "acme", "mail", "1", "99"], (404, "not-found"), "config versions"),
+        (["tiers", "diff", "standard", "1", "2"], (404, "not-found"), "tiers versions"),
+        (["tiers", "rollback", "standard", "9"], (404, "not-found"), "tiers versions"),
+        (["tiers", "show", "gold"], (404, "not-found"), "tiers list"),
+        (["tenants", "certificate", "acme"], (404, "not-found"), "tenants runs acme"),
+        (["tenants", "cancel-offboarding", "acme"], (409, "not-offboarding"), "tenants show"),
+        (["tenants", "cancel-offboarding", "acme"], (409, "tenant-gone"), "tenants create"),
+        (["tenants", "purge", "acme", "--yes"], (409, "not-offboarding"), "tenants offboard"),
+        (["tenants", "cancel", "acme", "1"], (409, "run-over"), "tenants runs"),
+        (["domains", "verify", "acme", "a.example"], (409, "domain-unproven"), "TXT record"),
+        (["branding", "set", "acme", "--name", "A"], (415, "unusable-image"), "PNG"),
+    ],
+)
+def test_what_is_refused_is_said_with_what_helps(run, arguments, refusal, advice):
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/tenants/acme":
+            return httpx.Response(200, json=TENANT)
+        if request.url.path == "/v1/tenants":
+            return httpx.Response(200, json={"items": [TENANT], "next_cursor": None})
+        if request.method == "GET" and request.url.path.endswith(("/mail", "/branding")) and "get" not in arguments:
+            return httpx.Response(200, json={"document": {}, "version": 1})
+        return problem(*refusal)
+
+    result = run(answer, *arguments)
+    assert result.exit_code == 1
+    [following] = [line for line in result.stderr.splitlines() if line.startswith("next: ")]
+    assert advice in following
+
+
+def test_a_layer_without_its_name_asks_for_it(run):
+    for layer in ("region", "tier"):
+        result = run(lambda _request: problem(500, "never"), "config", "get", "mail", "--layer", layer)
+        assert result.exit_code == 2
+        assert f"say which {layer}" in result.stderr
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_work_is_done(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        if request.url.path == "/v1/tenants/acme":
+            return httpx.Response(200, json=TENANT)
+        if request.url.path == "/v1/tenants":
+            return httpx.Response(200, json={"items": [TENANT], "next_cursor": None})
+        return httpx.Response(200, text="{}\n")
+
+    for arguments, code in (
+        (["tenants", "export", "acme", "--to", str(tmp_path / "file" / "below")], 2),
+        (["audit", "export", "acme", "--output", str(tmp_path / "none" / "x")], 1),
+        (["audit", "export", "acme", "--output", str(tmp_path / "file" / "x")], 1),
+    ):
+        result = run(answer, *arguments)
+        assert (result.exit_code, result.exception.__class__) == (code, SystemExit)
+        assert "error: " in result.stderr
+        assert "next: name a f" in result.stderr
+    assert "POST" not in asked
+
+
+def test_a_download_that_breaks_leaves_nothing(tmp_path):
+    path = tmp_path / "trail"
+    path.write_text("earlier")
+
+    def broken() -> None:
+        with whole_file(path) as out:
+            out.write(b"half")
+            raise ValueError("cut")
+
+    with pytest.raises(ValueError, match="cut"):
+        broken()
+    assert [each.name for each in tmp_path.iterdir()] == ["trail"]
+    assert path.read_text() == "earlier"

@@ -25,6 +25,7 @@ NEXT_BY_TYPE: Final[Mapping[str, str]] = MappingProxyType(
         "built-in-namespace": "`tenantry flags set` defines features, `tenantry tiers set` the limits of a tier",
         "clock-advancing": "`tenantry clocks show` says when it has arrived; then repeat the command",
         "config-conflict": "put their documents right first, or repeat the command with --force",
+        "domain-unproven": "set the TXT record that `tenantry domains list --json` shows; name servers take a while",
         "export-not-configured": "offboard with --no-export, or set TENANTRY_EXPORT_URL of the services",
         "grace-running": "wait until then, or take it back with `tenantry tenants cancel-offboarding`",
         "idempotency-conflict": "leave --idempotency-key out, or choose another key",
@@ -36,11 +37,15 @@ NEXT_BY_TYPE: Final[Mapping[str, str]] = MappingProxyType(
         "no-store": "`tenantry stores list` shows what has room",
         "not-offboarding": "`tenantry tenants offboard` comes first",
         "rate-limited": "wait a little and repeat the command",
+        "run-being-undone": "`tenantry tenants runs` shows when that is done",
         "run-not-stuck": "`tenantry tenants runs` shows what each run is waiting for",
+        "run-over": "`tenantry tenants runs` shows which runs are under way",
         "secret-already-shown": "revoke the key that was made (`tenantry keys list`, `keys revoke`) and create another",
         "slug-taken": "choose another; `tenantry tenants list -q SLUG --all` shows whose it is",
         "stale-version": "somebody changed it meanwhile: look at it again and repeat the command",
+        "tenant-gone": "it is ended for good: make another tenant with `tenantry tenants create`",
         "unknown-tier": "`tenantry tiers list` shows those that there are",
+        "unusable-image": "give a whole PNG, JPEG or WebP file of up to 512 KiB and 4096 pixels",
     }
 )
 NEXT_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType(
@@ -111,7 +116,7 @@ class Refused(CommandFailed):
             problem = {}
         status, kind = response.status_code, str(problem.get("type", ""))
         reason = str(problem.get("title") or f"the service answered {status} {response.reason_phrase}")
-        if detail := problem.get("detail"):
+        if (detail := problem.get("detail")) and detail != reason:
             reason = f"{reason}: {detail}"
         faults = [each for each in problem.get("errors", ()) if isinstance(each, dict)]
         if faults:
@@ -120,17 +125,25 @@ class Refused(CommandFailed):
 
 
 def _next_step(response: "httpx.Response", kind: str) -> str | None:
+    path = response.request.url.path
+    if kind == "not-offboarding" and path.endswith("/cancel-offboarding"):
+        return "`tenantry tenants show` says how the tenant stands"
     if response.status_code == HTTPStatus.NOT_FOUND and kind not in NEXT_BY_TYPE:
-        path = response.request.url.path
-        if "/config/" in path:
-            return (
-                "`tenantry config schemas list` shows the namespaces, `config get REF NAMESPACE --effective` what holds"
-            )
-        noun = path.removeprefix("/v1/").partition("/")[0]
-        return (
-            f"`tenantry {_LISTS.get(noun, 'tenants list')}` shows those that there are; names are taken to the letter"
-        )
+        return _where_names_are(path.removeprefix("/v1/").split("/"))
     return NEXT_BY_TYPE.get(kind, NEXT_BY_STATUS.get(response.status_code))
+
+
+def _where_names_are(parts: Sequence[str]) -> str:
+    """What to look at for an address of which something is not there."""
+    noun = "config" if "config" in parts else parts[0]
+    if noun in {"config", "tiers"} and not {"versions", "diff", "rollback"}.isdisjoint(parts):
+        return f"`tenantry {noun} versions` lists the versions that there are"
+    if noun == "config":
+        tiers = "`tenantry tiers list` shows the tiers, " if list(parts[:2]) == ["config", "tier"] else ""
+        return (
+            f"{tiers}`tenantry config schemas list` the namespaces, `config get REF NAMESPACE --effective` what holds"
+        )
+    return f"`tenantry {_LISTS.get(noun, 'tenants list')}` shows those that there are; names are taken to the letter"
 
 
 def _fault(fault: dict[str, Any]) -> str:

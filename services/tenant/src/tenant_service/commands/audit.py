@@ -13,6 +13,7 @@ import typer
 from tenant_service.commands._arguments import AsJson, Everything, Limit, OptionalReference, noun
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused
+from tenant_service.commands._files import whole_file
 from tenant_service.commands._output import note, print_json, print_line, print_page
 from tenant_service.domain.audit_chain import Entry, Link
 from tenant_service.domain.audit_trail import TrailCheck
@@ -82,10 +83,8 @@ def export(
             api.download(path, sys.stdout.buffer.write, **wanted)
             sys.stdout.flush()
             return
-        part = output.with_name(f"{output.name}.part")
-        with part.open("wb") as out:
+        with whole_file(output) as out:
             api.download(path, out.write, **wanted)
-        part.replace(output)
     note(f"{output}: check it at any time with `tenantry audit verify --file {output}`")
 
 

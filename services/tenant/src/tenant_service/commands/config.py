@@ -258,7 +258,10 @@ def _place(api: ControlPlane, words: Sequence[str], layer: Layer, name: str | No
     needed = 2 if layer is Layer.TENANT else 1
     if len(words) < needed:
         raise Misused("say REF and NAMESPACE" if layer is Layer.TENANT else "say NAMESPACE")
-    if (name is not None) is not (layer in {Layer.REGION, Layer.TIER}):
+    named = layer in {Layer.REGION, Layer.TIER}
+    if named and name is None:
+        raise Misused(f"say which {layer}", f"add --name and the {layer}'s name")
+    if name is not None and not named:
         raise Misused("--name goes with --layer region and --layer tier")
     namespace, rest = words[needed - 1], list(words[needed:])
     if layer is Layer.TENANT:

@@ -20,6 +20,7 @@ from tenant_service.commands._arguments import (
 )
 from tenant_service.commands._client import ControlPlane, connect, new_key, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused
+from tenant_service.commands._files import make_folder, whole_file
 from tenant_service.commands._output import note as say
 from tenant_service.commands._output import print_fields, print_json, print_line, print_table
 from tenant_service.commands._waiting import follow_run
@@ -135,6 +136,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Have every service write a tenant's data into files."""
+    if to is not None:
+        make_folder(to)  # before the work is done
     with connect() as api:
         tenant = api.find_tenant(reference)
         run = api.post(tenant_path(tenant["id"], "export"), idempotency_key=new_key(idempotency_key))
@@ -158,25 +161,27 @@ def _fetch(api: ControlPlane, tenant_id: str, export_id: str, file: dict[str, An
     """One file to `to`/service/file; what is there is whole or not there. Raises `CommandFailed` for a wrong digest."""
     # The service's words name no place outside of the folder.
     folder = to / PurePosixPath(file["service"]).name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    whole = folder / PurePosixPath(file["file"]).name
-    part, digest = whole.with_name(f"{whole.name}.part"), hashlib.sha256()
+    make_folder(folder)
+    digest = hashlib.sha256()
     say(f"{file['service']} {file['table']}: {file['bytes']} bytes")
-    with part.open("wb") as out:
+    with whole_file(folder / PurePosixPath(file["file"]).name) as out:
 
         def write(piece: bytes) -> None:
             out.write(piece)
             digest.update(piece)
 
         api.download(tenant_path(tenant_id, "exports", export_id, "files", file["service"], file["file"]), write)
-    if digest.hexdigest() != file["sha256"]:
-        part.unlink()
-        raise CommandFailed(f"{file['file']} is not what was exported: its SHA-256 differs", "make another export")
-    part.replace(whole)
+        if digest.hexdigest() != file["sha256"]:
+            raise CommandFailed(f"{file['file']} is not what was exported: its SHA-256 differs", "make another export")
 
 
 def _show_certificate(api: ControlPlane, tenant: dict[str, Any], *, as_json: bool) -> None:
-    found = api.get(tenant_path(tenant["id"], "purge-certificate"))
+    found = api.get_or_none(tenant_path(tenant["id"], "purge-certificate"))
+    if found is None:
+        raise CommandFailed(
+            f"{tenant['slug']} has no certificate: it is {tenant['status']}",
+            f"`tenantry tenants runs {tenant['slug']}` shows how far its end is",
+        )
     if as_json:
         print_json(found)
         return

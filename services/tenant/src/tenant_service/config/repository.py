@@ -170,7 +170,7 @@ async def find_version(session: AsyncSession, place: Place, version: int) -> Con
     """A version of a layer. Raises `NotFound`."""
     row = await session.get(ConfigVersionRow, (place.namespace, place.layer.value, place.name, version))
     if row is None:
-        raise NotFound
+        raise NotFound(f"The layer has no version {version}")
     return row
 
 

@@ -89,7 +89,7 @@ async def get_layer(session: AsyncSession, place: Place) -> Written:
     await repository.find_schema(session, place.namespace)
     row = await repository.find_layer(session, place)
     if row is None or row.document is None:
-        raise NotFound
+        raise NotFound("The layer says nothing")
     return Written(layer_document(row), row.updated_at)
 
 

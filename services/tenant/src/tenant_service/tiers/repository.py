@@ -59,7 +59,7 @@ async def find_tier(session: AsyncSession, name: str, *, lock: bool = False) -> 
     """The present version of a tier. Raises `NotFound`."""
     row = await session.get(TierRow, name, with_for_update=lock or None)
     if row is None:
-        raise NotFound
+        raise NotFound(f"There is no tier {name!r}")
     return row
 
 
@@ -85,7 +85,7 @@ async def find_version(session: AsyncSession, name: str, version: int) -> TierVe
     """A version of a tier. Raises `NotFound`."""
     row = await session.get(TierVersionRow, (name, version))
     if row is None:
-        raise NotFound
+        raise NotFound(f"The tier has no version {version}")
     return row
 
 
