@@ -2,14 +2,24 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Query
 from hypothesis import given
 from hypothesis import strategies as st
+from local_state import GivenState
 
-from tenantry import NoTenant, QuotaExceeded, StartupRefused, Unavailable, tenant_scope
+from tenantry import (
+    NoTenant,
+    QuotaExceeded,
+    StartupRefused,
+    Tenancy,
+    TenancySettings,
+    Unavailable,
+    tenant_scope,
+)
 from tenantry.entitlements import Balance, BalanceStore, Entitlements, Taken, requires
 from tenantry.features import FeatureOff
 from tenantry.http import install_problem_handlers
@@ -164,22 +174,33 @@ def test_taken_counts_for_the_hold_and_a_second_at_most(steps, last):
     assert certain <= seen <= possible
 
 
-class Installed:
-    """What a route asks of the application's tenancy."""
+class Installed(Tenancy):
+    """A tenancy that runs, as far as routes ask for what a tenant may use."""
 
     def __init__(self, entitlements: Entitlements) -> None:
-        self.entitlements = entitlements
+        super().__init__("app", TenancySettings(issuer="http://tenant.test"), source=GivenState())
+        self._entitlements = entitlements
 
 
-async def test_a_route_demands_a_feature_and_takes_of_a_quota(world):
+def with_dependency(app: FastAPI, tenancy: Tenancy) -> None:
+    @app.post("/documents", dependencies=[Depends(requires("search", quota="calls", amount=2))])
+    async def create(number: Annotated[int, Query()] = 0) -> int:
+        return number
+
+
+def with_decorator(app: FastAPI, tenancy: Tenancy) -> None:
+    @app.post("/documents")
+    @tenancy.requires("search", quota="calls", amount=2)
+    async def create(number: Annotated[int, Query()] = 0) -> int:
+        return number
+
+
+@pytest.mark.parametrize("install", [with_dependency, with_decorator])
+async def test_a_route_demands_a_feature_and_takes_of_a_quota(world, install):
     app = FastAPI()
     app.state.tenancy = Installed(world.entitlements)
     install_problem_handlers(app)
-
-    @app.post("/documents", dependencies=[Depends(requires("search", quota="calls", amount=2))])
-    async def create() -> str:
-        return "made"
-
+    install(app, app.state.tenancy)
     world.told("3")
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:
@@ -187,11 +208,29 @@ async def test_a_route_demands_a_feature_and_takes_of_a_quota(world):
             missing = await client.post("/documents")
             assert (missing.status_code, missing.json()["type"]) == (403, "entitlement-missing")
             world.told(None, feature="search")
-            assert (await client.post("/documents")).status_code == 200
+            assert (await client.post("/documents?number=7")).json() == 7
             used_up = await client.post("/documents")
     assert (used_up.status_code, used_up.json()["type"]) == (402, "quota-exceeded")
     said = {name: used_up.json()[name] for name in ("feature", "limit", "balance", "resets_at")}
     assert said == {"feature": "calls", "limit": "10", "balance": "1", "resets_at": "2026-06-01T00:00:00Z"}
+
+
+async def test_a_request_that_is_not_valid_takes_nothing_where_the_decorator_asks(world):
+    app = FastAPI()
+    app.state.tenancy = Installed(world.entitlements)
+    install_problem_handlers(app)
+    with_decorator(app, app.state.tenancy)
+    world.told("3")
+    world.told(None, feature="search")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app.test") as client:
+        with tenant_scope(TENANT):
+            assert (await client.post("/documents?number=x")).status_code == 422
+    assert world.passes(5) == 3
+
+
+def test_the_decorator_is_for_coroutine_functions(world):
+    with pytest.raises(TypeError, match="no coroutine function"):
+        Installed(world.entitlements).requires(quota="calls")(lambda: None)
 
 
 def test_a_route_demands_something():
@@ -199,11 +238,7 @@ def test_a_route_demands_something():
         requires()
 
 
-def test_a_tenancy_without_the_setting_says_so(tmp_path):
-    from local_state import GivenState  # noqa: PLC0415
-
-    from tenantry import Tenancy, TenancySettings  # noqa: PLC0415
-
-    tenancy = Tenancy("app", TenancySettings(issuer="http://tenant.test", state_dir=tmp_path), source=GivenState())
+def test_a_tenancy_without_the_setting_says_so():
+    tenancy = Tenancy("app", TenancySettings(issuer="http://tenant.test"), source=GivenState())
     with pytest.raises(StartupRefused, match="TENANTRY_ENTITLEMENTS"):
         _ = tenancy.entitlements

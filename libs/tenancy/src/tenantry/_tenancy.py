@@ -1,11 +1,11 @@
 """The one object that a service is composed with."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from tenantry.entitlements import Entitlements
     from tenantry.metering import MeteringClient, Spool
 
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _TENANT_SERVICE: Final = "tenant"
 
@@ -170,6 +173,22 @@ class Tenancy:
         if self._entitlements is None:
             raise StartupRefused("TENANTRY_ENTITLEMENTS is off, or the tenancy does not run")
         return self._entitlements
+
+    def requires(
+        self, feature: str | None = None, *, quota: str | None = None, amount: int = 1
+    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+        """A decorator for coroutine functions: the tenant has `feature`, and `amount` of `quota` is left and is taken.
+
+            @app.get("/v1/search")
+            @tenancy.requires("search", quota="searches")
+            async def search(…): …
+
+        Of a route it is asked once the request is known to be valid. Raises `FeatureOff`, and what
+        `Entitlements.check` raises.
+        """
+        from tenantry.entitlements._route import demanding  # noqa: PLC0415 - the extra
+
+        return demanding(lambda: self.entitlements, feature, quota, amount)
 
     @property
     def tokens(self) -> ServiceTokens:
