@@ -24,7 +24,7 @@ from usage_service.domain.intake import Intake, Refusal
 UNIT_BYTES: Final = 64 * 1024
 """What one unit of a rate pays for."""
 
-_KEY_LENGTH: Final = 36
+_ID_LENGTH: Final = 36
 """A record's key begins with its tenant's id; a bucket may follow."""
 _LOOK_AGAIN: Final = 0.25
 """Seconds for which a tenant without a limit is not asked for one; a new tier is asked for at once."""
@@ -77,23 +77,24 @@ class IngestRates:
         The events of a tenant beyond its rate become refusals of the kind `rate-limited`, or `too-large` where they
         would never pass together.
         """
-        keys = self._to_be_asked(intake.accepted)
-        if not keys:
+        tenants = self._to_be_asked(intake.accepted)
+        if not tenants:
             return intake, None
-        sizes = dict.fromkeys(keys, 0)
+        sizes = dict.fromkeys(tenants, 0)
         for event in intake.accepted:
-            if event.key in sizes:
-                sizes[event.key] += len(event.value)
+            tenant = event.key[:_ID_LENGTH]
+            if tenant in sizes:
+                sizes[tenant] += len(event.value)
         refused: dict[bytes, InvalidEvent] = {}
         first: RateLimited | None = None
-        for key, size in sizes.items():
+        for tenant, size in sizes.items():
             try:
-                await self._charge(key, units(size))
+                await self._charge(tenant, units(size))
             except RateLimited as error:
                 first = first or error
-                refused[key] = InvalidEvent("subject", error.detail, kind="rate-limited")
+                refused[tenant] = InvalidEvent("subject", error.detail, kind="rate-limited")
             except PayloadTooLarge as error:
-                refused[key] = InvalidEvent("subject", error.detail, kind="too-large")
+                refused[tenant] = InvalidEvent("subject", error.detail, kind="too-large")
         return _without(intake, refused) if refused else intake, first
 
     def _to_be_asked(self, events: Sequence[Accepted]) -> list[bytes]:
@@ -102,24 +103,26 @@ class IngestRates:
         if self._version != self._directory.version or len(known) > _REMEMBERED:
             known.clear()
             self._version = self._directory.version
-        return [key for key in {event.key for event in events} if known.get(key, 0.0) <= now]
+        tenants = {key[:_ID_LENGTH] for key in {event.key for event in events}}
+        return [tenant for tenant in tenants if known.get(tenant, 0.0) <= now]
 
-    async def _charge(self, key: bytes, cost: int) -> None:
-        tenant = self._directory.get(UUID(key[:_KEY_LENGTH].decode()))
+    async def _charge(self, tenant_id: bytes, cost: int) -> None:
+        tenant = self._directory.get(UUID(tenant_id.decode()))
         if tenant is None or Operation.SERVICE_INGEST not in self._limiter.limits_of(tenant).requests:
-            self._unlimited_until[key] = self._monotonic() + _LOOK_AGAIN
+            self._unlimited_until[tenant_id] = self._monotonic() + _LOOK_AGAIN
         else:
             await self._limiter.charge(tenant, Operation.SERVICE_INGEST, cost)
 
 
 def _without(intake: Intake, refused: Mapping[bytes, InvalidEvent]) -> Intake:
-    taken = {refusal.index for refusal in intake.refused}
+    taken = {each.index for each in intake.refused}
     indices = (index for index in range(len(intake.accepted) + len(taken)) if index not in taken)
     kept: list[Accepted] = []
     refusals = list(intake.refused)
     for index, event in zip(indices, intake.accepted, strict=True):
-        if event.key in refused:
-            refusals.append(Refusal(index, refused[event.key]))
+        refusal = refused.get(event.key[:_ID_LENGTH])
+        if refusal is not None:
+            refusals.append(Refusal(index, refusal))
         else:
             kept.append(event)
-    return Intake(kept, sorted(refusals, key=lambda refusal: refusal.index))
+    return Intake(kept, sorted(refusals, key=lambda each: each.index))
