@@ -18,24 +18,24 @@ def check_citus(subject: Subject) -> Iterator[Finding]:
     types = Counter(
         column.type for item in items if item.column and (column := item.table.column(item.column)) is not None
     )
-    usual = types.most_common(1)[0][0] if types else ""
+    usual = types.most_common(1)[0][0] if types else "uuid"
     for item in items:
         if item.column is None:
-            yield _no_column(subject, item)
+            yield _no_column(subject, item, usual)
         else:
             yield from _column(item, item.column, usual)
             yield from _keys(item, item.column)
         yield from _table(item)
 
 
-def _no_column(subject: Subject, item: Classification) -> Finding:
+def _no_column(subject: Subject, item: Classification, usual: str) -> Finding:
     column = subject.classes.column or "tenant_id"
     return Finding(
         "TD606",
         item.table.label,
         f"its rows belong to tenants by {item.proof}",
         no_column(item.table, column),
-        f"-- ALTER TABLE {qualified(item.table)} ADD COLUMN {quote(column)}, fill it, then SET NOT NULL",
+        f"-- ALTER TABLE {qualified(item.table)} ADD COLUMN {quote(column)} {usual}, fill it, then SET NOT NULL",
     )
 
 
