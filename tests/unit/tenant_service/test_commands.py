@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tenant_service.commands import _client, app, members, stores, tenants
-from tenant_service.commands._arguments import complete_tenants
+from tenant_service.commands._arguments import complete_tenants, complete_tiers
 from tenant_service.commands._client import ControlPlane, Credentials, path_of, tenant_path
 from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
 from tenant_service.commands._files import whole_file
@@ -226,6 +226,42 @@ def test_half_a_command_is_a_wrong_one(run, arguments):
     assert run(answer, *arguments).exit_code == 2
 
 
+def test_completion_offers_the_names_that_there_are(run):
+    keys = [
+        {"id": "0a", "revoked_at": None},
+        {"id": "0b", "revoked_at": "2026-01-01T00:00:00Z"},
+        {"id": "1a", "revoked_at": None},
+    ]
+    listed = {
+        "/v1/tiers": [{"name": "gold"}, {"name": "standard"}],
+        "/v1/stores": [{"name": "primary"}],
+        "/v1/flags": [{"name": "search"}],
+        "/v1/config-schemas": [{"namespace": "mail"}],
+        "/v1/tenants": [TENANT],
+        f"/v1/tenants/{TENANT['id']}/api-keys": keys,
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path not in listed:
+            return problem(404, "not-found")
+        return httpx.Response(200, json={"items": listed[request.url.path], "next_cursor": None})
+
+    def offered(*words: str) -> list[str]:
+        line = " ".join(["tenantry", *words])
+        environment = {"_TENANTRY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+        ended = run(answer, "--help")  # the service of the completion
+        assert ended.exit_code == 0
+        return CliRunner().invoke(app, prog_name="tenantry", env=environment).stdout.split()
+
+    assert offered("tenants", "create", "x", "--tier", "g") == ["gold"]
+    assert offered("tiers", "show", "s") == ["standard"]
+    assert offered("keys", "rotate", "acme", "0") == ["0a"]
+    assert offered("keys", "revoke", "acme", "1") == ["1a"]
+    assert offered("stores", "set", "p") == ["primary"]
+    assert offered("flags", "get", "s") == ["search"]
+    assert offered("config", "schemas", "show", "m") == ["mail"]
+
+
 def test_a_part_of_an_address_stays_one():
     assert tenant_path("a/b?c", "runs") == "/v1/tenants/a%2Fb%3Fc/runs"
     for part in ("", ".", ".."):
@@ -245,6 +281,7 @@ def test_completion_offers_slugs_and_is_silent_where_nobody_answers(run, monkeyp
 
     run(away, "--help")
     assert complete_tenants("ac") == []
+    assert complete_tiers("") == []
     monkeypatch.delenv("TENANTRY_CLIENT_ID")
     monkeypatch.setenv("TENANTRY_OPERATOR_FILE", "/nowhere")
     assert complete_tenants("ac") == []

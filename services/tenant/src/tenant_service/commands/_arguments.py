@@ -1,10 +1,12 @@
 """Arguments and options that several commands share, and what completes them."""
 
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Annotated, Any
 
 import typer
 
-from tenant_service.commands._client import connect
+from tenant_service.commands._client import ControlPlane, connect, tenant_path
 from tenant_service.commands._failures import CommandFailed, Group, Misused
 
 COMPLETION_SECONDS = 1.0
@@ -13,11 +15,48 @@ SUGGESTIONS = 50
 
 def complete_tenants(incomplete: str) -> list[str]:
     """Slugs that begin so; none where the service is not there or does not answer at once."""
+    return _suggested(
+        lambda api: api.get("/v1/tenants", q=incomplete or None, limit=SUGGESTIONS)["items"], "slug", incomplete
+    )
+
+
+def complete_tiers(incomplete: str) -> list[str]:
+    """Names of tiers that begin so."""
+    return _suggested(lambda api: api.pages("/v1/tiers"), "name", incomplete)
+
+
+def complete_stores(incomplete: str) -> list[str]:
+    """Names of stores that begin so."""
+    return _suggested(lambda api: api.pages("/v1/stores"), "name", incomplete)
+
+
+def complete_flags(incomplete: str) -> list[str]:
+    """Names of flags that begin so."""
+    return _suggested(lambda api: api.pages("/v1/flags"), "name", incomplete)
+
+
+def complete_namespaces(incomplete: str) -> list[str]:
+    """Namespaces that begin so."""
+    return _suggested(lambda api: api.pages("/v1/config-schemas"), "namespace", incomplete)
+
+
+def complete_keys(context: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the keys, of the tenant that was named before, that still hold."""
+    reference = context.params.get("reference")
+
+    def living(api: ControlPlane) -> Iterable[Mapping[str, Any]]:
+        keys = api.pages(tenant_path(api.find_tenant(str(reference))["id"], "api-keys"))
+        return (key for key in keys if key["revoked_at"] is None)
+
+    return _suggested(living, "id", incomplete) if reference else []
+
+
+def _suggested(listed: Callable[[ControlPlane], Iterable[Mapping[str, Any]]], field: str, incomplete: str) -> list[str]:
     try:
         with connect(timeout=COMPLETION_SECONDS) as api:
             api.sleep = _no_second_attempt
-            found = api.get("/v1/tenants", q=incomplete or None, limit=SUGGESTIONS)
-            return [each["slug"] for each in found["items"] if each["slug"].startswith(incomplete)]
+            names = (str(each[field]) for each in listed(api))
+            return list(islice((name for name in names if name.startswith(incomplete)), SUGGESTIONS))
     except (CommandFailed, _NotNow):
         return []
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, Limit, complete_tenants, noun
+from tenant_service.commands._arguments import AsJson, Everything, Limit, complete_namespaces, complete_tenants, noun
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
 from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import (
@@ -27,7 +27,7 @@ app = noun("Configuration by layers: read, write, compare, take back.")
 schemas = noun("Namespaces, and what each may hold.")
 app.add_typer(schemas, name="schemas")
 
-Namespace = Annotated[str, typer.Argument()]
+Namespace = Annotated[str, typer.Argument(autocompletion=complete_namespaces)]
 
 
 class Layer(StrEnum):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, Limit, Reference, noun
+from tenant_service.commands._arguments import AsJson, Everything, Limit, Reference, complete_flags, noun
 from tenant_service.commands._client import ABSENT, connect, path_of, tenant_path
 from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import print_fields, print_json, print_line, print_page
@@ -13,7 +13,7 @@ from tenant_service.commands.tenants import read_document
 
 app = noun("Feature flags: who has what, and why.")
 
-Name = Annotated[str, typer.Argument()]
+Name = Annotated[str, typer.Argument(autocompletion=complete_flags)]
 _HOW_MANY = 100.0
 
 

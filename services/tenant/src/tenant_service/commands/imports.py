@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from tenant_service.commands._arguments import AsJson, IdempotencyKey, noun
+from tenant_service.commands._arguments import AsJson, IdempotencyKey, complete_tiers, noun
 from tenant_service.commands._client import ControlPlane, connect, new_key
 from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
 from tenant_service.commands._output import note, print_json, print_line, print_table
@@ -49,7 +49,9 @@ class _NotMade:
 def import_tenants(
     file: Annotated[Path, typer.Argument(help="CSV with a line of column names, or a JSON document a line; - reads.")],
     *,
-    tier: Annotated[str | None, typer.Option(help="Of those whose line names none.")] = None,
+    tier: Annotated[
+        str | None, typer.Option(help="Of those whose line names none.", autocompletion=complete_tiers)
+    ] = None,
     idempotency_key: IdempotencyKey = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,13 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, IdempotencyKey, Limit, Reference, noun
+from tenant_service.commands._arguments import (
+    AsJson,
+    Everything,
+    IdempotencyKey,
+    Limit,
+    Reference,
+    complete_keys,
+    noun,
+)
 from tenant_service.commands._client import connect, new_key, tenant_path
 from tenant_service.commands._output import note, print_fields, print_json, print_line, print_page
 
 app = noun("API keys of a tenant.")
 
-KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id.", autocompletion=complete_keys)]
 
 
 class Scope(StrEnum):

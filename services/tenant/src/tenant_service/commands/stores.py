@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, IdempotencyKey, Limit, noun
+from tenant_service.commands._arguments import AsJson, Everything, IdempotencyKey, Limit, complete_stores, noun
 from tenant_service.commands._client import connect, new_key, path_of
 from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import print_fields, print_json, print_page
@@ -13,7 +13,7 @@ from tenant_service.commands.tenants import Isolation
 
 app = noun("Stores: the clusters that tenants are placed in.")
 
-Name = Annotated[str, typer.Argument()]
+Name = Annotated[str, typer.Argument(autocompletion=complete_stores)]
 Isolations = Annotated[list[Isolation] | None, typer.Option(help="On offer there; may be repeated.")]
 
 

@@ -18,6 +18,7 @@ from tenant_service.commands._arguments import (
     Reference,
     Timeout,
     Wait,
+    complete_tiers,
     flag,
     noun,
 )
@@ -54,7 +55,7 @@ def create(
     slug: Annotated[str, typer.Argument(help="Its short name: a part of host names.")],
     *,
     name: Annotated[str, typer.Option()],
-    tier: Annotated[str, typer.Option()],
+    tier: Annotated[str, typer.Option(autocompletion=complete_tiers)],
     email: Annotated[str, typer.Option(help="Of its first administrator.")],
     external_id: Annotated[str | None, typer.Option(help="Your own key for it; it never changes.")] = None,
     region: Annotated[str | None, typer.Option()] = None,
@@ -92,7 +93,7 @@ def create(
 def list_tenants(
     *,
     status: Annotated[str | None, typer.Option(help="As in `active` or `suspended`.")] = None,
-    tier: Annotated[str | None, typer.Option()] = None,
+    tier: Annotated[str | None, typer.Option(autocompletion=complete_tiers)] = None,
     q: Annotated[str | None, typer.Option("-q", "--query", help="A part of slug, name or external id.")] = None,
     limit: Limit = 50,
     everything: Everything = False,

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, Limit, noun
+from tenant_service.commands._arguments import AsJson, Everything, Limit, complete_tiers, noun
 from tenant_service.commands._client import connect, path_of
 from tenant_service.commands._output import print_differences, print_fields, print_json, print_line, print_page
 from tenant_service.commands.tenants import read_document
 
 app = noun("Tiers: what the tenants of one may use.")
 
-Name = Annotated[str, typer.Argument()]
+Name = Annotated[str, typer.Argument(autocompletion=complete_tiers)]
 
 
 @app.command(name="list")
