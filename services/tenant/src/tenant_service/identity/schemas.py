@@ -108,7 +108,7 @@ class ApiKeyRotate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_seconds: int = Field(
-        3600, ge=0, le=30 * 86400, description="For how long the old key is accepted beside the new one."
+        3600, strict=True, ge=0, le=30 * 86400, description="For how long the old key is accepted beside the new one."
     )
 
 

@@ -16,7 +16,7 @@ MAX_GRACE_DAYS = 3650
 class Offboarding(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    grace_days: int = Field(30, ge=0, le=MAX_GRACE_DAYS, description="How long all can be taken back.")
+    grace_days: int = Field(30, strict=True, ge=0, le=MAX_GRACE_DAYS, description="How long all can be taken back.")
     export: bool | None = Field(None, description="Export the data first; left out: where there is a store for it.")
     note: Note = ""
 

@@ -15,7 +15,7 @@ def _in_order(isolations: list[Isolation]) -> list[Isolation]:
     return [each for each in Isolation if each in isolations]
 
 
-Capacity = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Capacity = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 Isolations = Annotated[list[Isolation], Field(min_length=1), AfterValidator(_in_order)]
 
 

@@ -16,7 +16,7 @@ class SupportCreate(Input):
     reason: Annotated[
         str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True, pattern=r"^[^\x00]+$")
     ]
-    minutes: int = Field(MAX_MINUTES, ge=1, le=MAX_MINUTES)
+    minutes: int = Field(MAX_MINUTES, strict=True, ge=1, le=MAX_MINUTES)
     access: Literal["read", "write"] = "read"
 
 

@@ -13,7 +13,7 @@ from tenantry.config import LIMITS, merge
 from tenantry.limits import InvalidLimits, parse_limits
 
 TierName = Code
-MaxAge = Annotated[int, Field(ge=0, le=100 * 366 * 86400)]
+MaxAge = Annotated[int, Field(strict=True, ge=0, le=100 * 366 * 86400)]
 
 MAX_NAMES = 100
 
