@@ -63,7 +63,9 @@ async def test_layers_merge_and_say_where_values_came_from(api, namespace):
     tenant = await api.create()
     base = f"/v1/tenants/{tenant['id']}/config/{namespace}"
     await put(api, f"/v1/config/platform/{namespace}", {"from": "p@x", "retries": 1, "hosts": ["a", "b"]})
-    await put(api, f"/v1/config/region/nowhere/{namespace}", {"from": "another region"})
+    region = f"r-{namespace}"  # with a store that takes nobody
+    assert (await api.http.post("/v1/stores", json={"name": region, "region": region, "capacity": 0})).is_success
+    await put(api, f"/v1/config/region/{region}/{namespace}", {"from": "another region"})
     await put(api, f"/v1/config/tier/standard/{namespace}", {"smtp": {"host": "tier.example"}, "retries": 2})
     await put(api, base, {"from": None, "hosts": ["c"], "smtp": {"port": 25}})
 
@@ -220,6 +222,7 @@ PLACES = {
     "/v1/config/platform/no-such": 404,
     "/v1/config/tier/no-such-tier/branding": 404,
     "/v1/config/region/UP/branding": 422,
+    "/v1/config/region/mars/branding": 404,
     "/v1/config/galaxy/x/branding": 404,
     f"/v1/tenants/{uuid4()}/config/branding": 404,
     "/v1/tenants/no-such-org/config/branding": 404,

@@ -47,9 +47,9 @@ async def tier_with(api, constraints):
 
 
 async def test_a_flag_is_defined_and_changed(api, platform, flag):
-    path = f"/v1/flags/{flag}"
+    path, tier = f"/v1/flags/{flag}", await tier_with(api, {})
     await problem(await api.http.get(path), 404, "not-found")
-    made = await api.http.put(path, json={"default": False, "rollout": {"percentage": 12.5}, "tiers": {"gold": True}})
+    made = await api.http.put(path, json={"default": False, "rollout": {"percentage": 12.5}, "tiers": {tier: True}})
     assert (made.status_code, made.headers["etag"]) == (201, '"1"')
     assert made.json() == {
         "name": flag,
@@ -58,11 +58,11 @@ async def test_a_flag_is_defined_and_changed(api, platform, flag):
         "enabled": True,
         "variants": {"on": True, "off": False},
         "default": "off",
-        "tiers": {"gold": "on"},
+        "tiers": {tier: "on"},
         "rollout": {"variant": "on", "percentage": 12.5, "per_key": False},
         "writable_by": "operator",
     }
-    body = {"rollout": {"percentage": 12.5}, "tiers": {"gold": "on"}}
+    body = {"rollout": {"percentage": 12.5}, "tiers": {tier: "on"}}
     assert (await put(api, path, body))["version"] == 1
     await problem(await api.http.put(path, json={}, headers={"If-Match": '"9"'}), 412, "stale-version")
     assert (await put(api, path, {"default": True}))["version"] == 2
@@ -107,6 +107,15 @@ async def test_definitions_that_are_refused(api, flag):
     for name in ("UP", "a%20b", "-x", "x" * 65):
         await problem(await api.http.put(f"/v1/flags/{name}", json={}), 422, "invalid-request")
     await problem(await api.http.get(f"/v1/flags/{flag}"), 404, "not-found")
+
+
+async def test_a_flag_is_for_tiers_that_there_are(api, flag):
+    path = f"/v1/flags/{flag}"
+    refused = await problem(await api.http.put(path, json={"tiers": {"nosuchtier": True}}), 422, "unknown-tier")
+    assert refused["errors"] == [{"loc": ["body", "tiers", "nosuchtier"], "msg": "There is no tier 'nosuchtier'"}]
+    await problem(await api.http.get(path), 404, "not-found")
+    await put(api, path, {"tiers": {"standard": True}})
+    await problem(await api.http.put(path, json={"tiers": {"standard": True, "no": True}}), 422, "unknown-tier")
 
 
 async def test_who_decides_what_a_flag_is(api, flag):

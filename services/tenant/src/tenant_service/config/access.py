@@ -16,6 +16,7 @@ from tenant_service.dependencies import (
     Transaction,
     check_may_read,
 )
+from tenant_service.stores.repository import check_region
 from tenant_service.tenants.repository import find_tenant
 from tenant_service.tiers.repository import find_tier
 from tenantry import CurrentPrincipal, PermissionDenied
@@ -53,10 +54,11 @@ async def platform_layer(principal: CurrentPrincipal, namespace: NamespacePath) 
 
 
 async def region_layer(
-    principal: CurrentPrincipal, name: Annotated[LayerName, Path()], namespace: NamespacePath
+    principal: CurrentPrincipal, session: Transaction, name: Annotated[LayerName, Path()], namespace: NamespacePath
 ) -> Target:
-    """A region's layer, for operators."""
+    """A region's layer, for operators. Raises `NotFound` where no store is in the region."""
     _check_operator(principal)
+    await check_region(session, name)
     return Target(Place(Layer.REGION, name, namespace))
 
 

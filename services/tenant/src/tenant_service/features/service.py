@@ -1,6 +1,6 @@
 """Use cases of flags. The caller opens the transaction and commits it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from tenant_service.features import repository
 from tenant_service.features.models import FlagRow, FlagVersionRow
 from tenant_service.features.repository import flag_document
 from tenant_service.publication import publish_flag
+from tenant_service.tiers.repository import UnknownTier, known_tiers
 from tenantry import Conflict, StaleVersion
 from tenantry.config import same
 from tenantry.features import FEATURES, Evaluation, Flag, evaluate
@@ -39,7 +40,7 @@ async def put_flag(
 ) -> tuple[Flag, bool]:
     """Make `definition` the present one of the flag, and say whether the flag is new. Repeating changes nothing.
 
-    Raises `StaleVersion`, `VariantsFixed`.
+    Raises `StaleVersion`, `VariantsFixed`, `UnknownTier`.
     """
     # Insert first: whoever comes second waits for the first one's commit and then finds a row to lock.
     version_zero = {"name": name, "version": 0, "definition": dict(definition), "updated_at": now}
@@ -53,6 +54,7 @@ async def put_flag(
     missing = sorted(row.definition["variants"].keys() - definition["variants"].keys())
     if missing:
         raise VariantsFixed(f"The flag has these variants: {', '.join(missing)}")
+    await _check_tiers(session, definition["tiers"])
     row.definition, row.version, row.updated_at = dict(definition), row.version + 1, now
     await session.flush()
     version = {"name": name, "version": row.version, "definition": dict(definition), "created_at": now}
@@ -62,6 +64,11 @@ async def put_flag(
     detail = {"version": row.version, **definition}
     await audit.record(session, actor, "flag.put", target=f"flag/{name}", now=now, detail=detail)
     return flag, created
+
+
+async def _check_tiers(session: AsyncSession, tiers: Collection[str]) -> None:
+    if unknown := sorted(set(tiers) - await known_tiers(session, tiers)):
+        raise UnknownTier(unknown[0], loc=["body", "tiers", unknown[0]])
 
 
 async def evaluate_flags(

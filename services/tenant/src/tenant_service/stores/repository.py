@@ -36,6 +36,13 @@ async def find_store(session: AsyncSession, name: str, *, lock: bool = False) ->
     return row
 
 
+async def check_region(session: AsyncSession, region: str) -> None:
+    """Raises `NotFound` where there is no store, whatever its state, in the region."""
+    found = await session.scalar(select(StoreRow.name).where(StoreRow.region == region).limit(1))
+    if found is None:
+        raise NotFound(f"There is no store in a region {region!r}")
+
+
 async def list_stores(session: AsyncSession, *, after: str | None, limit: int) -> Sequence[StoreRow]:
     """At most `limit` stores by name, after `after`."""
     statement = select(StoreRow).order_by(StoreRow.name).limit(limit)

@@ -1,6 +1,6 @@
 """SQL of tiers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,9 +16,9 @@ class UnknownTier(InvalidRequest):
     type = "unknown-tier"
     title = "There is no such tier"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, loc: Sequence[str] = ("body", "tier")) -> None:
         detail = f"There is no tier {name!r}"
-        super().__init__(detail, errors=[{"loc": ["body", "tier"], "msg": detail}])
+        super().__init__(detail, errors=[{"loc": [*loc], "msg": detail}])
 
 
 def tier_document(row: TierRow | TierVersionRow) -> Tier:
@@ -45,6 +45,11 @@ def content_of(row: TierRow | TierVersionRow) -> TierContent:
         placement=row.placement,
         constraints=row.constraints,
     )
+
+
+async def known_tiers(session: AsyncSession, names: Collection[str]) -> set[str]:
+    """Those of `names` that are tiers."""
+    return set(await session.scalars(select(TierRow.name).where(TierRow.name.in_(names)))) if names else set()
 
 
 async def tier_of(session: AsyncSession, name: str) -> TierRow:
