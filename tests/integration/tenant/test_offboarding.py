@@ -108,7 +108,7 @@ async def test_after_the_grace_there_is_no_way_back(end):
     problem(await end.post(id_, "cancel-offboarding"), 409, "grace-over")
     await end.turn()
     assert (await end.get(id_))["status"] == "purging"
-    problem(await end.post(id_, "cancel-offboarding"), 409, "not-offboarding")
+    problem(await end.post(id_, "cancel-offboarding"), 409, "tenant-gone")
     run = await end.run(id_)
     assert (await end.post(id_, f"runs/{run['id']}/cancel")).status_code == 409
 
@@ -134,8 +134,11 @@ async def test_repeating_an_order_changes_nothing(end):
     tenant = await active(end)
     id_ = tenant["id"]
     first = (await end.post(id_, "offboard", {"grace_days": 30})).json()
-    second = (await end.post(id_, "offboard", {"grace_days": 1})).json()
+    second = (await end.post(id_, "offboard", {"grace_days": 30})).json()
     assert first == second
+    said = problem(await end.post(id_, "offboard", {"grace_days": 0}), 409, "offboarding-running")
+    assert first["grace_ends_at"][:10] in said["detail"]
+    assert (await end.get(id_))["grace_ends_at"] == first["grace_ends_at"]
     runs = (await end.api.http.get(f"/v1/tenants/{id_}/runs")).json()["items"]
     assert [run["kind"] for run in runs].count("offboard") == 1
 

@@ -10,6 +10,7 @@ from tenant_service.clocks.api import router as clocks
 from tenant_service.config.api import router as config
 from tenant_service.config.master_key_api import router as master_key
 from tenant_service.config.namespaces_api import router as config_schemas
+from tenant_service.dependencies import RefuseWritesToTheGone
 from tenant_service.domains.api import router as domains
 from tenant_service.features.api import router as flags
 from tenant_service.features.api import tenant_router as tenant_features
@@ -63,16 +64,13 @@ def create_app(runtime: Runtime) -> FastAPI:
     )
     app.state.runtime = runtime
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
-    for router in (tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support):
-        app.include_router(router)
-    for router in (config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding):
-        app.include_router(router)
-    for router in (revocations, tenant_revocations, purges):
-        app.include_router(router)
-    app.include_router(reconciling)
+    routers = [tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support]
+    routers += [config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding]
+    routers += [revocations, tenant_revocations, purges, reconciling]
     if runtime.settings.test_clocks_enabled:
-        app.include_router(clocks)
-        app.include_router(clock_runs)
+        routers += [clocks, clock_runs]
+    for router in routers:
+        app.include_router(router, dependencies=[RefuseWritesToTheGone])
     platform, state = runtime.platform, runtime.state
     gate = FairGate(platform.max_in_flight, max_waiting=platform.max_waiting, wait=platform.queue_seconds, paced=True)
     limiter = Limiter(

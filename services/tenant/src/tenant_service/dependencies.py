@@ -9,11 +9,12 @@ from fastapi import Depends, Path, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import Actor
+from tenant_service.domain.lifecycle import check_not_gone
 from tenant_service.models import TenantRow
 from tenant_service.runtime import Runtime
-from tenant_service.tenants.repository import find_tenant
+from tenant_service.tenants.repository import find_tenant, hold_tenant
 from tenantry import Conflict, CurrentPrincipal, NotFound, PermissionDenied, current_request_id
-from tenantry.http import idempotent, require_scope
+from tenantry.http import current_principal, idempotent, require_scope
 from tenantry.identity import Principal, PrincipalKind, Scope
 
 USER_AGENT_MAX_LENGTH = 200
@@ -100,6 +101,42 @@ def check_may_administer(principal: Principal, tenant_id: UUID) -> None:
         raise NotFound
     if not allowed:
         raise PermissionDenied("An operator, or an administrator of the tenant, may do this.")
+
+
+# What a tenant that is gone still takes, as its lifecycle says, and what looks for itself: a run is locked before its
+# tenant, and name servers are asked without a transaction.
+LOOKS_FOR_ITSELF = frozenset(
+    f"/v1/tenants/{{tenant_id}}/{operation}"
+    for operation in (
+        "cancel-offboarding",
+        "domains/{domain}/verify",
+        "legal-hold",
+        "purge",
+        "purge-again",
+        "runs/{run_id}/cancel",
+        "runs/{run_id}/retry",
+    )
+)
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+async def _refuse_writes_to_the_gone(request: Request, session: Transaction) -> None:
+    """Raises `TenantGone` for a write below the address of a tenant that is gone; any other is held until the commit.
+
+    So a tenant does not go between the look and the write, and the writes of one tenant come one after the other. To
+    whoever may not know of the tenant, nothing is said: the route refuses them.
+    """
+    reference = request.path_params.get("tenant_id")
+    if reference is None or request.method in _READING or request.scope["route"].path in LOOKS_FOR_ITSELF:
+        return
+    principal = await current_principal(request)
+    tenant = await hold_tenant(session, reference, only=None if principal.acts_for_any_tenant else principal.tenant_id)
+    if tenant is not None:
+        check_not_gone(tenant.status)
+
+
+# Of every router of the application, so that no route has to remember it.
+RefuseWritesToTheGone = Depends(_refuse_writes_to_the_gone, scope="function")
 
 
 async def _administered(tenant_id: TenantReference, session: Transaction, principal: CurrentPrincipal) -> TenantRow:

@@ -82,8 +82,8 @@ async def read_tenant_layer(
 async def write_tenant_layer(
     principal: CurrentPrincipal, session: Transaction, tenant_id: TenantReference, namespace: NamespacePath
 ) -> Target:
-    """A tenant's layer, for operators and the tenant's administrators, the tenant's row locked against changes."""
-    subject = await _subject(session, principal, tenant_id, Scope.TENANT_ADMIN, Scope.PLATFORM, lock=True)
+    """A tenant's layer, for operators and the tenant's administrators."""
+    subject = await _subject(session, principal, tenant_id, Scope.TENANT_ADMIN, Scope.PLATFORM)
     return Target(subject.place(namespace), subject)
 
 
@@ -93,8 +93,8 @@ async def read_branding(principal: CurrentPrincipal, session: Transaction, tenan
 
 
 async def write_branding(principal: CurrentPrincipal, session: Transaction, tenant_id: TenantReference) -> Subject:
-    """A tenant whose looks are changed, its row locked against changes."""
-    return await _subject(session, principal, tenant_id, Scope.TENANT_ADMIN, Scope.PLATFORM, lock=True)
+    """A tenant whose looks are changed."""
+    return await _subject(session, principal, tenant_id, Scope.TENANT_ADMIN, Scope.PLATFORM)
 
 
 async def secrets_of_tenant(principal: CurrentPrincipal, session: Transaction, tenant_id: TenantReference) -> Subject:
@@ -102,11 +102,9 @@ async def secrets_of_tenant(principal: CurrentPrincipal, session: Transaction, t
     return await _subject(session, principal, tenant_id, Scope.SERVICE)
 
 
-async def _subject(
-    session: AsyncSession, principal: Principal, reference: str, *scopes: Scope, lock: bool = False
-) -> Subject:
+async def _subject(session: AsyncSession, principal: Principal, reference: str, *scopes: Scope) -> Subject:
     row, clock = await find_tenant(session, reference)
     check_may_read(principal, row.id)
     if not principal.has_any(*scopes):
         raise PermissionDenied(f"One of these scopes is needed: {', '.join(sorted(scopes))}.")
-    return await subject_of(session, row, clock, lock=lock)
+    return await subject_of(session, row, clock)

@@ -11,16 +11,7 @@ from tenant_service.identity.secrets import MasterKey
 from tenant_service.models import TenantRow
 from tenant_service.tenants.document import document as tenant_document
 from tenant_service.tiers.repository import find_tier, tier_document
-from tenantry import Conflict, Tenant, TenantClock, TenantStatus, Tier
-
-_GONE = frozenset({TenantStatus.CANCELLED, TenantStatus.PURGING, TenantStatus.PURGED})
-
-
-class TenantGone(Conflict):
-    """Nothing is written for a tenant whose data is being erased."""
-
-    type = "tenant-gone"
-    title = "The tenant is gone"
+from tenantry import Tenant, TenantClock, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +35,6 @@ class Subject:
         return Place.of_tenant(self.tenant.id, namespace)
 
 
-async def subject_of(
-    session: AsyncSession, row: TenantRow, clock: TenantClock | None, *, lock: bool = False
-) -> Subject:
-    """A tenant whom the caller may know of, with its tier; `lock` keeps the row as it is until the transaction ends.
-
-    Raises `TenantGone` where it is to be locked.
-    """
-    if lock:
-        await session.refresh(row, with_for_update={"read": True})
-        if row.status in _GONE:
-            raise TenantGone(f"The tenant is {row.status}")
+async def subject_of(session: AsyncSession, row: TenantRow, clock: TenantClock | None) -> Subject:
+    """A tenant whom the caller may know of, with its tier."""
     return Subject(tenant_document(row, clock), tier_document(await find_tier(session, row.tier)))

@@ -4,6 +4,7 @@
                  provisioning -> provisioning_failed -> provisioning | cancelled
     requested | provisioning -> cancelled
     offboarding -> active | suspended (taken back inside the grace)
+    cancelled -> purging (there is no grace: the tenant has never lived)
 
 `suspended` is derived: a live tenant is suspended exactly while it has reasons to be. Reasons outlive an offboarding,
 so that taking it back restores what was. Read-only, moving, the trial and the legal hold are beside the state.
@@ -41,6 +42,13 @@ class GraceOver(Conflict):
 
     type = "grace-over"
     title = "The grace of the offboarding has ended"
+
+
+class TenantGone(Conflict):
+    """Nothing is written for a tenant whose data is being erased, or that never came to be."""
+
+    type = "tenant-gone"
+    title = "The tenant is gone"
 
 
 class Command(StrEnum):
@@ -103,6 +111,7 @@ class Order:
 
 _Status = TenantStatus
 _LIVE = (_Status.ACTIVE, _Status.SUSPENDED)
+_GONE = frozenset({_Status.CANCELLED, _Status.PURGING, _Status.PURGED})
 _BEFORE_LIFE = (_Status.REQUESTED, _Status.PROVISIONING, _Status.PROVISIONING_FAILED)
 
 # The status after a command; between the two live states the reasons decide (`_settled`).
@@ -140,7 +149,7 @@ TRANSITIONS: Mapping[tuple[TenantStatus, Command], TenantStatus] = MappingProxyT
         # Data that is being deleted cannot be held any more.
         **{
             (status, command): status
-            for status in (*_BEFORE_LIFE, *_LIVE, _Status.OFFBOARDING)
+            for status in (*_BEFORE_LIFE, *_LIVE, _Status.OFFBOARDING, _Status.CANCELLED)
             for command in (Command.SET_LEGAL_HOLD, Command.CLEAR_LEGAL_HOLD)
         },
         (_Status.ACTIVE, Command.OFFBOARD): _Status.OFFBOARDING,
@@ -150,6 +159,7 @@ TRANSITIONS: Mapping[tuple[TenantStatus, Command], TenantStatus] = MappingProxyT
         (_Status.OFFBOARDING, Command.REACTIVATE): _Status.OFFBOARDING,
         (_Status.OFFBOARDING, Command.CANCEL_OFFBOARDING): _Status.ACTIVE,
         (_Status.OFFBOARDING, Command.PURGE): _Status.PURGING,
+        (_Status.CANCELLED, Command.PURGE): _Status.PURGING,
         (_Status.PURGING, Command.PURGE): _Status.PURGING,
         (_Status.PURGING, Command.PURGED): _Status.PURGED,
         (_Status.PURGED, Command.PURGED): _Status.PURGED,
@@ -178,6 +188,12 @@ def apply(lifecycle: Lifecycle, order: Order) -> Lifecycle:
         raise IllegalTransition(f"A tenant that is {lifecycle.status} cannot take the command {command}")
     change = _CHANGES.get(command, _unchanged)
     return _settled(replace(change(lifecycle, order), status=status))
+
+
+def check_not_gone(status: TenantStatus) -> None:
+    """Returns where something may be written for the tenant. Raises `TenantGone`."""
+    if status in _GONE:
+        raise TenantGone(f"The tenant is {status}")
 
 
 def stops_other_things(before: Lifecycle, after: Lifecycle) -> bool:

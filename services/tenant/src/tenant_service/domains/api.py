@@ -18,6 +18,7 @@ from tenant_service.dependencies import (
 )
 from tenant_service.domain.domain_claims import challenge_name
 from tenant_service.domain.host_names import check_claimable, normalise_host_name
+from tenant_service.domain.lifecycle import check_not_gone
 from tenant_service.domains import repository, service
 from tenant_service.domains.schemas import DomainCreate, DomainOut
 from tenant_service.domains.service import DomainUnproven
@@ -91,6 +92,7 @@ async def verify_domain(
     async with runtime.transactions.begin() as session:
         tenant, _ = await find_tenant(session, tenant_id)
         check_may_administer(principal, tenant.id)
+        check_not_gone(tenant.status)
         await repository.find_claim(session, tenant.id, name)
     # Name servers may take seconds, for which no transaction is held open.
     records = list(await runtime.resolver.txt(challenge_name(name)))

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenant_service import audit
 from tenant_service.audit import Actor
 from tenant_service.domain.domain_claims import CHALLENGE_PREFIX, DomainPolicy, DomainState, is_proof, recheck
+from tenant_service.domain.lifecycle import check_not_gone
 from tenant_service.domain.quarantine import NameKind
 from tenant_service.domains import repository
 from tenant_service.domains.models import DomainClaimRow
@@ -84,9 +85,10 @@ async def settle_verification(
     """Take in what was just found in DNS, and say whether the claim is proven by it; may be repeated.
 
     A claim that is verified already stays so here: its proof is looked for again at its own times.
-    Raises `NotFound`, `DomainTaken`, `NameQuarantined`.
+    Raises `NotFound`, `TenantGone`, `DomainTaken`, `NameQuarantined`.
     """
     tenant, clock = await lock_tenant(session, tenant_id)
+    check_not_gone(tenant.status)
     row = await repository.find_claim(session, tenant_id, domain, lock=True)
     row.checked_at = now
     proven = is_proof(records, row.challenge)

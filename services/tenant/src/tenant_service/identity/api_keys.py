@@ -220,6 +220,15 @@ async def revoke_api_key(session: AsyncSession, tenant_id: UUID, key_id: UUID, *
     await _audit_descendants(session, row, below, "api_key.revoke", actor, now)
 
 
+async def revoke_api_keys_of(session: AsyncSession, tenant: TenantRow, *, actor: Actor, now: datetime) -> None:
+    """Revoke every key of a tenant that has come to nothing, whose row the caller has locked."""
+    living = select(ApiKeyRow).where(ApiKeyRow.tenant_id == tenant.id, ApiKeyRow.revoked_at.is_(None))
+    for row in (await session.scalars(living.order_by(ApiKeyRow.id).with_for_update())).all():
+        row.revoked_at = now
+        await _renew(session, row, now)
+        await _audit(session, row, "api_key.revoke", {"name": row.name, "prefix": row.prefix}, actor, now)
+
+
 async def withdraw_expired_keys(session: AsyncSession, *, now: datetime, limit: int) -> int:
     """Take at most `limit` expired keys off the topic and return how many; what another process holds is left."""
     expired = select(ApiKeyRow).where(ApiKeyRow.withdrawn_at.is_(None), ApiKeyRow.expires_at <= now)
@@ -258,6 +267,14 @@ def written_by(transactions: Transactions) -> Callable[[Mapping[str, datetime]],
             raise Unavailable("The database is away.") from error
 
     return write
+
+
+async def standing_credentials(session: AsyncSession, ids: Sequence[UUID] | None = None) -> Sequence[Credential]:
+    """The keys that the topic should hold, all or those among `ids`: expired ones until they are taken off it."""
+    statement = select(ApiKeyRow).where(ApiKeyRow.withdrawn_at.is_(None))
+    if ids is not None:
+        statement = statement.where(ApiKeyRow.id.in_(ids))
+    return [_credential(row) for row in await session.scalars(statement)]
 
 
 async def live_credentials(

@@ -226,8 +226,18 @@ async def revoke_invitation(
     if row.accepted_at is not None:
         raise InvitationClosed("It has been accepted; remove the member instead")
     check_change((), [Role(role) for role in row.roles], grantable=grantable)
-    if row.revoked_at is not None:
-        return
+    if row.revoked_at is None:
+        await _revoke(session, tenant, row, actor=actor, now=now)
+
+
+async def close_invitations(session: AsyncSession, tenant: TenantRow, *, actor: Actor, now: datetime) -> None:
+    """Let nobody in by any invitation of a tenant that has come to nothing, whose row the caller has locked."""
+    still_open = select(InvitationRow).where(InvitationRow.tenant_id == tenant.id, *_OPEN).order_by(InvitationRow.id)
+    for row in (await session.scalars(still_open.with_for_update())).all():
+        await _revoke(session, tenant, row, actor=actor, now=now)
+
+
+async def _revoke(session: AsyncSession, tenant: TenantRow, row: InvitationRow, *, actor: Actor, now: datetime) -> None:
     row.revoked_at = now
     await session.flush()
     await tell(session, document(tenant, None), "invitation_revoked", {"invitation_id": str(row.id)})

@@ -28,10 +28,10 @@ _LONELY_PEOPLE = text(
 )
 
 
-async def open_run(session: AsyncSession, tenant_id: UUID) -> SagaRunRow | None:
-    """The tenant's offboarding that is not over; None where there is none."""
+async def open_run(session: AsyncSession, tenant_id: UUID, kind: RunKind = RunKind.OFFBOARD) -> SagaRunRow | None:
+    """The tenant's run of this kind that is not over; None where there is none."""
     wanted = select(SagaRunRow).where(
-        SagaRunRow.subject_id == tenant_id, SagaRunRow.kind == RunKind.OFFBOARD, SagaRunRow.state.in_(OPEN)
+        SagaRunRow.subject_id == tenant_id, SagaRunRow.kind == kind, SagaRunRow.state.in_(OPEN)
     )
     return (await session.scalars(wanted.order_by(SagaRunRow.id.desc()).limit(1))).one_or_none()
 

@@ -1,4 +1,7 @@
-"""Use cases of a tenant's end. The caller opens the transaction and commits it."""
+"""Use cases of a tenant's end. The caller opens the transaction and commits it.
+
+A run is locked before its tenant, as workers do.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,17 +10,22 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import Actor, Deed, record_many
-from tenant_service.domain.lifecycle import Command, UnderLegalHold
+from tenant_service.domain.lifecycle import Command, UnderLegalHold, check_not_gone
 from tenant_service.domain.saga import RunKind, RunState
-from tenant_service.models import SagaRunRow
+from tenant_service.models import SagaRunRow, TenantRow
 from tenant_service.offboarding import repository
 from tenant_service.runs.due_steps import wake_workers
 from tenant_service.runs.repository import NewRun, Run, add_run, add_runs, lock_run
-from tenant_service.runs.service import cancel_run, retry_run
+from tenant_service.runs.service import RunBeingUndone, cancel_run, retry_run
 from tenant_service.tenants.document import document
-from tenant_service.tenants.repository import lock_tenant, lock_tenants
-from tenant_service.tenants.service import command_tenant, present_of
+from tenant_service.tenants.repository import find_tenant, lock_tenant, lock_tenants
+from tenant_service.tenants.service import Locked, command_tenant, present_of
 from tenantry import Conflict, NotFound, Tenant, TenantStatus
+
+# In the data of a run: the grace that was asked for, in seconds.
+GRACE = "grace_seconds"
+
+_LEAVING = frozenset({TenantStatus.CANCELLED, TenantStatus.OFFBOARDING, TenantStatus.PURGING})
 
 
 class NotOffboarding(Conflict):
@@ -25,6 +33,13 @@ class NotOffboarding(Conflict):
 
     type = "not-offboarding"
     title = "The tenant is not being offboarded"
+
+
+class OtherGrace(Conflict):
+    """An offboarding keeps the grace that it began with."""
+
+    type = "offboarding-running"
+    title = "The tenant is being offboarded with another grace"
 
 
 class GraceRunning(Conflict):
@@ -61,11 +76,15 @@ async def offboard_tenant(
 ) -> Tenant:
     """Stop the tenant, export its data where wanted, and delete everything when the grace has ended.
 
-    The grace runs in the tenant's time. Repeating it while it runs changes nothing, the grace included.
-    Raises `NotFound`, `IllegalTransition`.
+    The grace runs in the tenant's time. Repeating it while it runs changes nothing.
+    Raises `NotFound`, `IllegalTransition`, and `OtherGrace` where it runs with another one.
     """
     row, clock = await lock_tenant(session, reference)
-    if row.status is TenantStatus.OFFBOARDING and await repository.open_run(session, row.id) is not None:
+    under_way = await repository.open_run(session, row.id)
+    if row.status is TenantStatus.OFFBOARDING and under_way is not None:
+        if under_way.data.get(GRACE, grace.total_seconds()) != grace.total_seconds():
+            detail = "" if row.grace_ends_at is None else f"It ends at {row.grace_ends_at.isoformat()}; "
+            raise OtherGrace(f"{detail}take the offboarding back first, and begin it with the other grace")
         return document(row, clock)
     until = present_of(clock, now) + grace
     tenant = await command_tenant(session, row, clock, Command.OFFBOARD, until=until, note=note, actor=actor, now=now)
@@ -76,15 +95,18 @@ async def offboard_tenant(
         tenant_id=row.id,
         requested_by=actor.impersonator or actor.subject,
         now=now,
-        data={"export": export},
+        data={"export": export, GRACE: grace.total_seconds()},
     )
     return tenant
 
 
 async def cancel_offboarding(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Tenant:
-    """Take it back inside the grace: the tenant is what it was. Raises `NotFound`, `NotOffboarding`, `GraceOver`."""
-    row, clock = await lock_tenant(session, reference)
-    run = await repository.open_run(session, row.id)
+    """Take it back inside the grace: the tenant is what it was.
+
+    Raises `NotFound`, `TenantGone`, `NotOffboarding`, `GraceOver`.
+    """
+    (row, clock), run = await _lock_with_run(session, reference)
+    check_not_gone(row.status)
     if row.status is not TenantStatus.OFFBOARDING or run is None:
         raise NotOffboarding(f"The tenant is {row.status}")
     await cancel_run(session, row.id, run.id, actor=actor, now=now)
@@ -95,15 +117,17 @@ async def cancel_offboarding(session: AsyncSession, reference: str, *, actor: Ac
 async def purge_tenant(session: AsyncSession, reference: str, *, actor: Actor, now: datetime) -> Tenant:
     """Go on with the deletion now that the grace has ended, also where it had got stuck. May be repeated.
 
-    Raises `NotFound`, `NotOffboarding`, `GraceRunning`, `UnderLegalHold`.
+    A tenant whose provisioning was cancelled has no grace and nothing to export: its deletion begins here.
+    Raises `NotFound`, `NotOffboarding`, `RunBeingUndone`, `GraceRunning`, `UnderLegalHold`.
     """
-    row, clock = await lock_tenant(session, reference)
+    (row, clock), run = await _lock_with_run(session, reference)
     if row.status is TenantStatus.PURGED:
         return document(row, clock)
-    run = await repository.open_run(session, row.id)
-    if row.status not in {TenantStatus.OFFBOARDING, TenantStatus.PURGING} or run is None:
+    if row.status is TenantStatus.CANCELLED and run is None:
+        run = await _begin_purge_of_cancelled(session, row, actor=actor, now=now)
+    if row.status not in _LEAVING or run is None:
         raise NotOffboarding(f"The tenant is {row.status}")
-    if row.status is TenantStatus.OFFBOARDING:
+    if row.status is not TenantStatus.PURGING:
         if row.grace_ends_at is not None and present_of(clock, now) < row.grace_ends_at:
             raise GraceRunning(f"It ends at {row.grace_ends_at.isoformat()}")
         if row.legal_hold:
@@ -120,12 +144,48 @@ async def purge_again(session: AsyncSession, reference: str, *, actor: Actor, no
 
     A run that is at it is not begun twice. Raises `NotFound`, `NotPurged`.
     """
-    row, _ = await lock_tenant(session, reference)
+    (row, _), run = await _lock_with_run(session, reference, RunKind.PURGE)
     if row.status is not TenantStatus.PURGED:
         raise NotPurged(f"The tenant is {row.status}")
-    under_way = (await repository.open_purges(session, [row.id])).get(row.id)
-    run_id = under_way.id if under_way is not None else (await _begin_purges(session, [row.id], actor, now))[0]
+    run_id = run.id if run is not None else (await _begin_purges(session, [row.id], actor, now))[0]
     return await lock_run(session, row.id, run_id)
+
+
+async def _lock_with_run(
+    session: AsyncSession, reference: str, kind: RunKind = RunKind.OFFBOARD
+) -> tuple[Locked, SagaRunRow | None]:
+    """The tenant and its open run of this kind, both locked, the run first. Raises `NotFound`.
+
+    A run that somebody else has begun in between is found, and not locked: nobody has worked on it yet.
+    """
+    known, _ = await find_tenant(session, reference)
+    run = await repository.open_run(session, known.id, kind)
+    if run is not None:
+        await lock_run(session, known.id, run.id)
+    tenant = await lock_tenant(session, known.id)
+    return tenant, await repository.open_run(session, known.id, kind)
+
+
+async def _begin_purge_of_cancelled(
+    session: AsyncSession, row: TenantRow, *, actor: Actor, now: datetime
+) -> SagaRunRow:
+    if await repository.open_run(session, row.id, RunKind.PROVISION) is not None:
+        raise RunBeingUndone("Its provisioning is still being undone")
+    if row.legal_hold:
+        raise UnderLegalHold("It has to be lifted first")
+    run = await add_run(
+        session,
+        RunKind.OFFBOARD,
+        subject_id=row.id,
+        tenant_id=row.id,
+        requested_by=actor.impersonator or actor.subject,
+        now=now,
+        data={"export": False},
+    )
+    await record_many(
+        session, actor, [Deed("tenant.purge_cancelled", str(row.id), row.id, {"run": str(run.id)})], now=now
+    )
+    return run
 
 
 async def purge_all_again(session: AsyncSession, since: datetime, *, actor: Actor, now: datetime) -> int:

@@ -89,39 +89,39 @@ def _bound_to(clock: TestClockRow | None) -> TenantClock | None:
 
 
 _CREDENTIALS: Final[Sequence[tuple[Any, Any]]] = (
-    (ApiKeyRow, api_keys.live_credentials),
-    (SessionRow, sessions.live_credentials),
-    (SupportGrantRow, support.live_credentials),
+    (ApiKeyRow, api_keys.standing_credentials),
+    (SessionRow, sessions.standing_credentials),
+    (SupportGrantRow, support.standing_credentials),
 )
 
 
-async def _credential_versions(session: AsyncSession, now: datetime) -> dict[str, int]:
+async def _credential_versions(session: AsyncSession, _: datetime) -> dict[str, int]:
     versions = {}
-    for row, live in _CREDENTIALS:
-        alive = {credential.id for credential in await live(session, now=now)}
+    for row, standing in _CREDENTIALS:
+        there = {credential.id for credential in await standing(session)}
         found = await session.execute(select(row.id, row.version))
-        versions.update({str(each): version for each, version in found if str(each) in alive})
-    revoked = select(TokenRevocationRow.id, TokenRevocationRow.version).where(TokenRevocationRow.expires_at > now)
+        versions.update({str(each): version for each, version in found if str(each) in there})
+    revoked = select(TokenRevocationRow.id, TokenRevocationRow.version)
     versions.update({f"{REVOCATION_PREFIX}{each}": version for each, version in await session.execute(revoked)})
     return versions
 
 
-async def _publish_credentials(session: AsyncSession, keys: Sequence[str], now: datetime) -> set[str]:
+async def _publish_credentials(session: AsyncSession, keys: Sequence[str], _: datetime) -> set[str]:
     revoked = [UUID(key.removeprefix(REVOCATION_PREFIX)) for key in keys if key.startswith(REVOCATION_PREFIX)]
     ids = [UUID(key) for key in keys if not key.startswith(REVOCATION_PREFIX)]
-    told = await _publish_revocations(session, revoked, now)
-    for row, live in _CREDENTIALS:
+    told = await _publish_revocations(session, revoked)
+    for row, standing in _CREDENTIALS:
         locked = select(row.id, row.version).where(row.id.in_(ids)).order_by(row.id).with_for_update()
         versions = {str(each): version for each, version in await session.execute(locked)}
-        for credential in await live(session, now=now, ids=[UUID(key) for key in versions]):
+        for credential in await standing(session, [UUID(key) for key in versions]):
             await publish_credential(session, credential, versions[credential.id])
             told.add(credential.id)
     return told
 
 
-async def _publish_revocations(session: AsyncSession, ids: Sequence[UUID], now: datetime) -> set[str]:
-    live = TokenRevocationRow.id.in_(ids), TokenRevocationRow.expires_at > now
-    rows = (await session.scalars(select(TokenRevocationRow).where(*live).with_for_update())).all()
+async def _publish_revocations(session: AsyncSession, ids: Sequence[UUID]) -> set[str]:
+    standing = select(TokenRevocationRow).where(TokenRevocationRow.id.in_(ids))
+    rows = (await session.scalars(standing.with_for_update())).all()
     for row in rows:
         await publish_revocation(session, revocation_document(row), row.version)
     return {f"{REVOCATION_PREFIX}{row.id}" for row in rows}

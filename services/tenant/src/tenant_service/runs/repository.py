@@ -145,13 +145,17 @@ async def add_steps(
 
 
 async def lock_run(session: AsyncSession, subject_id: UUID, run_id: UUID) -> Run:
-    """The run of this tenant or clock, locked, after whatever worker holds it is done. Raises `NotFound`."""
+    """The run of this tenant or clock, locked, after whatever worker holds it is done. Raises `NotFound`.
+
+    Who locks the tenant too does so afterwards: a worker has the run when it comes to the tenant.
+    """
     mine = (SagaRunRow.id == run_id, SagaRunRow.subject_id == subject_id)
-    row = (await session.execute(select(SagaRunRow).where(*mine).with_for_update())).scalar_one_or_none()
+    held = select(SagaRunRow).where(*mine).with_for_update().execution_options(populate_existing=True)
+    row = (await session.execute(held)).scalar_one_or_none()
     if row is None:
         raise NotFound
     steps = select(SagaStepRow).where(SagaStepRow.run_id == run_id).order_by(SagaStepRow.position).with_for_update()
-    return Run(row, (await session.scalars(steps)).all())
+    return Run(row, (await session.scalars(steps.execution_options(populate_existing=True))).all())
 
 
 async def steps_after(session: AsyncSession, steps: Collection[SagaStepRow]) -> Mapping[UUID, SagaStepRow]:

@@ -11,10 +11,13 @@ from tenant_service import audit
 from tenant_service.audit import Actor
 from tenant_service.domain.lifecycle import Command
 from tenant_service.domain.saga import CONSEQUENCES, OPEN, RunState, StepName, StepState, compensations
+from tenant_service.identity.api_keys import revoke_api_keys_of
+from tenant_service.invitations.service import close_invitations
 from tenant_service.models import SagaRunRow, SagaStepRow
 from tenant_service.runs import repository
 from tenant_service.runs.due_steps import wake_workers
 from tenant_service.runs.repository import Run
+from tenant_service.support.service import end_access_of
 from tenant_service.tenants.repository import lock_tenant
 from tenant_service.tenants.service import command_tenant
 from tenantry import Conflict, InvalidRequest
@@ -89,7 +92,8 @@ def _step_to_repeat(run: Run, failed: SagaStepRow, name: StepName) -> SagaStepRo
 async def cancel_run(session: AsyncSession, subject_id: UUID, run_id: UUID, *, actor: Actor, now: datetime) -> Run:
     """Give the run up: no step of it is begun any more, and what the begun ones have made is undone.
 
-    A tenant that was being provisioned is cancelled at once, and its run when the services have given its places back;
+    A tenant that was being provisioned is cancelled at once, with the ways into it (its open invitations, keys and
+    support access), and its run when the services have given its places back;
     a clock that was advanced keeps its time. A run that could not be undone is left as it is.
     Raises `NotFound`, `RunOver`, `RunBeingUndone`.
     """
@@ -122,6 +126,10 @@ async def _command(
         return
     row, clock = await lock_tenant(session, run.tenant_id)
     await command_tenant(session, row, clock, command, actor=actor, now=now, note=f"run {run.id}")
+    if command is Command.CANCEL_PROVISIONING:
+        await close_invitations(session, row, actor=actor, now=now)
+        await revoke_api_keys_of(session, row, actor=actor, now=now)
+        await end_access_of(session, row, actor=actor, now=now)
 
 
 async def _close(

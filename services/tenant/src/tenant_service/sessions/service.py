@@ -132,6 +132,14 @@ async def sign_out(session: AsyncSession, session_id: UUID, *, actor: Actor, now
     await audit.record(session, actor, "session.end", target=str(session_id), chain_id=chain_id, now=now)
 
 
+async def standing_credentials(session: AsyncSession, ids: Sequence[UUID] | None = None) -> Sequence[Credential]:
+    """The sessions that the topic should hold, all or those among `ids`: expired ones until they are taken off it."""
+    statement = select(SessionRow).where(SessionRow.ended_at.is_(None))
+    if ids is not None:
+        statement = statement.where(SessionRow.id.in_(ids))
+    return [_credential(row) for row in await session.scalars(statement)]
+
+
 async def live_credentials(
     session: AsyncSession, *, now: datetime, ids: Sequence[UUID] | None = None
 ) -> Sequence[Credential]:

@@ -96,12 +96,16 @@ async def end_access(
 ) -> SupportGrantRow:
     """End a grant, and with it its tokens, in every service; may be repeated. Raises `NotFound`."""
     row = await find_grant(session, tenant.id, grant_id, lock=True)
-    if row.ended_at is not None or row.expires_at <= now:
-        return row
-    await _end(session, row, by=actor.impersonator or actor.subject, now=now)
-    await tell(session, document(tenant, None), "support_access_ended", {"grant_id": str(row.id)})
-    await _audit(session, row, "support_access.end", actor, now, {})
+    if row.ended_at is None and row.expires_at > now:
+        await _end_early(session, tenant, row, actor=actor, now=now)
     return row
+
+
+async def end_access_of(session: AsyncSession, tenant: TenantRow, *, actor: Actor, now: datetime) -> None:
+    """End every grant of a tenant that has come to nothing, whose row the caller has locked."""
+    living = select(SupportGrantRow).where(SupportGrantRow.tenant_id == tenant.id, SupportGrantRow.ended_at.is_(None))
+    for row in (await session.scalars(living.order_by(SupportGrantRow.id).with_for_update())).all():
+        await _end_early(session, tenant, row, actor=actor, now=now)
 
 
 async def end_expired_grants(session: AsyncSession, *, now: datetime, limit: int) -> int:
@@ -113,6 +117,14 @@ async def end_expired_grants(session: AsyncSession, *, now: datetime, limit: int
     return len(rows)
 
 
+async def standing_credentials(session: AsyncSession, ids: Sequence[UUID] | None = None) -> Sequence[Credential]:
+    """The grants that the topic should hold, all or those among `ids`: expired ones until they are taken off it."""
+    statement = select(SupportGrantRow).where(SupportGrantRow.ended_at.is_(None))
+    if ids is not None:
+        statement = statement.where(SupportGrantRow.id.in_(ids))
+    return [_credential(row) for row in await session.scalars(statement)]
+
+
 async def live_credentials(
     session: AsyncSession, *, now: datetime, ids: Sequence[UUID] | None = None
 ) -> Sequence[Credential]:
@@ -121,6 +133,14 @@ async def live_credentials(
     if ids is not None:
         statement = statement.where(SupportGrantRow.id.in_(ids))
     return [_credential(row) for row in await session.scalars(statement)]
+
+
+async def _end_early(
+    session: AsyncSession, tenant: TenantRow, row: SupportGrantRow, *, actor: Actor, now: datetime
+) -> None:
+    await _end(session, row, by=actor.impersonator or actor.subject, now=now)
+    await tell(session, document(tenant, None), "support_access_ended", {"grant_id": str(row.id)})
+    await _audit(session, row, "support_access.end", actor, now, {})
 
 
 async def _end(session: AsyncSession, row: SupportGrantRow, *, by: str | None, now: datetime) -> None:

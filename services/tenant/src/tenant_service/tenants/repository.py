@@ -127,12 +127,23 @@ async def lock_tenant(session: AsyncSession, reference: str | UUID) -> tuple[Ten
     of before the wait, and a document with the time of before a concurrent advance could be the last one published.
     """
     named = TenantRow.id == reference if isinstance(reference, UUID) else _named(reference)
-    row = (await session.execute(select(TenantRow).where(named).with_for_update())).scalar_one_or_none()
+    held = select(TenantRow).where(named).with_for_update().execution_options(populate_existing=True)
+    row = (await session.execute(held)).scalar_one_or_none()
     if row is None:
         raise NotFound
     if row.test_clock_id is None:
         return row, None
     return row, _clock(await session.get(TestClockRow, row.test_clock_id, populate_existing=True))
+
+
+async def hold_tenant(session: AsyncSession, reference: str, *, only: UUID | None) -> TenantRow | None:
+    """The tenant with this id or external id, where it is `only` or that is None; others change it after this.
+
+    Rows of other tables that refer to it can be written meanwhile.
+    """
+    conditions = [_named(reference)] if only is None else [_named(reference), TenantRow.id == only]
+    statement = select(TenantRow).where(*conditions).with_for_update(key_share=True)
+    return (await session.scalars(statement)).one_or_none()
 
 
 async def lock_tenants(
