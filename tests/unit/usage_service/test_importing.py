@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import httpx
-import pyarrow as pa  # type: ignore[import-untyped] # ships no types
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from typer.testing import CliRunner

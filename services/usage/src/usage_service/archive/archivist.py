@@ -22,7 +22,7 @@ from typing import IO, Final
 from uuid import UUID
 
 import asyncpg
-import pyarrow as pa  # type: ignore[import-untyped] # ships no types
+import pyarrow as pa
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import text

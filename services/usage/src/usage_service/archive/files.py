@@ -12,9 +12,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import IO, Final, Self
 
-import pyarrow as pa  # type: ignore[import-untyped] # ships no types
-import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from usage_service.archive.layout import DICTIONARIES, SCHEMA, SORTED_BY, TenantSpan, Totals, spans_of, totals_of
 

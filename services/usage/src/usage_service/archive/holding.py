@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import pyarrow.compute as pc  # type: ignore[import-untyped] # ships no types
+import pyarrow.compute as pc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from usage_service.archive.archivist import Archivist

@@ -16,8 +16,8 @@ from operator import xor
 from typing import Any, Final
 from uuid import UUID
 
-import pyarrow as pa  # type: ignore[import-untyped] # ships no types
-import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
 
 ROOT: Final = "usage-events/v1"
 _SUFFIX: Final = ".parquet"

@@ -15,9 +15,9 @@ from itertools import chain, groupby, islice
 from typing import Any, Final
 from uuid import UUID
 
-import pyarrow as pa  # type: ignore[import-untyped] # ships no types
-import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tenantry import Unavailable
 from tenantry.database import Databases

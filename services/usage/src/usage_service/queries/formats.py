@@ -20,7 +20,7 @@ from usage_service.domain.quantities import RATIO_DIGITS
 from usage_service.queries.figures import Figure
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped] # ships no types
+    import pyarrow as pa
 
 
 class Format(StrEnum):
@@ -75,8 +75,8 @@ def columns_of(
 ) -> bytes:
     """An Arrow stream or a Parquet file; the watermark is in the metadata of its schema."""
     import pyarrow as pa  # noqa: PLC0415 (takes a second, and only who asks for columns should wait)
-    import pyarrow.ipc  # type: ignore[import-untyped] # noqa: PLC0415
-    import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415
+    import pyarrow.ipc
+    import pyarrow.parquet
 
     table = _arrow_table(pa, tables, group_by, named=named)
     if watermark is not None:
