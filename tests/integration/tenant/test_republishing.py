@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner
 
 from tenant_service.commands import app as commands
+from tenant_service.identity.api_keys import withdraw_expired_keys
 from tenant_service.republishing.comparison import Difference
 from tenant_service.republishing.service import compare_topics, republish
 from tenant_service.revocations.service import forget_expired_revocations
@@ -153,6 +154,28 @@ async def test_what_no_table_has_gets_a_tombstone(api, kafka, database, told):
         assert known.directory.get(stranger) is None
         assert known.directory.get(current.id) == current
     assert await differences(api, kafka) == []
+
+
+async def test_an_expired_key_is_no_difference_and_is_taken_off_the_topic(api, kafka, database, told):
+    path = f"/v1/tenants/{told['tenant_id']}/api-keys"
+    now = api.runtime.clock.now()
+    ends = (now + timedelta(hours=1)).isoformat()
+    expiring = (await api.http.post(path, json={"name": "e", "scopes": ["tenant:read"], "expires_at": ends})).json()
+    await api.http.post(f"{path}/{told['key']['id']}/rotate", json={"overlap_seconds": 60})
+    await rebuild(api, kafka, database)
+    later, transactions = now + timedelta(hours=2), api.runtime.transactions
+    assert await compare_topics(transactions, kafka, now=later) == []
+    async with transactions.begin() as session:
+        assert await withdraw_expired_keys(session, now=later, limit=500) >= 2
+    async with transactions.begin() as session:
+        assert await withdraw_expired_keys(session, now=later, limit=500) == 0
+    async with database.connect() as connection:
+        gone = await connection.fetch(
+            "SELECT key FROM system.outbox WHERE topic = 'tenant.credentials.v1' AND payload IS NULL"
+        )
+    assert {expiring["id"], told["key"]["id"]} <= {row["key"] for row in gone}
+    await relay(database, kafka)
+    assert await compare_topics(transactions, kafka, now=later) == []
 
 
 async def test_a_topic_ahead_of_the_database_is_said_and_left(api, kafka, database, told):

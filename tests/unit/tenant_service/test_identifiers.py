@@ -55,3 +55,10 @@ def test_no_external_ids(external_id):
 def test_no_spelling_of_a_uuid_is_an_external_id(uuid: UUID, spelling):
     with pytest.raises(ValueError, match="UUID"):
         check_external_id(spelling(uuid))
+
+
+@given(st.uuids(), st.sampled_from([str, lambda u: u.hex]))
+def test_no_spelling_of_a_uuid_is_a_slug(uuid: UUID, spelling):
+    """A command line that is given one takes the tenant with that id."""
+    with pytest.raises(ValueError, match="a UUID"):
+        check_slug(spelling(uuid))

@@ -116,6 +116,8 @@ def check_slug(slug: str) -> str:
         raise ValueError("a slug has no hyphens in places 3 and 4: such host names are encoded ones (RFC 5891)")
     if slug in RESERVED_SLUGS:
         raise ValueError("this slug is reserved")
+    if as_uuid(slug) is not None:
+        raise ValueError("a slug must not be a UUID: it would be read as a tenant id")
     return slug
 
 
