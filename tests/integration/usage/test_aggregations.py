@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ from usage_service.domain.windows import Granularity, windows, zone
 from .support import event
 
 START = (datetime.now(UTC) - timedelta(days=3)).replace(hour=21, minute=0, second=0, microsecond=0)
-METERS = {
+METERS: dict[str, dict[str, Any]] = {
     "size-now": {"aggregation": "latest", "value": "$.v"},
     "users": {"aggregation": "unique_count", "value": "$.user", "group_by": {"disk": "$.disk"}},
     "stored": {"aggregation": "time_weighted", "value": "$.v", "group_by": {"disk": "$.disk"}, "unit": "byte-hours"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -327,7 +328,7 @@ async def test_a_relay_that_is_killed_is_taken_over_from(usage, tenant_a, tmp_pa
     for files in (1, 1):
         process = await RoleProcess.start("usage-relay", environment)
         try:
-            await eventually(lambda wanted=files: seen(world, wanted), within=60)
+            await eventually(partial(seen, world, files), within=60)
         finally:
             await process.kill()
         assert await world.rows() == kept or world.archived() == kept

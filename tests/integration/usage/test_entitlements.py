@@ -420,7 +420,12 @@ async def test_a_product_knows_what_is_left_and_refuses_what_is_not(usage, quota
                 product.check("api-calls", tenant=tenant_b)
             assert (await post(usage, tenant_a, "entitlements/api-calls/grants", {"amount": "9"})).status_code == 201
             await settle(keeper)
-            await eventually(lambda: store.get(tenant_a.id, "api-calls").balance == 12)
+
+            def topped_up() -> bool:
+                balance = store.get(tenant_a.id, "api-calls")
+                return balance is not None and balance.balance == 12
+
+            await eventually(topped_up)
             assert product.check("api-calls", 9, tenant=tenant_a).balance == 0
             await usage.http.delete(f"/v1/tenants/{tenant_a.id}/quotas/api-calls", headers=usage.operator)
             await settle(keeper)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import zlib
+from typing import Any
 
 import pytest
 import zstandard
@@ -99,7 +100,7 @@ async def test_an_event_in_binary_mode(usage, tenant_a):
     assert (without_data.status_code, without_data.json()) == (202, {"accepted": 1})
 
 
-WRONG_IN_BINARY_MODE = [
+WRONG_IN_BINARY_MODE: list[tuple[bytes, str | None, dict[str, Any], int, str]] = [
     (b'{"a": 1}', "application/json", {"id": None}, 400, "invalid-events"),
     (b'{"a": 1}', "application/json", {"specversion": "0.3"}, 400, "invalid-events"),
     (b'{"a": 1}', "application/json", {"id": "%C0%A0"}, 400, "malformed-request"),
@@ -231,9 +232,9 @@ async def test_requests_are_turned_away_unread_while_others_hold_the_memory(usag
     with pytest.raises(RateLimited) as refused:
         await endpoint.receive(request_of(usage, unread, content_length=length))
     assert refused.value.headers["Retry-After"]
-    with pytest.raises(Unavailable) as refused:
+    with pytest.raises(Unavailable) as full:
         await endpoint.receive(request_of(usage, unread, content_length=str(8 * len(body))))
-    assert refused.value.headers["Retry-After"]
+    assert full.value.headers["Retry-After"]
     sender.acknowledge.set()
     assert [(await each).status_code for each in waiting] == [202, 202]
     assert memory.held == 0

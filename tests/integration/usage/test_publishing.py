@@ -13,7 +13,7 @@ from .support import BANDWIDTH, event
 
 async def test_what_was_not_committed_to_kafka_is_published_by_the_next_holder(usage, tenant_a, monkeypatch):
     commit = AIOKafkaProducer.commit_transaction
-    ended = []
+    ended: list[AIOKafkaProducer] = []
 
     async def end_before_the_first_commit(producer):
         if not ended:

@@ -57,7 +57,7 @@ async def asked(usage, tenant_a):
     return usage
 
 
-FILTERS = [
+FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"filter[method]": "GET"}, "12.5"),
     ({"filter[method]": ["GET", "POST"]}, "19.5"),
     ({"filter[method]": ""}, "100"),

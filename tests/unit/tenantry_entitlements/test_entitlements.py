@@ -230,7 +230,7 @@ async def test_a_request_that_is_not_valid_takes_nothing_where_the_decorator_ask
 
 def test_the_decorator_is_for_coroutine_functions(world):
     with pytest.raises(TypeError, match="no coroutine function"):
-        Installed(world.entitlements).requires(quota="calls")(lambda: None)
+        Installed(world.entitlements).requires(quota="calls")(lambda: None)  # type: ignore[arg-type,return-value] # on purpose
 
 
 def test_a_route_demands_something():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from usage_service.ingest.codings import BrokenPacking, Coding, TooLargeUnpacked, unpack
 
-PACK = {Coding.GZIP: gzip.compress, Coding.ZSTD: zstandard.compress}
+PACK: dict[Coding, Callable[[bytes], bytes]] = {Coding.GZIP: gzip.compress, Coding.ZSTD: zstandard.compress}
 BOTH = pytest.mark.parametrize("coding", list(Coding))
 TEXT = b'{"id":"1","data":{"bytes":1}}' * 50
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from usage_service.domain.instants import HOUR
@@ -48,6 +49,7 @@ def test_each_aggregation_gathers_what_it_needs():
     found = by_meter(counted(row(1, {"v": 5}, time=7), row(2, {"v": 5}, time=3), row(3, {"v": "x"}, time=9)))
     [latest], [unique], [series] = found[2], found[3], found[4]
     assert isinstance(latest, LatestState)
+    assert latest.latest is not None
     assert (latest.count, latest.latest.value, latest.latest.at.offset) == (2, 5, 1)
     assert isinstance(unique, UniqueState)
     assert (unique.count, len(unique.values)) == (3, 2)
@@ -64,7 +66,10 @@ def test_what_is_no_value_is_listed_for_each_meter_that_cannot_count_it():
 
 def test_groups_past_the_bound_gather_in_the_overflow_group():
     increments = counted(*[row(number, {"g": str(number), "v": number}, time=number) for number in range(5)])
-    known = {key[:3]: set() for key in [*increments.rollups, *increments.gathered]}
+    latest: Any
+    unique: Any
+    series: Any
+    known: dict[Any, set[bytes]] = {key[:3]: set() for key in [*increments.rollups, *increments.gathered]}
     assert overflow(increments, known, 2) == 4 * 3
     other = next(iter(CATALOGUE.by_type["t"])).overflow.hash
     assert OVERFLOW in increments.groups[other]

@@ -129,7 +129,9 @@ def test_values_are_unquoted_and_decoded_once(sent, meant):
 
 def test_a_value_may_be_bare_utf8():
     sent = [(name.encode(), value.encode()) for name, value in BINARY.items()] + [(b"ce-x", "\u20ac".encode())]
-    assert read_head(sent).attributes["x"] == "\u20ac"
+    attributes = read_head(sent).attributes
+    assert attributes is not None
+    assert attributes["x"] == "\u20ac"
 
 
 @pytest.mark.parametrize("value", ["%C0%A0", "%ff", "50%", "%", "%4", "%zz", '"open', '"a"b', "\xe4"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +64,7 @@ def test_what_cannot_be_held_takes_nothing():
 def test_it_is_bounded_whatever_comes(steps):
     pending = [0]
     memory = IngestMemory(MIB, lambda: pending[0])
-    holdings = []
+    holdings: list[Any] = []
     for caller, size, ends in steps:
         if ends and holdings:
             holdings.pop(0).release()

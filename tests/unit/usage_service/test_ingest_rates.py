@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from tenantry import Tenant, TenantStatus, Tier, uuid7
+from tenantry import Tenant, TenantId, TenantStatus, Tier, uuid7
 from tenantry.events import partition_key
 from tenantry.limits import FairGate, Limiter
 from tenantry.testing import GivenState
@@ -25,7 +25,9 @@ class Clock:
 
 
 def tenant(tier: str) -> Tenant:
-    return Tenant(id=uuid7(), slug=tier, name=tier, status=TenantStatus.ACTIVE, tier=tier, version=1, created_at=NOW)
+    return Tenant(
+        id=TenantId(uuid7()), slug=tier, name=tier, status=TenantStatus.ACTIVE, tier=tier, version=1, created_at=NOW
+    )
 
 
 def tier(name: str, version: int = 1, **requests: int) -> Tier:
@@ -80,7 +82,12 @@ def test_a_limit_is_found_when_a_tier_gets_one_and_asked_for_again_without():
     rates, directory, limiter, clock = rates_of(owner, tiers=[tier("free")])
     asked = []
     limits_of = limiter.limits_of
-    limiter.limits_of = lambda each: asked.append(each) or limits_of(each)
+
+    def asked_limits_of(each):
+        asked.append(each)
+        return limits_of(each)
+
+    limiter.limits_of = asked_limits_of
     for _ in range(3):
         assert beyond(rates, accepted(owner, 1))[2] is None
     assert len(asked) == 1

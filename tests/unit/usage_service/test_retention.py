@@ -72,4 +72,4 @@ def test_no_copy_is_let_in_that_would_not_find_the_first_one(window, age, raw, o
 )
 def test_terms_have_lower_bounds(setting):
     with pytest.raises(ValidationError):
-        UsageSettings(**{setting: 0})
+        UsageSettings.model_validate({setting: 0})

@@ -84,6 +84,7 @@ def test_a_day_of_23_or_25_hours_holds_a_value_so_long(day, hours):
     [window] = windows(start, start + timedelta(hours=12), Granularity.DAY, zone("Europe/Berlin"))
     sample = Sample(At(microseconds(start) - DAY, 0, 0, 0), 2)
     [integral] = integrate([(microseconds(window.start), microseconds(window.end))], [[]], sample)
+    assert integral is not None
     assert ratio_text(integral, HOUR) == str(2 * hours)
 
 
