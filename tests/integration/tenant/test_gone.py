@@ -97,6 +97,9 @@ async def test_a_tenant_that_lives_is_refused_nothing(end):
     answer = await end.api.http.patch(f"/v1/tenants/{tenant['id']}", json={"name": "Other"})
     assert (answer.status_code, answer.json()["name"]) == (200, "Other")
     problem(await end.api.http.patch(f"/v1/tenants/{uuid4()}", json={"name": "x"}), 404, "not-found")
+    for reference in ("a%00b", "x" * 200, "%ff", "%25"):
+        answer = await end.api.http.patch(f"/v1/tenants/{reference}", json={"name": "x"})
+        assert answer.status_code in {400, 404, 422}, answer.text
 
 
 async def test_to_others_a_tenant_that_is_gone_is_unknown(end):
