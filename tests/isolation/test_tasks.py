@@ -9,6 +9,7 @@ SERVICES = Path(__file__).parents[2] / "services"
 ALLOWED = {
     "tenant_service/runtime.py": "started with the process, before any request",
     "billing_service/runtime.py": "started with the process, before any request",
+    "usage_service/commands/_importing.py": "a command, which has neither requests nor tenants",
     "billing_service/dashboard/stream.py": "ends with the response that it belongs to",
 }
 COPIES_THE_CONTEXT = {"create_task", "ensure_future", "run_in_executor"}

@@ -56,7 +56,7 @@ async def test_tenant_service(people, who):
     domain = await people.http.post(f"/v1/tenants/{tenant_id}/domains", json={"domain": f"{uuid4().hex}.example.org"})
     config = await people.http.put(f"/v1/tenants/{tenant_id}/config/branding", json={"name": "Branded"})
     # The region that is called as the tier is; the store in it takes nobody.
-    region = await people.http.post("/v1/stores", json={"name": "far", "region": "standard", "capacity": 0})
+    region = await people.http.post("/v1/stores", json={"name": f"far-{who}", "region": "standard", "capacity": 0})
     assert (domain.status_code, config.status_code, region.status_code) == (201, 201, 201)
     known = {
         "tenant_id": tenant_id,
