@@ -70,7 +70,7 @@ def read_csv(source: Source, mapping: RowMapping, *, delimiter: str) -> Read:
 
 def read_parquet(source: Source, mapping: RowMapping) -> Read:
     """Parquet, whose types stay as they are; nanoseconds are cut to microseconds. Raises Misused."""
-    import pyarrow as pa
+    import pyarrow as pa  # noqa: PLC0415 (takes a second, and only who reads Parquet should wait)
     from pyarrow import parquet  # noqa: PLC0415
 
     try:

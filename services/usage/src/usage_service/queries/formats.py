@@ -75,8 +75,8 @@ def columns_of(
 ) -> bytes:
     """An Arrow stream or a Parquet file; the watermark is in the metadata of its schema."""
     import pyarrow as pa  # noqa: PLC0415 (takes a second, and only who asks for columns should wait)
-    import pyarrow.ipc
-    import pyarrow.parquet
+    import pyarrow.ipc  # noqa: PLC0415
+    import pyarrow.parquet  # noqa: PLC0415
 
     table = _arrow_table(pa, tables, group_by, named=named)
     if watermark is not None:
