@@ -4,10 +4,11 @@ import asyncio
 import time
 
 import pytest
+from local_state import GivenState
 from starlette.responses import StreamingResponse
 from starlette.websockets import WebSocket
 
-from tenantry import Operation, Tier
+from tenantry import Operation, Tenancy, TenancySettings, Tier
 from tenantry.http import RequestLimiting, RequestMetering, by_length
 from tenantry.limits import FairGate, Limiter, RefusalPace
 
@@ -257,3 +258,14 @@ async def test_messages_of_a_websocket_count_as_requests_do(limited, limiter, pu
     assert got == ["0", "1"]  # the handshake is the first of three
     assert sent[-1] == {"type": "websocket.close", "code": 1008, "reason": "rate-limited"}
     assert await limiter.admit(a, Operation.WRITE)  # the place is free again
+
+
+async def test_what_one_tenant_has_in_progress_grows_step_by_step_in_every_product(tenant_factory):
+    tenant = tenant_factory()
+    tenancy = Tenancy("app", TenancySettings(issuer="http://issuer.test"), source=GivenState([tenant], {}))
+    with (await tenancy.limiter.admit(tenant, Operation.READ)).place:
+        second = asyncio.create_task(tenancy.limiter.admit(tenant, Operation.READ))
+        await asyncio.sleep(0)
+        assert not second.done()
+        async with asyncio.timeout(5):
+            (await second).place.release()
