@@ -205,7 +205,6 @@ async def _begin_purges(
     runs = await add_runs(session, wanted, now=now)
     deeds = [Deed("tenant.purge_again", str(run.subject_id), run.subject_id, {"run": str(run.id)}) for run in runs]
     await record_many(session, actor, deeds, now=now)
-    await wake_workers(session)
     return [run.id for run in runs]
 
 

@@ -96,6 +96,6 @@ async def _claim(session: AsyncSession, steps: Select[SagaRunRow, SagaStepRow]) 
 
 async def _under_way(session: AsyncSession, now: datetime) -> int:
     """How many steps have asked services just now and have not been answered."""
-    unanswered = SagaStepRow.next_retry_at.is_not(None)
-    asked = select(func.count()).select_from(SagaStepRow).where(_WAITING, SagaStepRow.started_at > now - _UNDER_WAY)
-    return (await session.execute(asked.where(unanswered))).scalar_one()
+    # An answer makes its step due at once.
+    unanswered = (_WAITING, SagaStepRow.next_retry_at.is_not(None), SagaStepRow.started_at > now - _UNDER_WAY)
+    return (await session.execute(select(func.count()).select_from(SagaStepRow).where(*unanswered))).scalar_one()

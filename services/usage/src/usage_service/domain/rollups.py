@@ -145,7 +145,7 @@ class SeriesState(State):
         self.samples += other.samples
 
     def figure(self, aggregation: Aggregation) -> str | None:
-        raise NotImplementedError
+        raise TypeError(f"{aggregation}: samples alone have no figure, only the windows around them have")
 
 
 _STATES: dict[Aggregation, type[State]] = {
