@@ -9,6 +9,7 @@ import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -260,6 +261,12 @@ async def open_usage(database: ServiceDatabase, bootstrap: str, prefix: str) -> 
     return Usage(database, kafka)
 
 
+@cache
+def first_sent(tenant: Tenant, number: int) -> str:
+    """When this event was first made: a copy made in a later second would be another event under the same identity."""
+    return datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
 def event(tenant: Tenant, number: int, **changes: Any) -> dict[str, Any]:
     """A plain event; the same number is the same identity."""
     return {
@@ -268,7 +275,7 @@ def event(tenant: Tenant, number: int, **changes: Any) -> dict[str, Any]:
         "source": "tests",
         "type": "http.request",
         "subject": str(tenant.id),
-        "time": datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z"),
+        "time": first_sent(tenant, number),
         "data": {"method": "GET", "path": "/a", "bytes": 10},
         **changes,
     }
