@@ -262,7 +262,7 @@ async def open_usage(database: ServiceDatabase, bootstrap: str, prefix: str) -> 
 
 
 @cache
-def first_sent(tenant: Tenant, number: int) -> str:
+def first_sent(tenant_id: UUID, number: int) -> str:
     """When this event was first made: a copy made in a later second would be another event under the same identity."""
     return datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
@@ -275,7 +275,7 @@ def event(tenant: Tenant, number: int, **changes: Any) -> dict[str, Any]:
         "source": "tests",
         "type": "http.request",
         "subject": str(tenant.id),
-        "time": first_sent(tenant, number),
+        "time": first_sent(tenant.id, number),
         "data": {"method": "GET", "path": "/a", "bytes": 10},
         **changes,
     }
