@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Isolation,
         Operation,
         Placement,
+        Routing,
         Store,
         Tenant,
         TenantClock,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         Tier,
     )
     from tenantry._threads import in_tenant_context
+    from tenantry._timeouts import SharedTimeout
     from tenantry._tracing import configure_tracing, span
     from tenantry.http import CurrentPrincipal
 
@@ -96,7 +98,9 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "ResidencyViolation",
+    "Routing",
     "SecretAlreadyShown",
+    "SharedTimeout",
     "StaleVersion",
     "StartupRefused",
     "StateSource",
@@ -215,6 +219,7 @@ __getattr__ = lazy_exports(
             "Isolation",
             "Operation",
             "Placement",
+            "Routing",
             "Store",
             "Tenant",
             "TenantClock",
@@ -223,6 +228,7 @@ __getattr__ = lazy_exports(
             "Tier",
         ),
         "_threads": ("in_tenant_context",),
+        "_timeouts": ("SharedTimeout",),
         "_tracing": ("configure_tracing", "span"),
         "http": ("CurrentPrincipal",),
     },

@@ -70,6 +70,15 @@ class TenantClock(msgspec.Struct, frozen=True):
     now: datetime
 
 
+class Routing(msgspec.Struct, frozen=True, kw_only=True):
+    """Over how many keys of `usage.events.v1` a tenant's events are spread, so that several workers count them."""
+
+    buckets: int = 1
+    pinned: bool = False
+    """Chosen by an operator; the usage service, which follows what a tenant sends, leaves it alone."""
+    changed_at: datetime | None = None
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's document, as published by the tenant service; consumers keep the one with the greatest `version`."""
 
@@ -94,6 +103,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks the purge and nothing else."""
     grace_ends_at: datetime | None = None
     """While the tenant is offboarding: when its data may be purged."""
+    routing: Routing = Routing()
     version: int
     created_at: datetime
     activated_at: datetime | None = None

@@ -26,6 +26,7 @@ from tenant_service.offboarding.api import router as offboarding
 from tenant_service.reconciling.api import router as reconciling
 from tenant_service.revocations.api import router as revocations
 from tenant_service.revocations.api import tenant_router as tenant_revocations
+from tenant_service.routing.api import router as routing
 from tenant_service.runs.api import clock_router as clock_runs
 from tenant_service.runs.api import router as runs
 from tenant_service.runtime import Runtime
@@ -66,7 +67,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
     routers = [tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support]
     routers += [config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding]
-    routers += [revocations, tenant_revocations, purges, reconciling]
+    routers += [revocations, tenant_revocations, purges, reconciling, routing]
     if runtime.settings.test_clocks_enabled:
         routers += [clocks, clock_runs]
     for router in routers:

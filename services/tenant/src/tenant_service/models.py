@@ -71,6 +71,9 @@ class TenantRow(Record):
     trial_end_announced: Mapped[bool] = mapped_column(Boolean, default=False)
     legal_hold: Mapped[bool] = mapped_column(Boolean, default=False)
     grace_ends_at: Mapped[datetime | None]
+    routing_buckets: Mapped[int] = mapped_column(default=1)
+    routing_pinned: Mapped[bool] = mapped_column(Boolean, default=False)
+    routing_changed_at: Mapped[datetime | None]
     tier: Mapped[str] = mapped_column(ForeignKey("system.tier.name"))
     region: Mapped[str | None]
     isolation: Mapped[Isolation]

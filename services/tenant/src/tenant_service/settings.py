@@ -78,6 +78,9 @@ class TenantSettings(BaseSettings):
     saga_answer_seconds: float = Field(default=120.0, gt=0)
     saga_longest_pause_seconds: float = Field(default=300.0, gt=0)
 
+    # Clients that may spread the events of tenants: the usage service, by the name of its credential.
+    routing_clients: list[str] = Field(default_factory=lambda: ["usage-service"])
+
     # How often what the services have is compared with what is said here; 0: only when somebody asks for it.
     reconcile_minutes: float = Field(default=10.0, ge=0)
     # Whether those rounds repair what they find, or only say it.

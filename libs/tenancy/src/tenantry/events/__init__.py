@@ -38,7 +38,7 @@ from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
 from tenantry.events._state_applied import STATE_APPLIED, state_applied
 from tenantry.events._topics import Rights, Topic, create_topics, dead_letter_topic, load_principals, load_topics
-from tenantry.events._usage import USAGE_HEADERS, UsageEvent, encode_usage_event, partition_key
+from tenantry.events._usage import USAGE_EVENTS, USAGE_HEADERS, UsageEvent, encode_usage_event, partition_key
 from tenantry.events._usage_producer import UsageProducer
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "PROVISION_TENANT",
     "RELEASE_TENANT",
     "STATE_APPLIED",
+    "USAGE_EVENTS",
     "USAGE_HEADERS",
     "Ack",
     "Acl",

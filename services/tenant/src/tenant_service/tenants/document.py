@@ -3,7 +3,7 @@
 from tenant_service.domain.lifecycle import Lifecycle
 from tenant_service.domain.suspension import SuspensionReason, blocked_operations
 from tenant_service.models import TenantRow
-from tenantry import Placement, Tenant, TenantClock, TenantId
+from tenantry import Placement, Routing, Tenant, TenantClock, TenantId
 
 
 def lifecycle_of(row: TenantRow) -> Lifecycle:
@@ -54,6 +54,7 @@ def document(row: TenantRow, clock: TenantClock | None) -> Tenant:
         trial_ends_at=row.trial_ends_at,
         legal_hold=row.legal_hold,
         grace_ends_at=row.grace_ends_at,
+        routing=Routing(buckets=row.routing_buckets, pinned=row.routing_pinned, changed_at=row.routing_changed_at),
         version=row.version,
         created_at=row.created_at,
         activated_at=row.activated_at,

@@ -135,6 +135,12 @@ class PlacementOut(BaseModel):
     epoch: int
 
 
+class RoutingOut(BaseModel):
+    buckets: int
+    pinned: bool
+    changed_at: datetime | None
+
+
 class ClockOut(BaseModel):
     id: UUID
     now: datetime
@@ -152,6 +158,7 @@ class TenantOut(BaseModel):
     trial_ends_at: datetime | None
     legal_hold: bool
     grace_ends_at: datetime | None
+    routing: RoutingOut
     tier: str
     region: str | None
     placement: PlacementOut | None
@@ -176,6 +183,9 @@ class TenantOut(BaseModel):
             trial_ends_at=tenant.trial_ends_at,
             legal_hold=tenant.legal_hold,
             grace_ends_at=tenant.grace_ends_at,
+            routing=RoutingOut(
+                buckets=tenant.routing.buckets, pinned=tenant.routing.pinned, changed_at=tenant.routing.changed_at
+            ),
             tier=tenant.tier,
             region=tenant.region,
             placement=placement

@@ -256,6 +256,15 @@ async def withdraw_places(session: AsyncSession, tenants: Sequence[Locked], *, a
     await audit.record_many(session, actor, deeds, now=now)
 
 
+async def change_tenant(
+    session: AsyncSession, locked: Locked, told: Told, deed: Deed, *, actor: Actor, now: datetime
+) -> Tenant:
+    """Publish what the caller has changed in a locked row, with a line of its story and an audit entry."""
+    (tenant,) = await _publish(session, [locked], [(locked[0], told)])
+    await audit.record_many(session, actor, [deed], now=now)
+    return tenant
+
+
 def check_version(version: int, expected: int | None) -> None:
     """Raises `StaleVersion` where the caller has seen another version."""
     if expected is not None and expected != version:
