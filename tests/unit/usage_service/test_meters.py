@@ -223,3 +223,26 @@ def test_a_catalogue_holds_one_version_of_a_meter():
     for version, expected in ((0, []), (1, [1]), (4, [1]), (5, [2]), (9, [2])):
         found = Catalogue.of(version, [old, new]).by_type.get("t", ())
         assert [each.meter.version for each in found] == expected
+
+
+def test_every_event_is_counted_by_one_version_of_a_meter_or_by_none():
+    definition = MeterDefinition(event_type="t", aggregation=Aggregation.COUNT)
+    first = Meter(id=uuid4(), slug="m", version=1, definition=definition, since=3, until=5, backfill_from=100)
+    second = Meter(id=uuid4(), slug="m", version=2, definition=definition, since=5)
+    for catalogue_version, time, expected in (
+        (0, 99, []),
+        (0, 100, [1]),
+        (2, 10_000, [1]),
+        (3, 99, [1]),
+        (4, 0, [1]),
+        (5, 10_000, [2]),
+        (9, 0, [2]),
+    ):
+        counting = [each.version for each in (first, second) if each.counts(catalogue_version, time)]
+        assert counting == expected, (catalogue_version, time)
+
+
+def test_what_a_meter_counts_retroactively_is_not_counted_by_a_worker_that_is_behind():
+    definition = MeterDefinition(event_type="t", aggregation=Aggregation.COUNT)
+    meter = Meter(id=uuid4(), slug="m", version=1, definition=definition, since=3, backfill_from=0)
+    assert Catalogue.of(2, [meter]).by_type == {}

@@ -2,7 +2,8 @@
 
 A meter is changed by making a new version; each version counts the events that were stored under the catalogue
 versions from `since` up to, but not including, `until`. So every event is counted by exactly one version of a meter, a
-change never touches what was counted before, and any figure can be recomputed from the raw events.
+change never touches what was counted before, and any figure can be recomputed from the raw events. A meter's first
+version may be told to count, of the events that were stored before it was made, those from an instant on as well.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class MeterDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a meter as it is stored. `id` is the version's own."""
+    """One version of a meter as it is stored. `id` is the version's own.
+
+    `backfill_from` and `created_at` are microseconds (`domain.instants`).
+    """
 
     id: UUID
     slug: str
@@ -68,9 +72,17 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
     definition: MeterDefinition
     since: int
     until: int | None = None
+    backfill_from: int | None = None
+    created_at: int = 0
 
-    def counts_at(self, catalogue_version: int) -> bool:
-        """Whether this version counts the events that are stored under a version of the catalogue."""
+    def counts(self, catalogue_version: int, time: int) -> bool:
+        """Whether this version counts an event of a time that was stored under a version of the catalogue."""
+        if catalogue_version < self.since:
+            return self.backfill_from is not None and time >= self.backfill_from
+        return self.until is None or catalogue_version < self.until
+
+    def is_current(self, catalogue_version: int) -> bool:
+        """Whether this version counts the events that are stored from a version of the catalogue on."""
         return self.since <= catalogue_version and (self.until is None or catalogue_version < self.until)
 
 
@@ -206,6 +218,6 @@ class Catalogue(msgspec.Struct, frozen=True):
     def of(cls, version: int, meters: Iterable[Meter]) -> Catalogue:
         by_type: dict[str, list[CompiledMeter]] = {}
         for meter in meters:
-            if meter.counts_at(version):
+            if meter.is_current(version):
                 by_type.setdefault(meter.definition.event_type, []).append(CompiledMeter.of(meter))
         return cls(version, {name: tuple(found) for name, found in by_type.items()})

@@ -64,7 +64,7 @@ async def recount(connection: asyncpg.Connection, rollups: Mapping[RollupKey, Co
             at = At(microseconds(time), microseconds(received), partition, offset)
             data = decode_data(text)
             for meter in meters[hour].values():
-                if meter.meter.counts_at(catalogue_version) and meter.matches(data):
+                if meter.meter.counts(catalogue_version, at.time) and meter.matches(data):
                     state = _state_of(meter.group(data).hash, (tenant, meter.key, opening), meter, states, own)
                     # What is no value was listed as a dead letter when it came.
                     with suppress(InvalidQuantity):

@@ -179,7 +179,8 @@ class Behind:
 
     def count(self, row: Row[Any]) -> tuple[Group, State] | None:
         """The group and state of an event; None where it did not count, or a filter does not let it through."""
-        meter = next((each for each in self._meters if each.meter.counts_at(row.catalogue_version)), None)
+        time = microseconds(row.event_time)
+        meter = next((each for each in self._meters if each.meter.counts(row.catalogue_version, time)), None)
         data = decode_data(row.data)
         if meter is None or not meter.matches(data) or not all(test(read(data)) for read, test in self._paths):
             return None
@@ -188,7 +189,7 @@ class Behind:
             values = decode_group(group.text)
             if not all(test(values.get(name, "")) for name, test in self._dimensions):
                 return None
-        at = At(microseconds(row.event_time), microseconds(row.received_at), row.kafka_partition, row.kafka_offset)
+        at = At(time, microseconds(row.received_at), row.kafka_partition, row.kafka_offset)
         state = empty_state(meter.meter.definition.aggregation)
         try:
             state.observe(meter, data, at)
