@@ -215,7 +215,7 @@ def replaced(tenant, **changes):
     return msgspec.structs.replace(tenant, **changes)
 
 
-def endpoint_of(usage, sender, *, memory: IngestMemory | None = None):
+def endpoint_of(usage, sender, *, memory: IngestMemory | None = None, **options):
     """An endpoint on a sender of the test's own, with room for anything."""
     directory = usage.state.directory
     return IngestEndpoint(
@@ -228,6 +228,7 @@ def endpoint_of(usage, sender, *, memory: IngestMemory | None = None):
             Limiter("usage", directory, gate=FairGate(10, max_waiting=10, wait=1.0)), directory, lambda _: 1
         ),
         keep_late=keep_none,
+        **options,
     )
 
 

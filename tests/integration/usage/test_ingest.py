@@ -241,7 +241,7 @@ async def test_requests_are_turned_away_unread_while_others_hold_the_memory(usag
     assert (await endpoint.receive(request_of(usage, whole(body), content_length=length))).status_code == 202
 
 
-async def test_memory_comes_back_however_a_request_ends(usage, tenant_a, monkeypatch):
+async def test_memory_comes_back_however_a_request_ends(usage, tenant_a):
     memory = IngestMemory(1 << 20, lambda: 0)
     endpoint = endpoint_of(usage, SilentSender(), memory=memory)
     with pytest.raises(MalformedJson):
@@ -255,7 +255,7 @@ async def test_memory_comes_back_however_a_request_ends(usage, tenant_a, monkeyp
     cancelled.cancel()
     await asyncio.wait([cancelled])
     assert memory.held == 0
-    monkeypatch.setattr("usage_service.ingest.bodies.READ_SECONDS", 0.05)
+    endpoint = endpoint_of(usage, SilentSender(), memory=memory, read_seconds=0.05)
     with pytest.raises(BodyTooSlow):
         await endpoint.receive(request_of(usage, asyncio.Event().wait, content_length="100000"))
     assert memory.held == 0

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from tenantry import Operation, Tenancy
 from tenantry.events import KafkaSettings, UsageProducer
-from tenantry.http import by_length, service_app
+from tenantry.http import DirectRoute, by_length, service_app
 from usage_service.archive.reading import ArchiveReader
 from usage_service.archive.store import ArchiveStore
 from usage_service.dead_letters.api import router as dead_letters
@@ -71,7 +73,9 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         keep_late=partial(keep_late_events, tenancy.databases, tenancy.clock),
         fields=settings.field_rules,
     )
-    app.add_route(EVENTS_PATH, endpoint.receive, methods=["POST"])
+    route = Route(EVENTS_PATH, endpoint.receive, methods=["POST"])
+    app.router.routes.append(route)
+    app.user_middleware.append(Middleware(DirectRoute, route=route))
     app.state.replays = Replays(
         RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True), producer
     )

@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge
 
 from tenantry import Unavailable
 from tenantry._backoff import Backoff
+from tenantry._timeouts import SharedTimeout
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._usage import USAGE_EVENTS, USAGE_HEADERS
 from tenantry.events._waiting import stop_client
@@ -95,6 +96,7 @@ class UsageProducer:
         self._topic = kafka.topic(topic)
         self._max_pending = max_pending_bytes
         self._delivery_seconds = delivery_seconds
+        self._delivery = SharedTimeout(delivery_seconds)
         self._producer: AIOKafkaProducer | None = None
         self._partitions: list[_Partition] = []
         self._places: dict[bytes, int] = {}
@@ -105,7 +107,8 @@ class UsageProducer:
     @property
     def ready(self) -> bool:
         """Whether Kafka took what it was sent lately."""
-        return self._producer is not None and not any(map(self._is_stalled, self._partitions))
+        now = asyncio.get_running_loop().time()
+        return self._producer is not None and not any(self._is_stalled(each, now) for each in self._partitions)
 
     @property
     def pending_bytes(self) -> int:
@@ -150,14 +153,16 @@ class UsageProducer:
             raise ValueError(f"an event has more than {_MAX_EVENT_BYTES} bytes")
         places = self._place(events)
         partitions = self._partitions
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         for place in set(places):
-            if self._is_stalled(partitions[place]):
+            if self._is_stalled(partitions[place], now):
                 raise self._refusal("away", "Kafka does not answer")
 
-        waiting = _List(asyncio.get_running_loop().create_future())
+        waiting = _List(loop.create_future())
         self._append(producer, events, places, waiting)
         try:
-            async with asyncio.timeout(self._delivery_seconds):
+            with self._delivery():
                 await waiting.acknowledged
         except TimeoutError:
             raise self._refusal("timeout", "not acknowledged, may yet count; repeating is safe") from None
@@ -200,9 +205,9 @@ class UsageProducer:
             batch.size += len(key) + len(value) + _RECORD_OVERHEAD
             self._pending += len(key) + len(value) + _RECORD_OVERHEAD
 
-    def _is_stalled(self, partition: _Partition) -> bool:
+    def _is_stalled(self, partition: _Partition, now: float) -> bool:
         sent_at = partition.sent_at
-        return sent_at is not None and asyncio.get_running_loop().time() - sent_at > self._delivery_seconds
+        return sent_at is not None and now - sent_at > self._delivery_seconds
 
     def _refusal(self, reason: str, detail: str) -> Unavailable:
         REFUSED.labels(reason).inc()

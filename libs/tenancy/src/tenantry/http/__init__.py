@@ -2,6 +2,7 @@
 
 from tenantry.http._body_limit import DEFAULT_MAX_BODY_BYTES, BodyLimitMiddleware
 from tenantry.http._calls import ServiceTransport
+from tenantry.http._direct import DirectRoute
 from tenantry.http._idempotency import IdempotentRoute, delete_expired_idempotency_keys, idempotent
 from tenantry.http._limiting import Cost, RequestLimiting, by_length
 from tenantry.http._metering import DEFAULT_EVENT_TYPE, RequestMetering
@@ -27,6 +28,7 @@ __all__ = [
     "Cost",
     "CurrentPrincipal",
     "Cursor",
+    "DirectRoute",
     "ExpectedVersion",
     "IdempotentRoute",
     "Limit",

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +19,9 @@ from tenantry.http._problems import install_problem_handlers
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 ReadinessCheck = Callable[[], bool | Awaitable[bool]]
+
+# FastAPI's own would stand beside the middleware's metrics and spans, with what callers chose in its attributes.
+_NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 
 # What answers without a credential in every service.
 OPERATIONAL_PATHS: Final = (
@@ -54,6 +58,7 @@ def service_app(
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,  # a redirect repeats the Host header, which anybody can make up
+        telemetry=_NO_TELEMETRY,
     )
     add_operational_routes(app, ready)
     app.add_middleware(BodyLimitMiddleware, max_bytes=max_body_bytes, overrides=dict(body_limits or {}))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from tenantry import MalformedRequest, PayloadTooLarge, TenantryError
+from tenantry import MalformedRequest, PayloadTooLarge, SharedTimeout, TenantryError
 from usage_service.ingest.codings import BrokenPacking, TooLargeUnpacked, unpack
 from usage_service.ingest.heads import Head
 from usage_service.ingest.memory import Holding
@@ -25,13 +24,15 @@ class BodyTooSlow(TenantryError):
     title = "The body did not come in time"
 
 
-async def read_body_bytes(receive: Receive, head: Head, holding: Holding, *, limit: int) -> bytes:
-    """The body as it was before it was packed, of `limit` bytes at most.
+async def read_body_bytes(
+    receive: Receive, head: Head, holding: Holding, *, limit: int, within: SharedTimeout
+) -> bytes:
+    """The body as it was before it was packed, of `limit` bytes at most; it comes in `within` a time.
 
     Raises PayloadTooLarge (413), MalformedRequest (400), BodyTooSlow (408), what `Holding.hold` raises (429, 503), and
     Starlette's ClientDisconnect.
     """
-    body = await _receive(receive, holding)
+    body = await _receive(receive, holding, within)
     if head.coding is None:
         return body
     # Before it is unpacked nobody knows into how much; it is bounded here and counted right behind.
@@ -45,11 +46,11 @@ async def read_body_bytes(receive: Receive, head: Head, holding: Holding, *, lim
     return body
 
 
-async def _receive(receive: Receive, holding: Holding) -> bytes:
+async def _receive(receive: Receive, holding: Holding, within: SharedTimeout) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(READ_SECONDS):
+        with within():
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -61,4 +62,4 @@ async def _receive(receive: Receive, holding: Holding) -> bytes:
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
-        raise BodyTooSlow(f"The body did not come in {READ_SECONDS:.0f} seconds.") from None
+        raise BodyTooSlow(f"The body did not come in {within.seconds:.0f} seconds.") from None

@@ -28,6 +28,7 @@ from tenantry import (
     PayloadTooLarge,
     PermissionDenied,
     RateLimited,
+    SharedTimeout,
     Tenant,
     TenantDirectory,
     TenantMismatch,
@@ -42,13 +43,14 @@ from usage_service.domain.event_checks import Accepted, Resolver
 from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.intake import Intake, MalformedBody, NoEvents, Refusal, TooManyEvents, read_body
 from usage_service.ingest.binary_mode import event_document
-from usage_service.ingest.bodies import read_body_bytes
+from usage_service.ingest.bodies import READ_SECONDS, read_body_bytes
 from usage_service.ingest.heads import Head, read_head
 from usage_service.ingest.memory import Holding, IngestMemory
 from usage_service.ingest.rates import IngestRates, class_of
 from usage_service.ingest.routes import RouteTable
 
 INGESTED = Counter("usage_ingested_events_total", "Events of POST /v1/events by what became of them", ["outcome"])
+_ACCEPTED, _REFUSED = INGESTED.labels("accepted"), INGESTED.labels("refused")
 
 _JSON = "application/json"
 _SWITCHES = {"true": True, "false": False}
@@ -118,6 +120,7 @@ class IngestEndpoint:
         rates: IngestRates,
         keep_late: KeepLate,
         fields: FieldRules | None = None,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
         """`fields` are treated before anything is stored; None leaves all as they are."""
         self._fields = fields
@@ -127,6 +130,7 @@ class IngestEndpoint:
         self._rates = rates
         self._keep_late = keep_late
         self._pace = RefusalPace()
+        self._reading = SharedTimeout(read_seconds)
         self._for_tenants = RouteTable(directory, clock, Operation.INGEST)
         self._for_services = RouteTable(directory, clock, Operation.SERVICE_INGEST)
         self._for_history = RouteTable(directory, clock, Operation.SERVICE_INGEST, accept_late=True)
@@ -160,7 +164,9 @@ class IngestEndpoint:
             raise
 
     async def _take_in(self, request: Request, head: Head, asked: _Asked, holding: Holding) -> Response:
-        body = await read_body_bytes(request.receive, head, holding, limit=self._limits.max_body_bytes)
+        body = await read_body_bytes(
+            request.receive, head, holding, limit=self._limits.max_body_bytes, within=self._reading
+        )
         principal, selected = request.scope[IDENTITY_KEY]
         operation = class_of(principal)
         if head.coding is not None and selected is not None and operation is not None:
@@ -177,11 +183,11 @@ class IngestEndpoint:
         if selected is None and operation is not None and (asked.partial or not intake.refused):
             intake, limited = await self._rates.refuse_beyond(intake)
         if intake.refused:
-            INGESTED.labels("refused").inc(len(intake.refused))
+            _REFUSED.inc(len(intake.refused))
             if not asked.partial or (limited is not None and not intake.accepted):
                 return problem(_refusal(intake, limited), request.url.path)
         await self._sender.send([(event.key, event.value) for event in intake.accepted])
-        INGESTED.labels("accepted").inc(len(intake.accepted))
+        _ACCEPTED.inc(len(intake.accepted))
         headers = None if limited is None else {"Retry-After": str(limited.retry_after)}
         return Response(_answer(intake, asked), 202, headers, _JSON)
 
