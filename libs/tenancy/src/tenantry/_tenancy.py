@@ -394,11 +394,17 @@ class Tenancy:
 
     @asynccontextmanager
     async def _entitled(self) -> AsyncGenerator[None]:
-        from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements  # noqa: PLC0415 - the extra
+        from tenantry.entitlements import (  # noqa: PLC0415 - the extra
+            BalanceReader,
+            BalanceStore,
+            EntitledTenants,
+            Entitlements,
+            PlanStore,
+        )
         from tenantry.events import KafkaSettings  # noqa: PLC0415 - the extra
 
-        store = BalanceStore()
-        reader = BalanceReader(KafkaSettings(), store)
+        store, plans = BalanceStore(), PlanStore()
+        reader = BalanceReader(KafkaSettings(), store, plans)
         self._entitlements = Entitlements(
             store,
             lag_seconds=lambda: reader.lag_seconds,
@@ -406,6 +412,7 @@ class Tenancy:
             hold_seconds=self.settings.entitlements_hold_seconds,
             unknown=self.settings.entitlements_unknown,
             stale=self.settings.entitlements_stale,
+            given=EntitledTenants(self.directory, plans, self.clock).terms,
         )
         try:
             async with running(reader.start()):

@@ -1,4 +1,5 @@
-"""What a tenant may still use, from local memory: the balances that the usage service publishes.
+"""What a tenant may still use, from local memory: the balances that the usage service publishes, and until there is
+one, what the tenant's tier and plan say.
 
 `BalanceReader` needs the extra `tenantry[kafka]`, `requires` FastAPI.
 """
@@ -8,8 +9,18 @@ from typing import TYPE_CHECKING
 from tenantry._exports import lazy_exports
 from tenantry.entitlements._balance import Balance
 from tenantry.entitlements._entitlements import Allowance, Entitlements, WhenUnsure
+from tenantry.entitlements._plans import BillingState, EntitledTenants, PlanHeld, PlanStore
 from tenantry.entitlements._store import BalanceStore
 from tenantry.entitlements._taken import Taken
+from tenantry.entitlements._terms import (
+    InvalidEntitlements,
+    QuotaTerms,
+    Source,
+    Terms,
+    effective,
+    parse_entitlements,
+    readable_entitlements,
+)
 
 if TYPE_CHECKING:
     from tenantry.entitlements._reader import BalanceReader
@@ -20,9 +31,20 @@ __all__ = [
     "Balance",
     "BalanceReader",
     "BalanceStore",
+    "BillingState",
+    "EntitledTenants",
     "Entitlements",
+    "InvalidEntitlements",
+    "PlanHeld",
+    "PlanStore",
+    "QuotaTerms",
+    "Source",
     "Taken",
+    "Terms",
     "WhenUnsure",
+    "effective",
+    "parse_entitlements",
+    "readable_entitlements",
     "requires",
 ]
 

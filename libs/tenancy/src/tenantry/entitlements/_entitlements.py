@@ -15,6 +15,7 @@ from tenantry._tenant import Tenant
 from tenantry.entitlements._balance import Balance
 from tenantry.entitlements._store import BalanceStore, Key
 from tenantry.entitlements._taken import EXACT, Taken
+from tenantry.entitlements._terms import Terms
 from tenantry.features import FeatureOff
 
 REFUSED = Counter("tenantry_quota_refused_total", "Uses that a hard quota did not allow", ["feature"])
@@ -51,9 +52,14 @@ class Entitlements:
         unknown: WhenUnsure = "refuse",
         stale: WhenUnsure = "refuse",
         monotonic: Callable[[], float] = time.monotonic,
+        given: Callable[[Tenant, str], Terms | None] = lambda _tenant, _feature: None,
     ) -> None:
-        """`unknown` is what happens without any balance, `stale` what happens when all are older than they may be."""
+        """`given` is what a tenant's tier and plan say, as of `EntitledTenants`: it holds while there is no balance.
+
+        `unknown` is what happens without either, `stale` what happens when all are older than they may be.
+        """
         self.store = store
+        self._given = given
         self._lag_seconds = lag_seconds
         self._max_staleness = max_staleness_seconds
         self._hold = hold_seconds
@@ -110,7 +116,12 @@ class Entitlements:
     def _known(self, tenant: Tenant, feature: str) -> Balance | None:
         if self._stale == "refuse" and self._lag_seconds() > self._max_staleness:
             raise Unavailable("What the tenant may use is not known at the moment; try again.", retry_after=5)
-        return self.store.get(tenant.id, feature)
+        known = self.store.get(tenant.id, feature)
+        terms = self._given(tenant, feature)
+        # What a tier forbids ends at once, for tenants with a balance too.
+        if terms is not None and (known is None or terms.forbidden):
+            return _unused(tenant, feature, terms)
+        return known
 
     def _taker(self, key: Key, now: float) -> Taken:
         if len(self._taken) >= _SWEEP:
@@ -126,3 +137,21 @@ class Entitlements:
         if known is not None:
             members |= {"limit": known.limit, "balance": left, "resets_at": known.resets_at}
         return QuotaExceeded(detail, members=members)
+
+
+def _unused(tenant: Tenant, feature: str, terms: Terms) -> Balance:
+    """The balance of a feature that was never used: nothing is published of it."""
+    if terms.quota is None:
+        return Balance(tenant_id=str(tenant.id), feature=feature, has_access=terms.has_access, config=terms.config)
+    limit = terms.quota.limit or Decimal(0)
+    return Balance(
+        tenant_id=str(tenant.id),
+        feature=feature,
+        has_access=not terms.quota.hard or limit > 0,
+        hard=terms.quota.hard,
+        balance=limit,
+        usage=Decimal(0),
+        overage=Decimal(0),
+        limit=limit,
+        config=terms.config,
+    )

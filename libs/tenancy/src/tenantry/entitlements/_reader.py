@@ -1,4 +1,4 @@
-"""Feeds a store of balances from `usage.balances.v1`."""
+"""Feeds the stores of balances and plans from `usage.balances.v1` and `billing.state.v1`."""
 
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from tenantry.entitlements._balance import Balance
+from tenantry.entitlements._plans import BillingState, PlanStore
 from tenantry.entitlements._store import BalanceStore
 from tenantry.events import InvalidRecord, KafkaSettings, StateReader, version_of
 
@@ -13,24 +14,30 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
 USAGE_BALANCES: Final = "usage.balances.v1"
+BILLING_STATE: Final = "billing.state.v1"
 
 _decode: Final = msgspec.json.Decoder(Balance).decode
+_decode_state: Final = msgspec.json.Decoder(BillingState).decode
 
 
 class BalanceReader:
-    """Follows the topic; the store is complete once `start` returns."""
+    """Follows the topics; the stores are complete once `start` returns."""
 
-    def __init__(self, kafka: KafkaSettings, store: BalanceStore) -> None:
+    def __init__(self, kafka: KafkaSettings, store: BalanceStore, plans: PlanStore | None = None) -> None:
+        """Plans are followed where there is a store for them."""
         self._store = store
-        self._reader = StateReader(kafka, [USAGE_BALANCES], self._apply)
+        self._plans = plans
+        self._state_topic = kafka.topic(BILLING_STATE)
+        topics = [USAGE_BALANCES] if plans is None else [USAGE_BALANCES, BILLING_STATE]
+        self._reader = StateReader(kafka, topics, self._apply)
 
     @property
     def lag_seconds(self) -> float:
-        """How old the balances may be; infinite before all were read once."""
+        """How old what is known may be; infinite before all was read once."""
         return self._reader.lag_seconds
 
     async def start(self) -> None:
-        """Returns when the topic is read to its end; waits for Kafka for ever."""
+        """Returns when the topics are read to their end; waits for Kafka for ever."""
         await self._reader.start()
 
     async def stop(self) -> None:
@@ -41,10 +48,23 @@ class BalanceReader:
         if record.key is None or version is None:
             raise InvalidRecord(record, "no key, or no version")
         try:
-            tenant_id, _, feature = record.key.decode().partition("/")
-            balance = None if record.value is None else _decode(record.value)
-            if balance is not None and (balance.tenant_id, balance.feature) != (tenant_id, feature):
-                raise InvalidRecord(record, "the key names another tenant or feature than the document")
-            self._store.apply(UUID(tenant_id), feature, balance, version)
+            if record.topic == self._state_topic:
+                self._apply_plans(record.key.decode(), record.value, version)
+            else:
+                self._apply_balance(record.key.decode(), record.value, version)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidRecord(record, str(error)) from error
+
+    def _apply_balance(self, key: str, value: bytes | None, version: int) -> None:
+        tenant_id, _, feature = key.partition("/")
+        balance = None if value is None else _decode(value)
+        if balance is not None and (balance.tenant_id, balance.feature) != (tenant_id, feature):
+            raise ValueError("the key names another tenant or feature than the document")
+        self._store.apply(UUID(tenant_id), feature, balance, version)
+
+    def _apply_plans(self, key: str, value: bytes | None, version: int) -> None:
+        state = None if value is None else _decode_state(value)
+        if state is not None and state.tenant_id != key:
+            raise ValueError("the key names another tenant than the document")
+        if self._plans is not None:
+            self._plans.apply(UUID(key), state, version)

@@ -2,18 +2,32 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from billing_service.domain.errors import UnsupportedPriceError
 from billing_service.domain.money import minor_unit
 from billing_service.domain.periods import Interval
 from billing_service.domain.prices import FlatPrice, Price
 from billing_service.domain.texts import Line
+from tenantry.entitlements import InvalidEntitlements, parse_entitlements
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+MAX_ENTITLEMENTS = 200
+
+
+def _readable(document: dict[str, Any]) -> dict[str, Any]:
+    if len(document) > MAX_ENTITLEMENTS:
+        raise ValueError(f"at most {MAX_ENTITLEMENTS} features")
+    try:
+        parse_entitlements(document, of="plan")
+    except InvalidEntitlements as error:
+        raise ValueError(str(error)) from None
+    return document
 
 
 class Charge(BaseModel):
@@ -63,7 +77,7 @@ class Plan(BaseModel):
     zero_invoices: Literal["skip", "issue"] = "issue"
     skip_without_usage: bool = False
     charges: Annotated[tuple[Charge, ...], Field(min_length=1, max_length=200)]
-    entitlements: dict[Code, bool | int | Line] = {}
+    entitlements: Annotated[dict[str, Any], AfterValidator(_readable)] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

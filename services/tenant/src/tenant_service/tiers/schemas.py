@@ -10,6 +10,7 @@ from tenant_service.domain.tiers import TierContent
 from tenant_service.tenants.schemas import Code
 from tenantry import FieldError, Isolation, Tier
 from tenantry.config import LIMITS, merge
+from tenantry.entitlements import parse_entitlements
 from tenantry.limits import InvalidLimits, parse_limits
 
 TierName = Code
@@ -65,7 +66,11 @@ class TierPut(BaseModel):
         description="Rates by class of request, concurrency, connections, weight; what is absent is unlimited.",
         examples=[{"requests": {"default": {"rate": 100, "burst": 200}}, "concurrency": 50, "connections": 4}],
     )
-    entitlements: Document = Field(default_factory=dict)
+    entitlements: Document = Field(
+        default_factory=dict,
+        description="What its tenants have by feature; their plan says otherwise, but not of what is forbidden here.",
+        examples=[{"sso": True, "documents": {"limit": "1000", "alerts": ["0.8"]}, "beta": {"forbid": True}}],
+    )
     isolation: Isolation = Isolation.POOL
     placement: PlacementPolicy = Field(default_factory=PlacementPolicy)
     constraints: dict[Namespace, Document] = Field(
@@ -74,9 +79,10 @@ class TierPut(BaseModel):
     )
 
     def content(self) -> TierContent:
-        """Raises `InvalidLimits` for a limit that no service knows, or that cannot be."""
+        """Raises `InvalidLimits` for a limit that no service knows, or that cannot be, and `InvalidEntitlements`."""
         _check_limits(self.limits, "limits")
         _check_limits(merge(self.constraints.get(LIMITS, {})), "constraints", LIMITS)
+        parse_entitlements(self.entitlements, of="tier")
         return TierContent(
             max_event_age_seconds=self.max_event_age_seconds,
             limits=self.limits,
