@@ -27,7 +27,6 @@ async def usage(service_database, kafka_bootstrap, kafka_prefix, tenant_a, tenan
 async def world(service_database, tmp_path):
     """Days of events and an archive; no Kafka."""
     database = service_database("usage")
-    await database.truncate()
     async with database.databases(follow_placement=False, system_pool_size=10) as databases:
         found = ArchiveWorld(database, databases, tmp_path / "archive")
         found.directory.mkdir()
@@ -37,4 +36,5 @@ async def world(service_database, tmp_path):
         ):
             async with closed_day(database.urls.migrator, day) as closed:
                 await closed.drop()
+        await database.truncate()  # of the days that are gone, too
         yield found

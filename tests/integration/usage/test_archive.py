@@ -16,6 +16,7 @@ from tenantry import StartupRefused
 from tenantry.testing import eventually
 from usage_service.archive.archivist import Archivist
 from usage_service.archive.store import ArchiveStore
+from usage_service.metering.days import OwnedDays
 from usage_service.retention.days import closed_day
 
 from .support import RoleProcess, event, running
@@ -103,17 +104,16 @@ async def test_an_event_that_was_stored_behind_its_slice_has_the_slice_written_a
     assert first not in await world.files()
 
 
-async def test_a_day_that_returns_is_a_new_one(world, tenant_a):
+async def test_a_day_that_has_gone_takes_no_events_any_more(world, tenant_a):
     await world.put_events(tenant_a.id, range(10))
     world.clock.moment = DUE
     await world.keeper().sweep()
-    await world.put_events(tenant_a.id, range(20, 25), received=DUE)
-    assert await world.stored()
-    world.clock.moment = DUE + timedelta(days=41)
-    await world.keeper().sweep()
+    days = OwnedDays(world.database.urls.migrator, window_days=2)
+    around = [DAY + timedelta(days=number) for number in range(-3, 4)]
+    assert await days.ensure(around) == set(around[1:6])
     assert not await world.stored()
-    assert [row["rows"] for row in await world.manifest()] == [10, 5]
-    assert len(world.archived()) == 15
+    assert await world.stored(around[0])
+    assert await world.stored(around[6])
 
 
 async def test_events_of_a_batch_that_is_open_keep_their_day(world, tenant_a):
@@ -303,18 +303,24 @@ async def test_a_store_that_cannot_be_used_refuses_the_start(tmp_path):
     assert (tmp_path / "state" / "usage" / "archive").is_dir()
 
 
-async def test_a_worker_makes_a_day_again_that_was_dropped_behind_its_back(usage, tenant_a):
-    moment_before = datetime.now(UTC) - timedelta(days=20)
-    old = {"time": moment_before.isoformat()}
+async def test_events_of_a_day_that_was_dropped_become_letters(usage, tenant_a):
+    """Whose copies are in the archive alone, where no worker looks: they might count again."""
+    moment = datetime.now(UTC) - timedelta(days=20)
+    old = {"time": moment.isoformat()}
     async with usage.metering(members=1):
         await usage.send(event(tenant_a, 1, **old))
         await eventually(usage.counted, within=60)
-        async with closed_day(usage.database.urls.migrator, moment_before.date()) as closed:
+        async with closed_day(usage.database.urls.migrator, moment.date()) as closed:
             await closed.drop()
-        await usage.send(event(tenant_a, 2, **old))
+        await usage.send(event(tenant_a, 1, **old))
+        await usage.send(event(tenant_a, 2, time=(moment + timedelta(days=1)).isoformat()))
+        await usage.send(event(tenant_a, 3, time=(moment + timedelta(days=2)).isoformat()))
+        await usage.send(event(tenant_a, 1, **old))
         await eventually(usage.counted, within=60)
-    assert [row["event_id"] for row in await usage.fetch("SELECT event_id FROM pool.usage_event")] == ["e-2"]
-    assert await usage.fetch("SELECT FROM pool.dead_letter") == []
+    assert [row["event_id"] for row in await usage.fetch("SELECT event_id FROM pool.usage_event")] == ["e-3"]
+    letters = await usage.fetch("SELECT kind, event_id, reason FROM pool.dead_letter ORDER BY event_id")
+    assert [(row["kind"], row["event_id"]) for row in letters] == [("late", "e-1"), ("late", "e-2")]
+    assert "archive" in letters[0]["reason"]
     assert await usage.fetch("SELECT FROM system.outbox") == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
 import msgspec
@@ -15,8 +15,10 @@ from tenantry import Tier
 from tenantry.events import partition_key
 from tenantry.testing import eventually
 from usage_service.metering import parking, rollups
+from usage_service.metering.days import OwnedDays
 from usage_service.metering.rollups import RollupStore
-from usage_service.metering.worker import GROUP, TOPIC
+from usage_service.metering.worker import GROUP, NUDGE, TOPIC
+from usage_service.retention.days import DayBusy, closed_day
 
 from .support import API_CALLS, BANDWIDTH, event
 
@@ -236,6 +238,27 @@ async def test_a_batch_that_was_rolled_back_can_be_handled_again(usage, tenant_a
                 await getattr(transaction, outcome)()
     [row] = await usage.fetch("SELECT sum(count)::int AS count, max(version) AS version FROM pool.usage_rollup")
     assert tuple(row) == (3, 1)
+
+
+async def test_no_day_goes_under_a_batch_that_does_not_know_it_to_be_gone(usage, tenant_a):
+    """From its first statement to its commit: it may write to days beside it, whose copies it looks for there."""
+    old = date(2026, 3, 1)
+    await OwnedDays(usage.database.urls.migrator).ensure([old])
+    async with usage.databases.system.begin() as connection:
+        await usage.worker().handle(connection, [nudge()])
+        with pytest.raises(DayBusy):
+            await drop(usage, old)
+    await drop(usage, old)
+    assert await OwnedDays(usage.database.urls.migrator).ensure([old]) == {old}
+
+
+async def drop(usage, day: date) -> None:
+    async with closed_day(usage.database.urls.migrator, day) as closed:
+        await closed.drop()
+
+
+def nudge() -> ConsumerRecord:
+    return ConsumerRecord(TOPIC, 0, 0, 1_780_000_000_000, 1, None, None, None, 0, 0, ((NUDGE, b""),))
 
 
 def record(tenant, offset: int) -> ConsumerRecord:

@@ -9,6 +9,7 @@ CATALOGUE = DataCatalogue(
         TenantTable("usage_event"),
         TenantTable("usage_rollup"),
         TenantTable("usage_unique_value"),
+        TenantTable("correction"),
         TenantTable("dead_letter"),
         TenantTable("unmatched_type"),
         TenantTable("quota"),
@@ -27,6 +28,7 @@ CATALOGUE = DataCatalogue(
         SystemTable("cut"),
         SystemTable("cut_lane"),
         SystemTable("usage_day"),
+        SystemTable("gone_day"),
         SystemTable("archive_object"),
         # What it says of a tenant goes with the tenant's rows in the archive.
         SystemTable("archived_tenant", tenant_column="tenant_id", retention=Retention.TRANSIENT, exported=False),

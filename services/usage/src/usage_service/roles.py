@@ -62,7 +62,7 @@ async def run_meter() -> None:
     if database.migrator_database_url is None:
         raise StartupRefused("USAGE_MIGRATOR_DATABASE_URL is not set: the meter worker makes partitions with it")
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
-    days = OwnedDays(database.migrator_database_url)
+    days = OwnedDays(database.migrator_database_url, window_days=settings.dedupe_window_days)
     async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
         for _ in range(settings.meter_members):
             worker = MeterWorker(

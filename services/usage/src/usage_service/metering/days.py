@@ -7,7 +7,7 @@ on a connection of its own, opened only when a day is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from datetime import date
 from typing import Final, Protocol
 
@@ -16,38 +16,44 @@ import asyncpg
 from tenantry.database import RoleNames
 
 _ROLE = f'SET ROLE "{RoleNames("usage").owner}"'
-_ENSURE: Final = "SELECT system.ensure_usage_days($1::date[])"
+_ENSURE: Final = "SELECT system.ensure_usage_days($1::date[], $2)"
 
 
 class Days(Protocol):
     """Makes sure that events of these days can be stored. May be repeated; returns when the partitions exist."""
 
-    async def ensure(self, days: Iterable[date]) -> None: ...
+    async def ensure(self, days: Iterable[date]) -> Set[date]:
+        """The days among them that take no events any more: copies of those may be in the archive alone."""
 
     def forget(self) -> None:
         """Partitions that were there may have been dropped."""
 
 
 class OwnedDays:
-    """Days made over the migrator's URL; remembers which exist."""
+    """Days made over the migrator's URL; remembers which exist, and which are gone for good."""
 
-    def __init__(self, migrator_url: str) -> None:
+    def __init__(self, migrator_url: str, *, window_days: int = 1) -> None:
+        """`window_days`: days on either side of an event's own that it is compared with."""
         self._url = migrator_url
+        self._window = window_days
         self._known: set[date] = set()
+        self._gone: set[date] = set()
         self._lock = asyncio.Lock()
 
-    async def ensure(self, days: Iterable[date]) -> None:
-        missing = set(days) - self._known
-        if not missing:
-            return
-        async with self._lock:
-            connection = await asyncpg.connect(self._url)
-            try:
-                await connection.execute(_ROLE)
-                await connection.execute(_ENSURE, sorted(missing))
-            finally:
-                await connection.close()
-        self._known |= missing
+    async def ensure(self, days: Iterable[date]) -> Set[date]:
+        wanted = set(days)
+        missing = wanted - self._known - self._gone
+        if missing:
+            async with self._lock:
+                connection = await asyncpg.connect(self._url)
+                try:
+                    await connection.execute(_ROLE)
+                    gone = set(await connection.fetchval(_ENSURE, sorted(missing), self._window))
+                finally:
+                    await connection.close()
+            self._gone |= gone
+            self._known |= missing - gone
+        return wanted & self._gone if self._gone else frozenset()
 
     def forget(self) -> None:
         self._known.clear()

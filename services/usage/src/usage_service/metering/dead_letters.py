@@ -25,18 +25,22 @@ log = structlog.get_logger(__name__)
 
 NO_TENANT: Final = UUID(int=0)
 
+# A late event has one letter, whoever refused it: one that was replayed in vain is open again.
 _INSERT = """
 INSERT INTO pool.dead_letter (tenant_id, id, kind, reason, meter_id, type, source, event_id, kafka_partition,
-                              kafka_offset, received_at, payload, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
+                              kafka_offset, received_at, payload, identity, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, clock_timestamp())
+ON CONFLICT (tenant_id, identity) WHERE kind = 'late'
+DO UPDATE SET reason = excluded.reason, replayed_at = NULL, replayed_by = NULL
 """
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`kind`: undecodable, unknown-tenant, invalid-value (for the meter named) or conflict.
+    """`kind`: undecodable, unknown-tenant, invalid-value (for the meter named), conflict, or late.
 
-    Those that are late never get here: the ingest keeps them (`usage_service.dead_letters`).
+    Late is here what is too late for PostgreSQL; what is too old for its tenant the ingest keeps
+    (`usage_service.dead_letters`). `identity` is there for the late alone.
     """
 
     tenant_id: UUID
@@ -48,6 +52,7 @@ class DeadLetter:
     type: str | None = None
     source: str | None = None
     event_id: str | None = None
+    identity: UUID | None = None
 
     @classmethod
     def of_row(cls, row: EventRow, *, kind: str, reason: str, meter: UUID | None = None) -> DeadLetter:
@@ -71,6 +76,7 @@ class DeadLetter:
             type=row.type,
             source=row.source,
             event_id=row.id,
+            identity=UUID(bytes=row.identity) if kind == "late" else None,
         )
 
 
@@ -94,6 +100,7 @@ async def write_dead_letters(connection: asyncpg.Connection, letters: Sequence[D
                 letter.position.offset,
                 instant(letter.position.received),
                 letter.payload,
+                letter.identity,
             )
             for letter in letters
         ],

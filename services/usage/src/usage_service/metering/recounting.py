@@ -33,6 +33,9 @@ SELECT hour.ordinal - 1 AS ordinal, event.*
         WHERE event.tenant_id = hour.tenant_id AND event.type = hour.type
           AND event.day = (hour.opening AT TIME ZONE 'UTC')::date
           AND event.event_time >= hour.opening AND event.event_time < hour.opening + interval '1 hour'
+          AND NOT EXISTS (SELECT FROM pool.correction AS cancelled
+                           WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity
+                             AND cancelled.day = event.day)
        OFFSET 0) AS event
 """
 

@@ -13,8 +13,9 @@ from usage_service.domain.instants import instant
 from usage_service.domain.meters import MAX_GROUPS
 from usage_service.metering.counting import Increments, WindowKey, overflow
 from usage_service.metering.dead_letters import DeadLetter
-from usage_service.metering.gathering import key_columns, write_gathered
+from usage_service.metering.gathering import write_gathered
 from usage_service.metering.groups import groups_of
+from usage_service.metering.rollup_rows import key_columns
 from usage_service.metering.staging import ROLLUP_COLUMNS, copy_into, rollup_bytes
 
 LANES: Final = 4

@@ -43,6 +43,7 @@ from usage_service.metering.staging import STAGES
 
 GROUP = "usage-meter"
 TOPIC = "usage.events.v1"
+DAY_GONE = "time: its day, or one that it is compared with, has left for the archive and takes no events any more"
 NUDGE = "nudge"
 """Header of a record that only wakes the owner of a partition, so that it looks at its parked records."""
 
@@ -55,11 +56,14 @@ _TENANTS_REMEMBERED = 200_000
 
 log = structlog.get_logger(__name__)
 
+# It reads no events, but locks their parent: until the batch ends no day can go that it does not know to be gone.
 _STATE = text(
     """
     SELECT COALESCE((SELECT version FROM system.meter_catalogue), 0) AS version,
            owned.partition, owned.owner_epoch, owned.next_offset,
            EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = owned.partition) AS parked,
+           (SELECT count(*) FROM system.gone_day) AS gone_days,
+           EXISTS (SELECT FROM pool.usage_event WHERE false) AS locked,
            to_regclass('pg_temp.staged_event') IS NOT NULL AS staged
       FROM system.consumer_offset AS owned
      WHERE owned.group_id = :group AND owned.topic = :topic AND owned.partition = ANY(CAST(:partitions AS int[]))
@@ -108,6 +112,7 @@ class MeterWorker:
         self._events = EventStore(window_days=window_days)
         self._rollups = RollupStore()
         self._catalogue = Catalogue(-1, {})
+        self._gone_days = 0
         self._tenants: dict[str, bytes] = {}
         self._tenants_version = -1
         self._written: dict[int, int] = {}
@@ -129,7 +134,7 @@ class MeterWorker:
         if parked_partitions:
             await self._resume_parked(driver, parked_partitions, batch)
         await park(driver, batch.parked)
-        await self._days.ensure(day_of(day) for day in {row.day for row in batch.rows})
+        await self._refuse_gone_days(batch)
         try:
             stored = await self._events.store(driver, batch.rows, self._catalogue.version, clear=again)
         except asyncpg.CheckViolationError:
@@ -169,6 +174,9 @@ class MeterWorker:
                 await connection.exec_driver_sql(statement)
         if state and state[0].version != self._catalogue.version:
             self._catalogue = await load_catalogue(connection)
+        if state and state[0].gone_days != self._gone_days:
+            self._days.forget()
+            self._gone_days = state[0].gone_days
         if self._tenants_version != self._directory.version or len(self._tenants) > _TENANTS_REMEMBERED:
             self._tenants.clear()
             self._tenants_version = self._directory.version
@@ -245,6 +253,16 @@ class MeterWorker:
         batch.parked += waiting.parked
         batch.letters += waiting.letters
         batch.dropped += waiting.dropped
+
+    async def _refuse_gone_days(self, batch: Batch) -> None:
+        """Events of days that have gone, or are compared with days that have, become letters: they may be copies."""
+        gone = await self._days.ensure(day_of(day) for day in {row.day for row in batch.rows})
+        if not gone:
+            return
+        batch.letters += [
+            DeadLetter.of_row(row, kind="late", reason=DAY_GONE) for row in batch.rows if day_of(row.day) in gone
+        ]
+        batch.rows = [row for row in batch.rows if day_of(row.day) not in gone]
 
     async def _finish(self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
         last = {record.partition: record for record in records}

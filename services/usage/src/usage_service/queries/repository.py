@@ -20,7 +20,7 @@ SELECT meter_id, bucket, {groups} AS groups, sum(count)::bigint AS counted, sum(
   FROM (SELECT *, width_bucket(window_start, CAST(:starts AS timestamptz[])) AS bucket
           FROM usage_rollup
          WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
-           AND window_start >= :first AND window_start < :last) AS placed
+           AND window_start >= :first AND window_start < :last AND count > 0) AS placed
  WHERE window_start < (CAST(:ends AS timestamptz[]))[bucket]
  GROUP BY 1, 2, 3
 """
@@ -123,16 +123,23 @@ _UNIQUE = text(
     SELECT number, label, count(DISTINCT value_hash) AS uniques FROM seen GROUP BY 1, 2
     """
 )
+# A correction that came later than an answer looks has not cancelled anything yet.
+_CANCELLED = """
+SELECT FROM correction AS cancelled
+ WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity AND cancelled.day = event.day
+   AND (CAST(:until AS timestamptz) IS NULL OR cancelled.received_at < :until)
+"""
 # Only the days of the ranges are read, whatever lies between them.
-_RAW = """
+_RAW = f"""
 SELECT event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
   FROM (SELECT *, width_bucket(event_time, CAST(:starts AS timestamptz[])) AS bucket
-          FROM usage_event
+          FROM usage_event AS event
          WHERE tenant_id = :tenant AND type = :type AND day = ANY(CAST(:days AS date[]))
            AND event_time >= :first AND event_time < :last
-           AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)) AS placed
+           AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+           AND NOT EXISTS ({_CANCELLED})) AS placed
  WHERE event_time < (CAST(:ends AS timestamptz[]))[bucket]
-"""
+"""  # noqa: S608 (our own)
 _RAW_UNORDERED = text(_RAW)
 _RAW_ORDERED = text(f"{_RAW} ORDER BY 1, 2, 3, 4")
 _EVENTS = text(
