@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tenantry.events import (
     InvalidRecord,
     OutboxRelay,
+    RepeatBatch,
     TooManyInvalidRecords,
     TransactionalConsumer,
 )
@@ -238,7 +239,8 @@ async def test_waits_while_postgresql_is_away_and_goes_on(broker, consumer, effe
     await eventually(lambda: _equals(effects, texts(0, 6)), within=60)
 
 
-async def test_a_handler_that_uses_the_raw_driver_is_inside_the_transaction(broker, consumer, effects, running):
+@pytest.mark.parametrize("error", [OSError, RepeatBatch])
+async def test_a_handler_that_uses_the_raw_driver_is_inside_the_transaction(broker, consumer, effects, running, error):
     await broker.create(TOPIC)
     await broker.write(TOPIC, values(0, 5))
     attempts = []
@@ -249,7 +251,7 @@ async def test_a_handler_that_uses_the_raw_driver_is_inside_the_transaction(brok
         await driver.copy_records_to_table("effect", records=rows)
         attempts.append(len(rows))
         if len(attempts) == 1:
-            raise OSError("after the effect, before the commit")
+            raise error("after the effect, before the commit")
 
     running.start(consumer(copy).run())
     await eventually(lambda: _equals(effects, texts(0, 5)))

@@ -11,7 +11,8 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from tenantry import ManualClock, Unavailable
+from tenantry import ManualClock, Routing, Unavailable
+from tenantry.events import partition_key
 from tenantry.metering import MeteringClient, Shipper, Spool, SpoolFull
 from tenantry.metering._frames import HEAD_BYTES, Damage, frame, read_frames
 from tenantry.testing import eventually
@@ -213,3 +214,15 @@ def test_a_client_builds_the_finished_event(spool, tenant_a):
         "time": "2026-11-21T10:00:00Z",
         "data": {"bytes": 5, "price": 0.10},
     }
+
+
+def test_an_event_of_a_spread_tenant_has_the_key_that_the_ingest_would_give_it(spool, tenant_a):
+    client = MeteringClient(spool, "app")
+    spread = msgspec.structs.replace(tenant_a, routing=Routing(buckets=8))
+    for _ in range(20):
+        client.record(spread, "storage.bytes", {"bytes": 5})
+    ((path, _),) = spool.readable()
+    frames = [frame for frame in read_frames(path.read_bytes()) if not isinstance(frame, Damage)]
+    expected = [partition_key(tenant_a.id, 8, "app", msgspec.json.decode(value)["id"]) for _, value, _ in frames]
+    assert [key for key, _, _ in frames] == expected
+    assert len(set(expected)) > 1

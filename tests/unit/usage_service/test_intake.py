@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenantry.events import partition_key
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import MAX_EVENT_BYTES, MAX_NESTING, Bounds, Route, check_event
 from usage_service.domain.intake import Form, MalformedBody, NoEvents, TooManyEvents, _read_fast, read_body
@@ -22,6 +25,11 @@ def resolve(subject: str) -> Route:
     if subject.lower() in {TENANT, "org-1"}:
         return ROUTE
     return Route("", b"", ROUTE.bounds, InvalidEvent("subject", "names no tenant", kind="unknown-tenant"))
+
+
+def spread(_subject: str) -> Route:
+    """A tenant over several keys."""
+    return dataclasses.replace(ROUTE, spread=partial(partition_key, TENANT, 8))
 
 
 def event(**changes):
@@ -58,6 +66,18 @@ def test_an_event_is_stored_as_it_was_sent():
 
 def test_the_subject_is_rewritten_to_the_tenants_uuid():
     assert stored([event(subject="org-1"), event(subject=TENANT.upper())]) == [event(), event()]
+
+
+def test_copies_of_an_event_of_a_spread_tenant_have_one_key_on_either_path():
+    numbered = [event(id=f"{number}", time=time) for number in range(40) for time in ("2026-11-21T09:00:00Z", ...)]
+    fast = _read_fast(json.dumps(numbered).encode(), Form.ARRAY, spread, 100)
+    assert fast is not None
+    keys = [each.key for each in fast]
+    assert keys == [check_event(json.dumps(each).encode(), spread).key for each in numbered]
+    assert keys[::2] == keys[1::2]
+    assert len(set(keys)) == 8
+    assert spread(TENANT).key_of("app", "1") == keys[2]
+    assert {each.key for each in read(numbered).accepted} == {TENANT.encode()}
 
 
 def test_a_missing_time_is_the_receipt_time():

@@ -4,7 +4,7 @@ Needs the extra `tenantry[kafka]`.
 """
 
 from tenantry.events._access import Acl, acls_of, grant_rights, put_users
-from tenantry.events._batches import Handle, Record
+from tenantry.events._batches import Handle, Record, RepeatBatch
 from tenantry.events._consumer import TransactionalConsumer
 from tenantry.events._dead_letters import TooManyInvalidRecords
 from tenantry.events._directory import KafkaDirectory
@@ -68,6 +68,7 @@ __all__ = [
     "OutboxEvent",
     "OutboxRelay",
     "Record",
+    "RepeatBatch",
     "Request",
     "RequestResponder",
     "Rights",

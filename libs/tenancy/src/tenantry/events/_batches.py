@@ -23,6 +23,10 @@ _POISON: Final = (
 )
 
 
+class RepeatBatch(Exception):
+    """Raised by a handler that has to begin anew, in a transaction in which nothing has been done yet."""
+
+
 def is_poison(error: BaseException) -> bool:
     """Whether a record caused it, not a server that is away or a mistake of ours: that record would fail again."""
     raised = driver_error(error)

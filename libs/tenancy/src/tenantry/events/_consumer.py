@@ -23,7 +23,7 @@ from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantry._backoff import Backoff
-from tenantry.events._batches import Handle, is_poison, salvage
+from tenantry.events._batches import Handle, RepeatBatch, is_poison, salvage
 from tenantry.events._dead_letters import InvalidRecordGuard, TooManyInvalidRecords, append_dead_letter
 from tenantry.events._envelope import InvalidRecord
 from tenantry.events._member import Batch, Member, OnAssigned
@@ -53,7 +53,8 @@ class TransactionalConsumer:
     fetched: grouped by partition, ascending in each. It writes through that connection, commits nothing and may be
     called again with the same records or a part of them after its effects were rolled back; state that it keeps in
     memory must tolerate that. It raises `InvalidRecord` (or `InvalidRecords`) for what can never be handled: those
-    go to `<topic>.dlq.v1` in the same transaction. Anything else that it raises has the batch retried for ever.
+    go to `<topic>.dlq.v1` in the same transaction. `RepeatBatch` asks for another transaction; anything else that it
+    raises has the batch retried for ever.
     """
 
     def __init__(
@@ -172,6 +173,10 @@ class TransactionalConsumer:
                 return
             except TooManyInvalidRecords:
                 raise
+            except RepeatBatch as error:
+                FAILURES.labels(self._group, "repeated").inc()
+                log.info("consumer_batch_repeated", group=self._group, reason=str(error))
+                await backoff.wait()
             except Exception as error:  # noqa: BLE001 - skipping is not an option, so the batch is tried again
                 if is_poison(error) and not careful:
                     FAILURES.labels(self._group, "invalid").inc()

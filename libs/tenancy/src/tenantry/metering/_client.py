@@ -39,4 +39,5 @@ class MeteringClient:
             time=time or tenant.now(self._clock),
             data=data,
         )
-        return self._spool.append(partition_key(tenant.id), encode_usage_event(event))
+        key = partition_key(tenant.id, tenant.routing.buckets, event.source, event.id)
+        return self._spool.append(key, encode_usage_event(event))

@@ -48,13 +48,19 @@ class Bounds:
 class Route:
     """Where a subject's events go and which times they may have; or why they are refused.
 
-    `subject` is the tenant's UUID as text and `key` the record's key.
+    `subject` is the tenant's UUID as text, `key` the record's key where the tenant has one only. `spread` makes the key
+    of an event of any other tenant, from its source and id.
     """
 
     subject: str
     key: bytes
     bounds: Bounds
     refusal: InvalidEvent | None = None
+    spread: Callable[[str, str], bytes] | None = None
+
+    def key_of(self, source: str, event_id: str) -> bytes:
+        """The key of the record of this event, or of a correction that cancels it: copies of both meet."""
+        return self.key if self.spread is None else self.spread(source, event_id)
 
 
 Resolver = Callable[[str], Route]
@@ -103,7 +109,7 @@ def check_event(raw: bytes, resolve: Resolver, fields: FieldRules | None = None)
     value = encode_event(stored)
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent("", f"an event has at most {MAX_EVENT_BYTES:,} bytes", kind="too-large")
-    return Accepted(route.key, value, event_id, time)
+    return Accepted(route.key_of(source, event_id), value, event_id, time)
 
 
 def treated(raw: bytes, resolve: Resolver, fields: FieldRules) -> bytes:

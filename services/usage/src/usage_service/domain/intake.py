@@ -178,7 +178,8 @@ def _accept(event: _Event, resolve: Resolver, fields: FieldRules | None) -> Acce
     value = encode_event(event)
     if len(value) > _MANY_BYTES and (len(value) > MAX_EVENT_BYTES or may_nest_deeply(value)):
         raise TypeError
-    return Accepted(route.key, value, event.id, time)
+    key = route.key if route.spread is None else route.spread(event.source, event.id)
+    return Accepted(key, value, event.id, time)
 
 
 def _split(body: bytes, form: Form, max_events: int) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -65,8 +66,9 @@ class RouteTable:
         tenant = self._directory.resolve(subject)
         if tenant is None or self._directory.is_purged(tenant.id):
             return Route("", b"", _NOWHERE, InvalidEvent("subject", "names no tenant", kind="unknown-tenant"))
-        text = str(tenant.id)
-        return Route(text, partition_key(tenant.id), self._bounds_of(tenant), self._refusal(tenant))
+        text, buckets = str(tenant.id), tenant.routing.buckets
+        spread = partial(partition_key, text, buckets) if buckets > 1 else None
+        return Route(text, partition_key(text), self._bounds_of(tenant), self._refusal(tenant), spread)
 
     def _refusal(self, tenant: Tenant) -> InvalidEvent | None:
         if tenant.blocks(self._operation):
