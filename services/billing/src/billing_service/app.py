@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from billing_service.bill_from.api import router as bill_from
 from billing_service.catalog.api import router as catalog
 from billing_service.dashboard.api import PAGE_PATH, STATIC_PATH
 from billing_service.dashboard.api import router as console
@@ -51,7 +52,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.settings = settings
     app.state.hub, app.state.fragments, app.state.live = hub, fragments, live
     app.add_exception_handler(BillingRuleError, _on_rule_violation)
-    for router in (catalog, subscriptions, invoicing, console):
+    for router in (catalog, subscriptions, bill_from, invoicing, console):
         app.include_router(router)
     app.mount(STATIC_PATH, StaticFiles(directory=STATIC), name="console-static")
     tenancy.install(app, public=PUBLIC, administrative=True)

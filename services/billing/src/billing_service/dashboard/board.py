@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from billing_service.domain.errors import BillingRuleError
-from billing_service.domain.periods import Period
+from billing_service.domain.periods import Period, billed_usage
 from billing_service.domain.plans import Plan
 from billing_service.domain.rating import rate
 from billing_service.domain.usage import MeterUsage
@@ -42,17 +42,18 @@ class MeterTotal:
 
 @dataclass(frozen=True, slots=True)
 class OpenSubscription:
-    """A subscription in the period that its tenant is in."""
+    """A subscription in the period that its tenant is in. Usage before `bill_from` is not billed."""
 
     plan_code: str
     plan: Plan
     currency: str
     period: Period
     quantities: Mapping[str, Decimal]
+    bill_from: datetime | None = None
 
     @property
     def window(self) -> Window:
-        return self.period.start, self.period.end
+        return billed_usage(self.period, self.bill_from)
 
 
 @dataclass(slots=True)
@@ -141,11 +142,12 @@ class Board:
         if known is not None and known.version >= rollup.version:
             return
         count = rollup.count - (known.count if known else ZERO)
-        total = None if rollup.sum is None else rollup.sum - ((known.total if known else None) or ZERO)
+        before = known.total if known else None
+        total = None if rollup.sum is None and before is None else (rollup.sum or ZERO) - (before or ZERO)
         tenant.add(rollup.meter, rollup.window_start, count, total)
         self._remember(rollup)
         self._dirty.add(tenant.tenant_id)
-        self._count(second, count)
+        self._count(second, max(count, ZERO))  # a correction takes back what was counted long ago
 
     def rerate(self, limit: int) -> bool:
         """Rate again at most `limit` tenants whose usage has changed; returns whether there were any."""

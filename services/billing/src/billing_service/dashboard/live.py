@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from billing_service.bill_from.repository import bill_froms
 from billing_service.catalog.repository import plan_versions
 from billing_service.dashboard import repository
 from billing_service.dashboard.board import Board, OpenSubscription, TenantBoard
@@ -37,7 +38,7 @@ from billing_service.subscriptions.models import Subscription
 from billing_service.subscriptions.service import STATE_TOPIC
 from billing_service.usage.consumers import GROUP
 from billing_service.usage.consumers import TOPIC as ROLLUPS
-from billing_service.usage.records import Rollup, decode_record
+from billing_service.usage.records import Rollup, Withdrawn, decode_record
 from tenantry import Clock, LocalDirectory
 from tenantry.database import Databases
 from tenantry.events import InvalidRecord, KafkaSettings, decode
@@ -173,8 +174,11 @@ class LivePage:
         try:
             if record.topic == self._kafka.topic(ROLLUPS):
                 decoded = decode_record(record)
-                if isinstance(decoded, Rollup):
-                    self._board.apply(decoded, int(time.time()))
+                match decoded:
+                    case Rollup():
+                        self._board.apply(decoded, int(time.time()))
+                    case Withdrawn():
+                        self._board.needs_snapshot = True
             elif record.topic == self._kafka.topic(STATE_TOPIC):
                 self._board.needs_snapshot = True
             else:
@@ -247,6 +251,7 @@ class LivePage:
                 after = page[-1].id
                 for subscription in page:
                     by_tenant.setdefault(subscription.tenant_id, []).append(subscription)
+            seams = await bill_froms(session, by_tenant)
             plans = await plan_versions(
                 session, ((each.plan_code, each.plan_version) for all_of in by_tenant.values() for each in all_of)
             )
@@ -258,7 +263,8 @@ class LivePage:
                 plan = plans[each.plan_code, each.plan_version]
                 period = each.schedule(plan.interval).period_at(now)
                 if period is not None:
-                    opened.append(OpenSubscription(each.plan_code, plan, each.currency, period, each.quantities))
+                    seam = seams.get(tenant.id)
+                    opened.append(OpenSubscription(each.plan_code, plan, each.currency, period, each.quantities, seam))
             start, end = _window(opened, now)
             boards.append(TenantBoard(tenant.id, start, end, tuple(opened)))
         return boards

@@ -91,6 +91,11 @@ class Schedule:
                 )
         return self
 
+    @property
+    def begins(self) -> datetime:
+        """Where its first period does: the local midnight of the day it starts."""
+        return self._instant(self.start_at.astimezone(self.zone).date())
+
     def periods(self) -> Iterator[Period]:
         """All periods in order; without end where the subscription has none. The first and the last may be partial."""
         first = self.start_at.astimezone(self.zone).date()
@@ -150,17 +155,30 @@ class Schedule:
         return datetime.combine(day, time(), tzinfo=self.zone).astimezone(UTC)
 
 
+def billed_usage(period: Period, bill_from: datetime | None) -> tuple[datetime, datetime]:
+    """The part of `period` whose usage is billed, [start, end): none of it lies before `bill_from`."""
+    if bill_from is None or bill_from <= period.start:
+        return period.start, period.end
+    return min(bill_from, period.end), period.end
+
+
 def due_periods(
-    schedule: Schedule, *, now: datetime, as_of: datetime, grace: timedelta, billed: frozenset[datetime]
+    schedule: Schedule,
+    *,
+    now: datetime,
+    as_of: datetime,
+    grace: timedelta,
+    billed: frozenset[datetime],
+    bill_from: datetime | None = None,
 ) -> list[Period]:
     """The periods to bill: ended at or before `as_of`, their grace passed at `now`, their start not in `billed`.
 
-    `now` is the tenant's own clock. A period that ends exactly at `as_of` is due.
+    `now` is the tenant's own clock. A period that ends exactly at `as_of` is due, one that ends by `bill_from` is not.
     """
     due: list[Period] = []
     for period in schedule.periods():
         if period.end > as_of or period.end + grace > now:
             break
-        if period.start not in billed:
+        if period.start not in billed and (bill_from is None or period.end > bill_from):
             due.append(period)
     return due

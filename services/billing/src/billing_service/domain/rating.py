@@ -36,7 +36,10 @@ class Skip(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One invoice line; amounts in major units of the invoice's currency, `exact_amount` before rounding."""
+    """One invoice line; amounts in major units of the invoice's currency, `exact_amount` before rounding.
+
+    `period` is there where it is not the invoice's: the line adjusts what was billed for that one.
+    """
 
     charge: str
     kind: LineKind
@@ -48,6 +51,7 @@ class Line:
     formula: str
     inputs: dict[str, Any]
     usage: MeterUsage | None = None
+    period: Period | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from billing_service.bill_from.repository import hold_bill_froms
 from billing_service.catalog.repository import plan_versions
+from billing_service.domain.adjustments import with_adjustments
 from billing_service.domain.errors import BillingRuleError
 from billing_service.domain.money import EXACT
+from billing_service.domain.periods import billed_usage
 from billing_service.domain.plans import Plan
 from billing_service.domain.rating import Line, Rated, rate
 from billing_service.domain.runs import ItemState
 from billing_service.domain.usage import MeterUsage
 from billing_service.invoicing import run_repository
+from billing_service.invoicing.late import Late, late_lines
+from billing_service.invoicing.late_repository import mark_seen
 from billing_service.invoicing.models import PERIOD_INVOICE, Draft, Item, Outcome, Run, StoredLine
 from billing_service.invoicing.repository import DRAFT_COLUMNS, claim_periods, draft_record
 from billing_service.subscriptions.models import Subscription
 from billing_service.subscriptions.repository import many
-from billing_service.usage.repository import usage_at_cut
+from billing_service.usage.repository import cut_read_at, usage_at_cut
 from tenantry import uuid7
 from tenantry.database import copy_rows
 
@@ -33,44 +39,56 @@ class _RatedItem:
     subscription: Subscription
     rated: Rated
     invoice_id: UUID | None
+    adjusts: bool
+
+    @property
+    def key(self) -> tuple[UUID, datetime]:
+        return self.subscription.id, self.item.period.start
 
 
 async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int) -> int:
     """Rate the next `limit` pending periods of `run` and write their drafts; returns how many there were.
 
-    A period that somebody billed meanwhile is left out, one that cannot be rated says why and stays due. A dry run
-    writes no drafts and takes no periods. The caller commits; until then a crash leaves the chunk pending.
+    A subscription's first invoice adjusts what its billed periods lack. A period that somebody billed meanwhile is left
+    out, one that cannot be rated says why and stays due. A dry run writes no drafts and takes no periods. The caller
+    commits; until then a crash leaves the chunk pending.
     """
     items = await run_repository.claim_items(session, run.id, limit)
     if not items:
         return 0
     subscriptions = await many(session, [(item.tenant_id, item.subscription_id) for item in items])
     plans = await plan_versions(session, ((each.plan_code, each.plan_version) for each in subscriptions.values()))
+    seams = await hold_bill_froms(session, (item.tenant_id for item in items))
+    read_at = await cut_read_at(session, cut_id)
     usage = await usage_at_cut(
         session,
         cut_id,
-        [(item.n, item.tenant_id, item.period.start, item.period.end) for item in items],
+        [(item.n, item.tenant_id, *billed_usage(item.period, seams.get(item.tenant_id))) for item in items],
         sorted({meter for plan in plans.values() for meter in plan.meters}),
     )
+    late = await late_lines(session, cut_id, read_at, subscriptions, plans, seams)
     outcomes: list[Outcome] = []
     rated: list[_RatedItem] = []
     for item in items:
         subscription = subscriptions[item.subscription_id]
         plan = plans[subscription.plan_code, subscription.plan_version]
-        result = _rate(item, subscription, plan, usage.get(item.n, {}))
+        result = _rate(item, subscription, plan, usage.get(item.n, {}), late.get(subscription.id))
         if isinstance(result, Outcome):
             outcomes.append(result)
         else:
+            late.pop(subscription.id, None)
             rated.append(result)
     if run.dry_run:
         outcomes.extend(_outcome(each, ItemState.RATED) for each in rated)
     else:
-        outcomes.extend(await _take(session, run, cut_id, rated))
+        outcomes.extend(await _take(session, run, cut_id, read_at, rated))
     await run_repository.settle_items(session, run.id, outcomes)
     return len(items)
 
 
-async def _take(session: AsyncSession, run: Run, cut_id: UUID, rated: list[_RatedItem]) -> list[Outcome]:
+async def _take(
+    session: AsyncSession, run: Run, cut_id: UUID, read_at: datetime, rated: list[_RatedItem]
+) -> list[Outcome]:
     taken = await claim_periods(
         session,
         run.id,
@@ -79,11 +97,14 @@ async def _take(session: AsyncSession, run: Run, cut_id: UUID, rated: list[_Rate
             (each.subscription, each.item.period.start, each.item.period.end, each.invoice_id, each.rated.skip)
             for each in rated
         ],
+        usage_seen_at=read_at,
     )
     outcomes: list[Outcome] = []
     drafts: list[Draft] = []
+    adjusted = [each.subscription for each in rated if each.adjusts and each.key in taken]
+    await mark_seen(session, adjusted, read_at)
     for each in rated:
-        if (each.subscription.id, each.item.period.start) not in taken:
+        if each.key not in taken:
             outcomes.append(Outcome(n=each.item.n, state=ItemState.ALREADY_BILLED))
             continue
         outcomes.append(_outcome(each, ItemState.DRAFTED))
@@ -95,12 +116,17 @@ async def _take(session: AsyncSession, run: Run, cut_id: UUID, rated: list[_Rate
     return outcomes
 
 
-def _rate(item: Item, subscription: Subscription, plan: Plan, usage: Mapping[str, MeterUsage]) -> _RatedItem | Outcome:
+def _rate(
+    item: Item, subscription: Subscription, plan: Plan, usage: Mapping[str, MeterUsage], late: Late | None
+) -> _RatedItem | Outcome:
+    """`late` is what the invoice has to take along; None where another one does."""
     try:
         rated = rate(plan, subscription.currency, item.period, subscription.quantities, usage)
+        if late is not None:
+            rated = with_adjustments(rated, late.lines())
     except BillingRuleError as error:
         return Outcome(n=item.n, state=ItemState.FAILED, reason=str(error))
-    return _RatedItem(item, subscription, rated, None if rated.skip else uuid7())
+    return _RatedItem(item, subscription, rated, None if rated.skip else uuid7(), adjusts=late is not None)
 
 
 def _outcome(each: _RatedItem, state: ItemState) -> Outcome:
@@ -156,4 +182,6 @@ def stored_line(n: int, line: Line) -> StoredLine:
         usage_total=None if line.usage is None else line.usage.total,
         usage_rollups=None if line.usage is None else line.usage.rollups,
         usage_digest=None if line.usage is None else line.usage.digest,
+        period_from=None if line.period is None else line.period.start,
+        period_to=None if line.period is None else line.period.end,
     )

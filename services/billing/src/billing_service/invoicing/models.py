@@ -56,7 +56,10 @@ class Outcome:
 
 
 class StoredLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line as it lies in a draft and, column by column, in `invoice_line`."""
+    """A line as it lies in a draft and, column by column, in `invoice_line`.
+
+    One with a period of its own adjusts what was billed for that one.
+    """
 
     n: int
     charge: str
@@ -72,6 +75,8 @@ class StoredLine(msgspec.Struct, frozen=True, kw_only=True):
     usage_total: Decimal | None
     usage_rollups: int | None
     usage_digest: str | None
+    period_from: datetime | None
+    period_to: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from billing_service.bill_from.repository import bill_froms
 from billing_service.catalog.repository import plan_versions
 from billing_service.domain.periods import due_periods
 from billing_service.invoicing.models import PERIOD_INVOICE, Item, Run
@@ -31,6 +32,7 @@ async def plan_items(session: AsyncSession, run: Run, directory: TenantDirectory
             continue
         plans = await plan_versions(session, ((each.plan_code, each.plan_version) for each in wanted))
         billed = await subscriptions.billed_starts(session, wanted, PERIOD_INVOICE)
+        seams = await bill_froms(session, (each.tenant_id for each in wanted))
         for subscription in wanted:
             tenant = directory.get(subscription.tenant_id)
             if tenant is None:
@@ -42,6 +44,7 @@ async def plan_items(session: AsyncSession, run: Run, directory: TenantDirectory
                 as_of=run.as_of,
                 grace=timedelta(seconds=run.grace_seconds),
                 billed=billed.get(subscription.id, frozenset()),
+                bill_from=seams.get(subscription.tenant_id),
             )
             items.extend(
                 Item(

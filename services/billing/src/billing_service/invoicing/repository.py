@@ -15,8 +15,9 @@ from billing_service.subscriptions.models import Subscription
 # The primary key is what makes it one invoice per (subscription, period, kind): who inserts the row, bills.
 _CLAIM_PERIODS: Final = text(
     """
-    INSERT INTO billed_period (tenant_id, subscription_id, period_from, kind, period_to, run_id, invoice_id, skipped)
-    SELECT tenant_id, subscription_id, period_from, :kind, period_to, :run_id, invoice_id, skipped
+    INSERT INTO billed_period (tenant_id, subscription_id, period_from, kind, period_to, run_id, invoice_id, skipped,
+                               usage_seen_at)
+    SELECT tenant_id, subscription_id, period_from, :kind, period_to, :run_id, invoice_id, skipped, :usage_seen_at
       FROM unnest(CAST(:tenant_ids AS uuid[]), CAST(:subscription_ids AS uuid[]), CAST(:starts AS timestamptz[]),
                   CAST(:ends AS timestamptz[]), CAST(:invoice_ids AS uuid[]), CAST(:skips AS text[]))
            AS billed (tenant_id, subscription_id, period_from, period_to, invoice_id, skipped)
@@ -62,13 +63,14 @@ _HEAD: Final = (
 )
 _LINE: Final = (
     "n, charge, kind, description, quantity, unit_amount, exact_amount, amount, formula, inputs, usage_count, "
-    "usage_total, usage_rollups, usage_digest"
+    "usage_total, usage_rollups, usage_digest, period_from, period_to"
 )
-_LINE_TYPES: Final = (
+LINE_TYPES: Final = (
     "n int, charge text, kind text, description text, quantity numeric, unit_amount numeric, exact_amount numeric, "
     "amount numeric, formula text, inputs jsonb, usage_count numeric, usage_total numeric, usage_rollups bigint, "
-    "usage_digest text"
+    "usage_digest text, period_from timestamptz, period_to timestamptz"
 )
+"""The columns of a line, for `jsonb_to_recordset` of a draft's."""
 _TAKE_DRAFTS: Final = text(
     """
     SELECT tenant_id, id FROM invoice_draft WHERE run_id = :run_id AND sequence IS NOT NULL
@@ -89,7 +91,7 @@ _FINALIZE_LINES: Final = text(
     INSERT INTO invoice_line (tenant_id, invoice_id, {_LINE})
     SELECT draft.tenant_id, draft.id, {", ".join("line." + name for name in _LINE.split(", "))}
       FROM invoice_draft AS draft {_TAKEN}
-     CROSS JOIN LATERAL jsonb_to_recordset(draft.lines) AS line ({_LINE_TYPES})
+     CROSS JOIN LATERAL jsonb_to_recordset(draft.lines) AS line ({LINE_TYPES})
     """  # noqa: S608 - constant columns
 )
 _DROP_DRAFTS: Final = text(
@@ -150,15 +152,17 @@ async def claim_periods(
     run_id: UUID,
     kind: str,
     periods: Sequence[tuple[Subscription, datetime, datetime, UUID | None, str | None]],
+    usage_seen_at: datetime,
 ) -> set[tuple[UUID, datetime]]:
     """Take (subscription, start, end, invoice id, reason to skip) for this run; returns (subscription id, start) of
-    those that nobody had billed before.
+    those that nobody had billed before. `usage_seen_at` is when their usage was read.
     """
     rows = await session.execute(
         _CLAIM_PERIODS,
         {
             "run_id": run_id,
             "kind": kind,
+            "usage_seen_at": usage_seen_at,
             "tenant_ids": [period[0].tenant_id for period in periods],
             "subscription_ids": [period[0].id for period in periods],
             "starts": [period[1] for period in periods],

@@ -139,8 +139,10 @@ class InvoiceRunner:
         await self._freshen()
         async with self._databases.system_session() as session:
             items = await plan_items(session, run, self._directory, self._clock)
+            # Moved first: a worker that looked before another one planned must not plan it again.
+            if not await run_repository.move(session, run, RunState.CUTTING if items else RunState.DONE):
+                return True
             await run_repository.replace_items(session, run.id, items)
-            await run_repository.move(session, run, RunState.CUTTING if items else RunState.DONE)
         log.info("invoice run planned", run_id=str(run.id), periods=len(items))
         return True
 

@@ -110,6 +110,8 @@ class UsageVersion(BaseModel):
 
 
 class LineOut(BaseModel):
+    """Where `period` is not the invoice's, the line adjusts what was billed for it, and may be negative."""
+
     n: int
     charge: str
     kind: str
@@ -138,7 +140,7 @@ class LineOut(BaseModel):
             unit_amount=None if line.unit_amount is None else plain(line.unit_amount),
             exact_amount=plain(line.exact_amount),
             amount=in_minor_units(line.amount, invoice.currency),
-            period=PeriodOut(start=invoice.period_from, end=invoice.period_to),
+            period=PeriodOut(start=line.period_from or invoice.period_from, end=line.period_to or invoice.period_to),
             formula=line.formula,
             inputs=line.inputs,
             catalogue_version=f"{invoice.plan_code}@{invoice.plan_version}",

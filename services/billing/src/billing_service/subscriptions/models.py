@@ -28,6 +28,11 @@ class Subscription:
     version: int
     created_at: datetime
 
+    @property
+    def begins(self) -> datetime:
+        """Where its first period does, whatever the interval."""
+        return self.schedule(Interval.DAY).begins
+
     def schedule(self, interval: Interval) -> Schedule:
         """The billing calendar under a plan of this interval."""
         return Schedule(self.start_at, interval, zone_named(self.time_zone), self.anchor, self.ends_at)

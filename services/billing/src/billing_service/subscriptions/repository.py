@@ -50,8 +50,11 @@ _BUMP_STANDING: Final = text(
     """
     INSERT INTO standing AS stored (tenant_id, version) VALUES (:tenant_id, 1)
         ON CONFLICT (tenant_id) DO UPDATE SET version = stored.version + 1
-    RETURNING version
+    RETURNING version, bill_from
     """
+)
+_OF_TENANT: Final = text(
+    f"SELECT {_COLUMNS} FROM subscription WHERE tenant_id = :tenant_id ORDER BY id"  # noqa: S608 - constant columns
 )
 _BILLED: Final = text(
     """
@@ -118,10 +121,15 @@ async def end(session: AsyncSession, subscription: Subscription, ends_at: dateti
     await session.execute(_ENDS, {"tenant_id": subscription.tenant_id, "id": subscription.id, "ends_at": ends_at})
 
 
-async def bump_standing(session: AsyncSession, tenant_id: UUID) -> int:
-    """The next version of what `billing.state.v1` says about the tenant; its row stays locked."""
-    version: int = await session.scalar(_BUMP_STANDING, {"tenant_id": tenant_id})
-    return version
+async def of_tenant(session: AsyncSession, tenant_id: UUID) -> list[Subscription]:
+    """All of a tenant, the oldest first."""
+    return [_subscription(row) for row in await session.execute(_OF_TENANT, {"tenant_id": tenant_id})]
+
+
+async def bump_standing(session: AsyncSession, tenant_id: UUID) -> tuple[int, datetime | None]:
+    """The next version of what `billing.state.v1` says about the tenant, and its `bill_from`; the row stays locked."""
+    row = (await session.execute(_BUMP_STANDING, {"tenant_id": tenant_id})).one()
+    return row.version, row.bill_from
 
 
 async def billed_starts(

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from billing_service.catalog.repository import plan_versions
 from billing_service.catalog.service import get_plan
 from billing_service.domain.errors import BillingRuleError, UnsupportedPriceError
 from billing_service.domain.periods import Anchor
-from billing_service.domain.plans import Plan
 from billing_service.subscriptions import repository
 from billing_service.subscriptions.models import Subscription
 from tenantry import Clock, Conflict, NotFound, Tenant, uuid7
@@ -71,14 +71,15 @@ async def subscribe(
     )
     subscription.schedule(plan.interval).validated()
     await repository.insert(session, subscription)
-    await _publish_standing(session, subscription, plan)
+    await publish_standing(session, subscription.tenant_id)
     return subscription
 
 
 async def cancel(session: AsyncSession, subscription_id: UUID, at: datetime) -> Subscription:
     """End a subscription at `at`, whose local day is still billed. The same `at` again changes nothing.
 
-    Raises NotFound, and Conflict where `at` lies after its present end or before the end of what has been billed.
+    Publishes the tenant's standing. Raises NotFound, and Conflict where `at` lies after its present end or before the
+    end of what has been billed.
     """
     subscription = await repository.find(session, subscription_id, lock=True)
     if subscription is None:
@@ -95,6 +96,7 @@ async def cancel(session: AsyncSession, subscription_id: UUID, at: datetime) -> 
     if any(start >= at or (current is not None and start == current.start < at) for start in billed):
         raise Conflict("a period that reaches beyond that instant has been billed already")
     await repository.end(session, subscription, at)
+    await publish_standing(session, subscription.tenant_id)
     return ended
 
 
@@ -114,21 +116,45 @@ async def withdraw_standings(connection: AsyncConnection, standings: Sequence[Ro
     await append_outbox_many(connection, events)
 
 
-async def _publish_standing(session: AsyncSession, subscription: Subscription, plan: Plan) -> None:
-    version = await repository.bump_standing(session, subscription.tenant_id)
+async def publish_standing(session: AsyncSession, tenant_id: UUID) -> None:
+    """Tell the others how the tenant stands: its plans, over or still to come included, and what is billed from when.
+
+    Where two plans hold at the same time the newer one is the stronger, and the newest is that of the document itself.
+    """
+    version, bill_from = await repository.bump_standing(session, tenant_id)
+    subscribed = await repository.of_tenant(session, tenant_id)
+    plans = await plan_versions(session, [(each.plan_code, each.plan_version) for each in subscribed])
+    held = [
+        {
+            "plan": each.plan_code,
+            "plan_version": each.plan_version,
+            "entitlements": plans[each.plan_code, each.plan_version].entitlements,
+            "starts_at": each.start_at,
+            "ends_at": each.ends_at,
+        }
+        for each in subscribed
+    ]
+    newest = held[-1] if held else {"plan": None, "plan_version": None, "entitlements": {}}
     await append_outbox(
         session,
         topic=STATE_TOPIC,
-        key=str(subscription.tenant_id),
+        key=str(tenant_id),
         type=STATE_TYPE,
-        tenant_id=subscription.tenant_id,
+        tenant_id=tenant_id,
         version=version,
         data={
-            "tenant_id": str(subscription.tenant_id),
-            "plan": subscription.plan_code,
-            "plan_version": subscription.plan_version,
-            "entitlements": plan.entitlements,
+            "tenant_id": str(tenant_id),
+            "plan": newest["plan"],
+            "plan_version": newest["plan_version"],
+            "entitlements": newest["entitlements"],
+            "subscriptions": held,
             "standing": "good",
+            "bill_from": billed_from(bill_from, subscribed),
             "version": version,
         },
     )
+
+
+def billed_from(stated: datetime | None, subscribed: Sequence[Subscription]) -> datetime | None:
+    """What was stated, or the beginning of the first subscription; None where nothing is billed."""
+    return stated or min((each.begins for each in subscribed), default=None)

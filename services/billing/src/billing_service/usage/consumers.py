@@ -7,8 +7,8 @@ from uuid import UUID
 from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing_service.usage.records import Cut, Rollup, decode_record
-from billing_service.usage.repository import record_cut, replace_rollups
+from billing_service.usage.records import Cut, Rollup, RollupKey, Withdrawn, decode_record
+from billing_service.usage.repository import record_cut, replace_rollups, withdraw_rollups
 
 GROUP = "billing-rollups"
 TOPIC = "usage.rollups.v1"
@@ -28,18 +28,32 @@ class RollupConsumer:
     async def _apply(
         self, connection: AsyncConnection, partition: int, records: list["ConsumerRecord[bytes, bytes]"]
     ) -> None:
-        """A cut divides the batch: what comes before it must be stored before the copy starts to keep its past."""
-        newest: dict[object, Rollup] = {}
+        """A cut divides the batch: what comes before it must be stored before the copy starts to keep its past. So does
+        a rollup that comes back: its versions begin anew.
+        """
+        newest: dict[RollupKey, Rollup] = {}
+        withdrawn: set[RollupKey] = set()
+
+        async def store() -> None:
+            await withdraw_rollups(connection, partition, sorted(withdrawn))
+            await replace_rollups(connection, partition, list(newest.values()))
+            withdrawn.clear()
+            newest.clear()
+
         for decoded in map(decode_record, records):
             match decoded:
-                case Rollup() if not self._is_purged(decoded.tenant_id):
+                case Cut():
+                    await store()
+                    await record_cut(connection, partition, decoded)
+                case Rollup() | Withdrawn() if self._is_purged(decoded.key.tenant_id):
+                    pass
+                case Withdrawn(key=key):
+                    newest.pop(key, None)
+                    withdrawn.add(key)
+                case Rollup():
+                    if decoded.key in withdrawn:
+                        await store()
                     known = newest.get(decoded.key)
                     if known is None or known.version < decoded.version:
                         newest[decoded.key] = decoded
-                case Cut():
-                    await replace_rollups(connection, partition, list(newest.values()))
-                    newest.clear()
-                    await record_cut(connection, partition, decoded)
-                case _:
-                    pass
-        await replace_rollups(connection, partition, list(newest.values()))
+        await store()

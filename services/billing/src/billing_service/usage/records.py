@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,16 @@ from aiokafka import ConsumerRecord
 from tenantry.events import InvalidRecord
 
 CUT = b"cut"
+
+
+class RollupKey(NamedTuple):
+    """Which hour of which group of which version of a meter."""
+
+    tenant_id: UUID
+    meter: str
+    window_start: datetime
+    meter_version: int
+    group_hash: str
 
 
 class Rollup(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +44,8 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
     @property
-    def key(self) -> tuple[UUID, str, datetime, int, str]:
-        return (self.tenant_id, self.meter, self.window_start, self.meter_version, self.group_hash)
+    def key(self) -> RollupKey:
+        return RollupKey(self.tenant_id, self.meter, self.window_start, self.meter_version, self.group_hash)
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,20 +57,33 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
 
 
+class Withdrawn(msgspec.Struct, frozen=True):
+    """There is no such rollup any more; one that comes after begins anew with any version."""
+
+    key: RollupKey
+
+
 _decode_rollup = msgspec.json.Decoder(Rollup).decode
 _decode_cut = msgspec.json.Decoder(Cut).decode
 
 
-def decode_record(record: "ConsumerRecord[bytes, bytes]") -> Rollup | Cut | None:
-    """The rollup or cut in `record`; None for a tombstone. Raises InvalidRecord for anything else."""
-    if record.value is None:
-        return None
+def decode_record(record: "ConsumerRecord[bytes, bytes]") -> Rollup | Cut | Withdrawn:
+    """Raises InvalidRecord."""
     try:
+        if record.value is None:
+            return Withdrawn(_key_of(record.key or b""))
         if any(name == "type" and value == CUT for name, value in record.headers):
             return _decode_cut(record.value)
         rollup = _decode_rollup(record.value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise InvalidRecord(record, str(error)) from error
     if rollup.window_start.tzinfo is None:
         raise InvalidRecord(record, "window_start has no offset from UTC")
     return rollup
+
+
+def _key_of(key: bytes) -> RollupKey:
+    """Of a record's key, as in `<tenant>|<meter>@<version>|hour|<start>|<group hash>`. Raises ValueError."""
+    tenant, meter, _, window, group_hash = key.decode().split("|")
+    slug, _, version = meter.rpartition("@")
+    return RollupKey(UUID(tenant), slug, datetime.fromisoformat(window), int(version), group_hash)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from billing_service.domain.usage import MeterUsage
-from billing_service.usage.records import Cut, Rollup
+from billing_service.usage.records import Cut, Rollup, RollupKey
 
 Connection = AsyncConnection | AsyncSession
 
@@ -48,8 +48,35 @@ _REPLACE: Final = text(
         ON CONFLICT (tenant_id, meter, window_start, meter_version, group_hash) DO UPDATE
        SET "group" = EXCLUDED."group", count = EXCLUDED.count, sum = EXCLUDED.sum, min = EXCLUDED.min,
            max = EXCLUDED.max, latest = EXCLUDED.latest, integral = EXCLUDED.integral, version = EXCLUDED.version,
-           aggregation = EXCLUDED.aggregation
+           aggregation = EXCLUDED.aggregation, changed_at = EXCLUDED.changed_at
      WHERE stored.version < EXCLUDED.version
+    """
+)
+
+# The row stays, with the version of a rollup that does not exist: an open cut may still need what it was.
+_WITHDRAW: Final = text(
+    """
+    WITH incoming AS MATERIALIZED (
+        SELECT * FROM unnest(
+            CAST(:tenant_ids AS uuid[]), CAST(:meters AS text[]), CAST(:windows AS timestamptz[]),
+            CAST(:meter_versions AS int[]), CAST(:group_hashes AS text[])
+        ) AS gone (tenant_id, meter, window_start, meter_version, group_hash)
+    ), kept AS (
+        INSERT INTO usage_rollup_at_cut (tenant_id, cut_id, meter, window_start, meter_version, group_hash,
+                                         count, sum, min, max, latest, integral, version)
+        SELECT r.tenant_id, cut.cut_id, r.meter, r.window_start, r.meter_version, r.group_hash,
+               r.count, r.sum, r.min, r.max, r.latest, r.integral, r.version
+          FROM incoming
+          JOIN usage_rollup AS r USING (tenant_id, meter, window_start, meter_version, group_hash)
+          JOIN system.usage_cut AS cut ON cut.partition = :partition AND NOT cut.released
+            ON CONFLICT DO NOTHING
+    )
+    UPDATE usage_rollup AS r
+       SET count = 0, sum = NULL, min = NULL, max = NULL, latest = NULL, integral = NULL, version = 0,
+           changed_at = clock_timestamp()
+      FROM incoming
+     WHERE r.tenant_id = incoming.tenant_id AND r.meter = incoming.meter AND r.window_start = incoming.window_start
+       AND r.meter_version = incoming.meter_version AND r.group_hash = incoming.group_hash
     """
 )
 
@@ -60,6 +87,8 @@ _RECORD_CUT: Final = text(
         ON CONFLICT (cut_id, partition) DO NOTHING
     """
 )
+
+_CUT_READ_AT: Final = text("SELECT min(read_at) FROM system.usage_cut WHERE cut_id = :cut_id")
 
 _NOTIFY_RUNS: Final = text("SELECT pg_notify('invoice_run', '')")
 
@@ -152,6 +181,23 @@ async def replace_rollups(connection: Connection, partition: int, rollups: Seque
     )
 
 
+async def withdraw_rollups(connection: Connection, partition: int, keys: Sequence[RollupKey]) -> None:
+    """Make rollups, read from one partition, count nothing; what they were at an open cut is kept. Repeatable."""
+    if not keys:
+        return
+    await connection.execute(
+        _WITHDRAW,
+        {
+            "partition": partition,
+            "tenant_ids": [key.tenant_id for key in keys],
+            "meters": [key.meter for key in keys],
+            "windows": [key.window_start for key in keys],
+            "meter_versions": [key.meter_version for key in keys],
+            "group_hashes": [key.group_hash for key in keys],
+        },
+    )
+
+
 async def record_cut(connection: Connection, partition: int, cut: Cut) -> None:
     """Note that `cut` has been read in `partition`: from here on the copy keeps what it was at the cut.
 
@@ -172,6 +218,12 @@ async def record_cut(connection: Connection, partition: int, cut: Cut) -> None:
 async def cut_is_complete(connection: Connection, cut_id: UUID) -> bool:
     """Whether the copy holds everything that the cut covers, in all partitions."""
     return bool(await connection.scalar(_CUT_COMPLETE, {"cut_id": cut_id}))
+
+
+async def cut_read_at(connection: Connection, cut_id: UUID) -> datetime:
+    """When the cut was read in the first of its partitions: what changes behind it changes later than that."""
+    read_at: datetime = await connection.scalar(_CUT_READ_AT, {"cut_id": cut_id})
+    return read_at
 
 
 async def release_cut(connection: Connection, cut_id: UUID) -> None:

@@ -1,0 +1,1 @@
+"""From when a tenant's usage is billed, and whose usage nobody bills."""
