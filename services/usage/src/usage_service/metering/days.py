@@ -7,7 +7,8 @@ on a connection of its own, opened only when a day is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import date
 from typing import Final, Protocol
 
@@ -22,7 +23,7 @@ _ENSURE: Final = "SELECT system.ensure_usage_days($1::date[], $2)"
 class Days(Protocol):
     """Makes sure that events of these days can be stored. May be repeated; returns when the partitions exist."""
 
-    async def ensure(self, days: Iterable[date]) -> Set[date]:
+    async def ensure(self, days: Iterable[date]) -> AbstractSet[date]:
         """The days among them that take no events any more: copies of those may be in the archive alone."""
 
     def forget(self) -> None:
@@ -40,7 +41,7 @@ class OwnedDays:
         self._gone: set[date] = set()
         self._lock = asyncio.Lock()
 
-    async def ensure(self, days: Iterable[date]) -> Set[date]:
+    async def ensure(self, days: Iterable[date]) -> AbstractSet[date]:
         wanted = set(days)
         missing = wanted - self._known - self._gone
         if missing:

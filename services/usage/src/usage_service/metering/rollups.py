@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from prometheus_client import Counter
 from tenantry import uuid7
 from usage_service.domain.instants import instant
 from usage_service.domain.meters import MAX_GROUPS
+from usage_service.metering.cancelling import StoredEvent, Versions, cancel_events
 from usage_service.metering.counting import Increments, WindowKey, overflow
 from usage_service.metering.dead_letters import DeadLetter
 from usage_service.metering.gathering import write_gathered
@@ -99,6 +101,12 @@ class RollupStore:
             DeadLetter.of_row(each.row, kind="invalid-value", reason=each.reason, meter=each.meter.meter.id)
             for each in increments.uncounted
         ]
+
+    async def cancel(self, connection: asyncpg.Connection, events: Sequence[StoredEvent], versions: Versions) -> None:
+        """Takes out what events have added that corrections cancel, in the caller's transaction."""
+        changed = await cancel_events(connection, events, versions)
+        if changed:
+            await connection.execute(_QUEUE_KEYS, uuid7(), *key_columns(changed))
 
     async def _hold_bound(self, connection: asyncpg.Connection, increments: Increments) -> None:
         if len(self._windows) > _REMEMBERED_WINDOWS:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka import ConsumerRecord
 
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import has_nul
 from usage_service.domain.identity import digest_of, identity_of
@@ -88,7 +89,7 @@ def read_rows(
         except (KeyError, *_UNREADABLE):
             others.append(record)
             continue
-        if _NUL in value or not keyed:
+        if _NUL in value or not keyed or event.type == CORRECTION:
             others.append(record)
             continue
         time = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds

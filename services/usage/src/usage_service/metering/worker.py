@@ -10,12 +10,15 @@ The consumer that calls `MeterWorker.handle` commits, together with its offsets.
 
 Rollups of latest, unique_count and time_weighted add, after 6, the values that are new, a look-up that locks their
 rows, where samples came out of order the raw events of their hours, the write, and a queue of their own.
+
+A batch with corrections is handled in parts (`metering.corrections`): before 3 what is known of the corrected events,
+and the corrections' own rows; after 9 the rollups that counted what is cancelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -28,10 +31,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenantry import TenantDirectory
 from tenantry.events import InvalidRecord, InvalidRecords
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.instants import UNIX_EPOCH_MILLISECONDS, day_of, instant
 from usage_service.domain.meters import Catalogue
-from usage_service.metering.catalogue import load_catalogue
+from usage_service.metering.catalogue import load_catalogue, load_versions
+from usage_service.metering.corrections import Correction, CorrectionStore, correction_of, segments
 from usage_service.metering.counting import count_events
 from usage_service.metering.days import Days
 from usage_service.metering.dead_letters import NO_TENANT, DeadLetter, write_dead_letters
@@ -81,10 +86,14 @@ class Batch:
     """A batch while it is read: rows to store, records to park, letters to write."""
 
     rows: list[EventRow] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     undecodable: list[InvalidRecord] = field(default_factory=list)
     dropped: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
 
 
 class MeterWorker:
@@ -111,6 +120,7 @@ class MeterWorker:
         self._now = now
         self._events = EventStore(window_days=window_days)
         self._rollups = RollupStore()
+        self._corrections = CorrectionStore()
         self._catalogue = Catalogue(-1, {})
         self._gone_days = 0
         self._tenants: dict[str, bytes] = {}
@@ -135,20 +145,46 @@ class MeterWorker:
             await self._resume_parked(driver, parked_partitions, batch)
         await park(driver, batch.parked)
         await self._refuse_gone_days(batch)
+        await self._corrections.load(driver, {record.partition for record in records})
+        for number, (rows, corrections) in enumerate(segments(batch.rows, batch.corrections)):
+            await self._count(connection, batch, rows, corrections, clear=again or number > 0)
+        await write_dead_letters(driver, batch.letters)
+        await self._finish(driver, records)
+        self._report(batch)
+
+    async def _count(
+        self,
+        connection: AsyncConnection,
+        batch: Batch,
+        rows: list[EventRow],
+        corrections: Sequence[Correction],
+        *,
+        clear: bool,
+    ) -> None:
+        """Stores and counts events, and applies corrections, none of which is about one of the events."""
+        driver = await self._driver(connection)
+        decided = await self._corrections.decide(driver, corrections)
+        if decided.replacements:
+            rows = sorted([*rows, *decided.replacements], key=lambda row: (row.partition, row.offset))
         try:
-            stored = await self._events.store(driver, batch.rows, self._catalogue.version, clear=again)
+            stored = await self._events.store(driver, rows, self._catalogue.version, clear=clear)
         except asyncpg.CheckViolationError:
-            self._days.forget()  # a day was dropped since it was last needed: it is made when the batch is repeated
+            self._days.forget()  # a day was dropped since it was last needed: the batch is repeated
             raise
-        increments = count_events(stored.new, self._catalogue)
-        uncounted = await self._rollups.write(driver, increments, clear=again)
-        conflicts = [
+        met = await self._corrections.meet(driver, stored.new)
+        counting = [row for row in stored.new if id(row) not in met] if met else stored.new
+        batch.letters += await self._rollups.write(driver, count_events(counting, self._catalogue), clear=clear)
+        if decided.cancelled:
+            versions = await load_versions(connection, {event.type for event in decided.cancelled})
+            await self._rollups.cancel(driver, decided.cancelled, versions)
+        batch.letters += decided.letters
+        batch.letters += [
             DeadLetter.of_row(row, kind="conflict", reason="another event with this source and id says something else")
             for row in stored.conflicts
         ]
-        await write_dead_letters(driver, [*batch.letters, *uncounted, *conflicts])
-        await self._finish(driver, records)
-        self._report(batch, stored_rows=len(stored.new), conflicts=len(conflicts))
+        batch.stored += len(stored.new)
+        batch.duplicates += len(rows) - len(stored.new)
+        batch.conflicts += len(stored.conflicts)
 
     async def _driver(self, connection: AsyncConnection) -> asyncpg.Connection:
         driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
@@ -165,6 +201,8 @@ class MeterWorker:
         ).all()
         for row in state:
             newly_owned = self._events.own(row.partition, row.owner_epoch)
+            if newly_owned:
+                self._corrections.own(row.partition)
             # A batch that was handled but is not committed has left groups in memory that the database does not have.
             if newly_owned or self._written.get(row.partition, row.next_offset) != row.next_offset:
                 self._rollups.forget()
@@ -221,7 +259,10 @@ class MeterWorker:
         if tenant is None:
             tenant = self._find_tenant(event.subject)
         if tenant is not None:
-            batch.rows.append(row_of(event, tenant, position))
+            if event.type == CORRECTION:
+                batch.corrections.append(correction_of(value or b"", tenant, position))
+            else:
+                batch.rows.append(row_of(event, tenant, position))
             return
         tenant_id = _tenant_id(event.subject)
         if self._directory.is_purged(tenant_id):
@@ -250,19 +291,24 @@ class MeterWorker:
             except InvalidEvent as error:
                 waiting.letters.append(_undecodable(record.value, record.position, error))
         batch.rows[:0] = waiting.rows
+        batch.corrections[:0] = waiting.corrections
         batch.parked += waiting.parked
         batch.letters += waiting.letters
         batch.dropped += waiting.dropped
 
     async def _refuse_gone_days(self, batch: Batch) -> None:
         """Events of days that have gone, or are compared with days that have, become letters: they may be copies."""
-        gone = await self._days.ensure(day_of(day) for day in {row.day for row in batch.rows})
+        replacements = [each.replacement for each in batch.corrections if each.replacement is not None]
+        rows = [*batch.rows, *replacements]
+        gone = await self._days.ensure(day_of(day) for day in {row.day for row in rows})
         if not gone:
             return
-        batch.letters += [
-            DeadLetter.of_row(row, kind="late", reason=DAY_GONE) for row in batch.rows if day_of(row.day) in gone
+        late = {id(row) for row in rows if day_of(row.day) in gone}
+        batch.letters += [DeadLetter.of_row(row, kind="late", reason=DAY_GONE) for row in rows if id(row) in late]
+        batch.rows = [row for row in batch.rows if id(row) not in late]
+        batch.corrections = [
+            replace(each, replacement=None) if id(each.replacement) in late else each for each in batch.corrections
         ]
-        batch.rows = [row for row in batch.rows if day_of(row.day) not in gone]
 
     async def _finish(self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
         last = {record.partition: record for record in records}
@@ -270,10 +316,10 @@ class MeterWorker:
         await driver.execute(_PROGRESS, list(last), received)
         self._written.update({partition: record.offset + 1 for partition, record in last.items()})
 
-    def _report(self, batch: Batch, *, stored_rows: int, conflicts: int) -> None:
-        EVENTS.labels("stored").inc(stored_rows)
-        EVENTS.labels("duplicate").inc(len(batch.rows) - stored_rows)
-        EVENTS.labels("conflict").inc(conflicts)
+    def _report(self, batch: Batch) -> None:
+        EVENTS.labels("stored").inc(batch.stored)
+        EVENTS.labels("duplicate").inc(batch.duplicates)
+        EVENTS.labels("conflict").inc(batch.conflicts)
         EVENTS.labels("parked").inc(len(batch.parked))
         EVENTS.labels("dropped").inc(batch.dropped)
         EVENTS.labels("dead-letter").inc(len(batch.letters))

@@ -1,0 +1,297 @@
+"""Corrections on their way into the database: what each one cancels, or that it waits for it.
+
+A correction and the copies of the event that it cancels come through one partition, so its owner decides about them in
+their order, whatever crashes and whoever owns it next:
+
+- a correction without a time cancels the newest event of its identity that counts, one with a time that of its day;
+- where there is none it waits, and cancels the first one that comes; that one is stored and never counted;
+- a second correction of the same event is a copy where it says the same, and else a conflict: the first one holds, and
+  what it put in the event's place can be corrected in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from prometheus_client import Counter
+
+from usage_service.domain.corrections import CORRECTION, read_correction
+from usage_service.domain.errors import InvalidEvent
+from usage_service.domain.identity import identity_of
+from usage_service.domain.instants import DAY, day_of, instant, microseconds
+from usage_service.metering.cancelling import StoredEvent
+from usage_service.metering.dead_letters import DeadLetter
+from usage_service.metering.rows import EventRow, Position, decode_data, decode_event, row_of
+
+CORRECTIONS = Counter("usage_corrections_total", "Corrections of events by what became of them", ["outcome"])
+
+_CORRECTED: Final = "the event is corrected already; correct what counts instead of it"
+
+_KNOWN = """
+SELECT correction.tenant_id, correction.identity, correction.id, correction.asked_day, correction.day
+  FROM unnest($1::uuid[], $2::uuid[]) AS asked (tenant_id, identity)
+  JOIN pool.correction USING (tenant_id, identity)
+"""
+# The newest event that counts. Ids that return after the dedupe window are events of their own.
+_TARGETS = """
+SELECT asked.ordinal - 1 AS ordinal, stored.*
+  FROM unnest($1::uuid[], $2::uuid[], $3::date[]) WITH ORDINALITY AS asked (tenant_id, identity, day, ordinal)
+ CROSS JOIN LATERAL (
+       SELECT event.day, event.event_time, event.received_at, event.kafka_partition, event.kafka_offset,
+              event.catalogue_version, event.type, event.data
+         FROM pool.usage_event AS event
+        WHERE event.tenant_id = asked.tenant_id AND event.identity = asked.identity
+          AND (asked.day IS NULL OR event.day = asked.day)
+          AND NOT EXISTS (SELECT FROM pool.correction AS cancelled
+                           WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity
+                             AND cancelled.day = event.day)
+        ORDER BY event.received_at DESC, event.kafka_partition DESC, event.kafka_offset DESC LIMIT 1) AS stored
+"""
+_INSERT = """
+INSERT INTO pool.correction (tenant_id, identity, id, asked_day, day, source, event_id, replacement_source,
+                             replacement_id, reason, received_at, kafka_partition, kafka_offset, applied_at)
+SELECT *, CASE WHEN day IS NOT NULL THEN clock_timestamp() END
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::date[], $5::date[], $6::text[], $7::text[], $8::text[],
+              $9::text[], $10::text[], $11::timestamptz[], $12::int[], $13::bigint[])
+       AS correction (tenant_id, identity, id, asked_day, day, source, event_id, replacement_source, replacement_id,
+                      reason, received_at, kafka_partition, kafka_offset)
+"""
+_WAITING = """
+SELECT kafka_partition, tenant_id, identity FROM pool.correction
+ WHERE day IS NULL AND kafka_partition = ANY($1::int[])
+"""
+# An event of a day after the correction is another event under the same id.
+_MEET = """
+UPDATE pool.correction AS correction SET day = came.day, applied_at = clock_timestamp()
+  FROM unnest($1::uuid[], $2::uuid[], $3::date[]) AS came (tenant_id, identity, day)
+ WHERE correction.tenant_id = came.tenant_id AND correction.identity = came.identity AND correction.day IS NULL
+   AND (correction.asked_day = came.day
+        OR correction.asked_day IS NULL AND came.day <= (correction.received_at AT TIME ZONE 'UTC')::date + 1)
+RETURNING correction.tenant_id, correction.identity
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A correction as it was received. `replacement` counts instead of what is cancelled."""
+
+    tenant: bytes
+    identity: bytes
+    id: UUID
+    asked_day: date | None
+    source: str
+    event_id: str
+    reason: str | None
+    position: Position
+    value: bytes
+    replacement: EventRow | None
+
+    @property
+    def key(self) -> bytes:
+        """What makes the cancelled event the same as its copies."""
+        return self.tenant + self.identity
+
+
+@dataclass(slots=True)
+class Decided:
+    """`replacements` are to be stored, `cancelled` is what had been counted."""
+
+    replacements: list[EventRow] = field(default_factory=list)
+    cancelled: list[StoredEvent] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+
+
+def correction_of(value: bytes, tenant: bytes, position: Position) -> Correction:
+    """The correction that a record of the type `CORRECTION` is. Raises InvalidEvent."""
+    event = decode_event(value)
+    data = read_correction(bytes(event.data))
+    try:
+        correction = UUID(event.id)
+        asked_day = None if data.cancels.time is None else day_of(microseconds(data.cancels.time) // DAY)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidEvent("data", f"not a correction: {error}") from None
+    replacement = None
+    if data.replacement is not None:
+        replacement = row_of(decode_event(bytes(data.replacement)), tenant, position)
+    cancels = data.cancels
+    identity = identity_of(cancels.source, cancels.id)
+    return Correction(
+        tenant, identity, correction, asked_day, cancels.source, cancels.id, data.reason, position, value, replacement
+    )
+
+
+class CorrectionStore:
+    """Decides about corrections for one consumer member; remembers which events its partitions wait for."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, set[bytes]] = {}
+
+    def own(self, partition: int) -> None:
+        """To be called when a partition is newly owned: another owner may have left corrections that wait."""
+        self._waiting.pop(partition, None)
+
+    async def load(self, connection: asyncpg.Connection, partitions: Iterable[int]) -> None:
+        """What the partitions wait for, where it is not known; before their events are asked about."""
+        missing = [partition for partition in partitions if partition not in self._waiting]
+        if not missing:
+            return
+        waiting: dict[int, set[bytes]] = {partition: set() for partition in missing}
+        for partition, tenant, identity in await connection.fetch(_WAITING, missing):
+            waiting[partition].add(tenant.bytes + identity.bytes)
+        self._waiting |= waiting
+
+    async def decide(self, connection: asyncpg.Connection, corrections: Sequence[Correction]) -> Decided:
+        """Keeps the corrections, in the caller's transaction.
+
+        No two of them, and no event that is not stored yet, may be of one identity.
+        """
+        decided = Decided()
+        if not corrections:
+            return decided
+        tenants = [UUID(bytes=each.tenant) for each in corrections]
+        identities = [UUID(bytes=each.identity) for each in corrections]
+        known: dict[bytes, list[asyncpg.Record]] = {}
+        for row in await connection.fetch(_KNOWN, tenants, identities):
+            known.setdefault(row["tenant_id"].bytes + row["identity"].bytes, []).append(row)
+        asked_days = [each.asked_day for each in corrections]
+        found = {row["ordinal"]: row for row in await connection.fetch(_TARGETS, tenants, identities, asked_days)}
+        kept: list[tuple[Correction, date | None]] = []
+        for number, correction in enumerate(corrections):
+            others, target = known.get(correction.key, []), found.get(number)
+            if any(other["id"] == correction.id for other in others):
+                CORRECTIONS.labels("duplicate").inc()
+                continue
+            if target is None and any(_covers(other, correction) for other in others):
+                CORRECTIONS.labels("conflict").inc()
+                decided.letters.append(_conflict(correction))
+                continue
+            CORRECTIONS.labels("waiting" if target is None else "applied").inc()
+            kept.append((correction, None if target is None else target["day"]))
+            if target is None:
+                self._waiting.setdefault(correction.position.partition, set()).add(correction.key)
+            else:
+                decided.cancelled.append(_stored(correction, target))
+            if correction.replacement is not None:
+                decided.replacements.append(correction.replacement)
+        await _insert(connection, kept)
+        return decided
+
+    async def meet(self, connection: asyncpg.Connection, rows: Sequence[EventRow]) -> set[int]:
+        """The ids (of objects) of those new events that corrections wait for; these wait no longer.
+
+        The events are stored, and are not to be counted.
+        """
+        if not any(self._waiting.values()):
+            return set()
+        expected = [row for row in rows if row.key in self._waiting.get(row.partition, ())]
+        met: set[int] = set()
+        while expected:
+            first = {row.key: row for row in reversed(expected)}
+            came = list(first.values())
+            found = await connection.fetch(
+                _MEET,
+                [UUID(bytes=row.tenant) for row in came],
+                [UUID(bytes=row.identity) for row in came],
+                [day_of(row.day) for row in came],
+            )
+            met |= {id(first[tenant.bytes + identity.bytes]) for tenant, identity in found}
+            expected = [row for row in expected if first[row.key] is not row]
+        return met
+
+
+def segments(
+    rows: Sequence[EventRow], corrections: Sequence[Correction]
+) -> Iterator[tuple[list[EventRow], list[Correction]]]:
+    """A batch in parts, in the order of (partition, offset), as large as can be handled at once.
+
+    In no part is a correction of the same identity as an event or another correction.
+    """
+    if not corrections:
+        yield list(rows), []
+        return
+    events: list[EventRow] = []
+    corrected: list[Correction] = []
+    stored: set[bytes] = set()
+    cancelled: set[bytes] = set()
+    entries: list[EventRow | Correction] = sorted([*rows, *corrections], key=_place)
+    for each in entries:
+        row = each.replacement if isinstance(each, Correction) else each
+        clash = row is not None and row.key in cancelled
+        if isinstance(each, Correction):
+            clash = clash or each.key in stored or each.key in cancelled
+        if clash:
+            yield events, corrected
+            events, corrected, stored, cancelled = [], [], set(), set()
+        if row is not None:
+            stored.add(row.key)
+        if isinstance(each, Correction):
+            corrected.append(each)
+            cancelled.add(each.key)
+        else:
+            events.append(each)
+    yield events, corrected
+
+
+def _place(each: EventRow | Correction) -> tuple[int, int]:
+    position = each.position if isinstance(each, Correction) else each
+    return position.partition, position.offset
+
+
+def _covers(other: asyncpg.Record, correction: Correction) -> bool:
+    """Whether a correction that is kept is about what another one, without a target, is about."""
+    if correction.asked_day is None or (other["day"] is None and other["asked_day"] is None):
+        return True
+    return correction.asked_day in {other["day"], other["asked_day"]}
+
+
+def _stored(correction: Correction, row: asyncpg.Record) -> StoredEvent:
+    return StoredEvent(
+        tenant=correction.tenant,
+        type=row["type"],
+        time=microseconds(row["event_time"]),
+        received=microseconds(row["received_at"]),
+        partition=row["kafka_partition"],
+        offset=row["kafka_offset"],
+        catalogue_version=row["catalogue_version"],
+        data=decode_data(row["data"]),
+    )
+
+
+async def _insert(connection: asyncpg.Connection, kept: Sequence[tuple[Correction, date | None]]) -> None:
+    if not kept:
+        return
+    replacements = [each.replacement for each, _ in kept]
+    await connection.execute(
+        _INSERT,
+        [UUID(bytes=each.tenant) for each, _ in kept],
+        [UUID(bytes=each.identity) for each, _ in kept],
+        [each.id for each, _ in kept],
+        [each.asked_day for each, _ in kept],
+        [day for _, day in kept],
+        [each.source for each, _ in kept],
+        [each.event_id for each, _ in kept],
+        [None if row is None else row.source for row in replacements],
+        [None if row is None else row.id for row in replacements],
+        [each.reason for each, _ in kept],
+        [instant(each.position.received) for each, _ in kept],
+        [each.position.partition for each, _ in kept],
+        [each.position.offset for each, _ in kept],
+    )
+
+
+def _conflict(correction: Correction) -> DeadLetter:
+    return DeadLetter(
+        tenant_id=UUID(bytes=correction.tenant),
+        kind="conflict",
+        reason=_CORRECTED,
+        position=correction.position,
+        payload=correction.value,
+        type=CORRECTION,
+        source=correction.source,
+        event_id=correction.event_id,
+    )
