@@ -44,6 +44,7 @@ TOPICS = (
     "tenant.config.v1",
     "platform.state.v1",
     "tenant.credentials.v1",
+    "billing.state.v1",
 )
 ISSUER = "http://tenant.test"
 API_CALLS = {

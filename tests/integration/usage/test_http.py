@@ -228,12 +228,18 @@ def endpoint_of(usage, sender, *, memory: IngestMemory | None = None, **options)
             Limiter("usage", directory, gate=FairGate(10, max_waiting=10, wait=1.0)), directory, lambda _: 1
         ),
         keep_late=keep_none,
+        refuse_billed=refuse_none,
         **options,
     )
 
 
 async def keep_none(_refused, _resolve):
     """Late events are another test's."""
+
+
+async def refuse_none(intake):
+    """So is history."""
+    return intake
 
 
 async def through(endpoint, usage, sent):

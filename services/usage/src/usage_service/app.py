@@ -20,6 +20,7 @@ from usage_service.dead_letters.service import Replays, keep_late_events
 from usage_service.entitlements.api import router as features
 from usage_service.entitlements.api import tenant_router as entitlements
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
+from usage_service.ingest.history import History
 from usage_service.ingest.memory import IngestMemory
 from usage_service.ingest.openapi import document_ingest
 from usage_service.ingest.rates import UNIT_BYTES, IngestRates, units
@@ -40,6 +41,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     """The application; its lifespan runs the tenancy, the producer of events and the connection for cuts."""
     producer = UsageProducer(kafka, max_pending_bytes=settings.max_in_flight_bytes)
     ends = TopicEnds(kafka, TOPIC)
+    history = History(kafka)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,6 +52,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
             try:
                 yield
             finally:
+                await history.stop()
                 await producer.stop()
                 await ends.close()
 
@@ -71,6 +74,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         memory=IngestMemory(settings.max_in_flight_bytes, lambda: producer.pending_bytes),
         rates=IngestRates(tenancy.limiter, tenancy.directory, cost),
         keep_late=partial(keep_late_events, tenancy.databases, tenancy.clock),
+        refuse_billed=history.refuse_billed,
         fields=settings.field_rules,
     )
     route = Route(EVENTS_PATH, endpoint.receive, methods=["POST"])

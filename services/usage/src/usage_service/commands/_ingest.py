@@ -35,10 +35,16 @@ class Ingest:
     """POST /v1/events."""
 
     def __init__(
-        self, api: Api, *, accept_late: bool = False, dry_run: bool = False, patience: float = PATIENCE_SECONDS
+        self,
+        api: Api,
+        *,
+        accept_late: bool = False,
+        billable: bool = False,
+        dry_run: bool = False,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._api = api
-        switches = {"partial": True, "accept_late": accept_late, "dry_run": dry_run}
+        switches = {"partial": True, "accept_late": accept_late, "billable": billable, "dry_run": dry_run}
         self._params = {name: "true" for name, on in switches.items() if on}
         self._patience = patience
 

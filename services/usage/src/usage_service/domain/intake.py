@@ -8,6 +8,7 @@ which decides and gives the reasons.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -73,6 +74,20 @@ class Intake:
 
     accepted: list[Accepted]
     refused: list[Refusal]
+
+    def without(self, judge: Callable[[Accepted], InvalidEvent | None]) -> Intake:
+        """The same body, with the accepted events refused for which `judge` has a reason."""
+        taken = {each.index for each in self.refused}
+        indices = (index for index in range(len(self.accepted) + len(taken)) if index not in taken)
+        kept: list[Accepted] = []
+        refusals = list(self.refused)
+        for index, event in zip(indices, self.accepted, strict=True):
+            refusal = judge(event)
+            if refusal is None:
+                kept.append(event)
+            else:
+                refusals.append(Refusal(index, refusal))
+        return Intake(kept, sorted(refusals, key=lambda each: each.index))
 
 
 class _Event(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):

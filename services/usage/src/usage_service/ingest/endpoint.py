@@ -85,6 +85,9 @@ class Sender(Protocol):
 KeepLate = Callable[[Sequence[Refusal], Resolver], Awaitable[None]]
 """Keeps the events among refusals that were refused for their age alone. Raises nothing."""
 
+RefuseBilled = Callable[[Intake], Awaitable[Intake]]
+"""Refuses what is no history: events of which a bill may have to be made. Raises Unavailable."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -100,10 +103,11 @@ class _Asked(NamedTuple):
     partial: bool
     echo: bool
     accept_late: bool
+    billable: bool
     dry_run: bool
 
 
-_ASKED_NOTHING = _Asked(partial=False, echo=False, accept_late=False, dry_run=False)
+_ASKED_NOTHING = _Asked(partial=False, echo=False, accept_late=False, billable=False, dry_run=False)
 
 
 class IngestEndpoint:
@@ -119,6 +123,7 @@ class IngestEndpoint:
         memory: IngestMemory,
         rates: IngestRates,
         keep_late: KeepLate,
+        refuse_billed: RefuseBilled,
         fields: FieldRules | None = None,
         read_seconds: float = READ_SECONDS,
     ) -> None:
@@ -129,6 +134,7 @@ class IngestEndpoint:
         self._memory = memory
         self._rates = rates
         self._keep_late = keep_late
+        self._refuse_billed = refuse_billed
         self._pace = RefusalPace()
         self._reading = SharedTimeout(read_seconds)
         self._for_tenants = RouteTable(directory, clock, Operation.INGEST)
@@ -173,6 +179,8 @@ class IngestEndpoint:
             await self._rates.charge_unpacked(selected, operation, request.scope, len(body))
         resolve = self._resolver(principal, selected, asked)
         intake = self._read(body, head, resolve)
+        if asked.accept_late and not asked.billable:
+            intake = await self._refuse_billed(intake)
         # The records are made: what they came from is not held while Kafka takes them.
         del body
         if asked.dry_run and (asked.partial or not intake.refused):

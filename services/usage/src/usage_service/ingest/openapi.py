@@ -54,6 +54,7 @@ _OPERATION: dict[str, Any] = {
             ("partial", "Accept the good events of a request that holds bad ones, and list the bad ones."),
             ("echo", "Answer with the id and the time used of each accepted event."),
             ("accept_late", "Accept events of any age. For operators, who bring in history."),
+            ("billable", "With accept_late: also events from the tenant's bill_from on, which will be billed."),
             ("dry_run", "Say with 200 what would be accepted and refused, and send nothing."),
         )
     ],

@@ -7,7 +7,7 @@ and the class `service_ingest`, as a service names its tenants in the events onl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from tenantry.identity import Scope as Granted
 from tenantry.limits import Admission, Limiter
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import Accepted
-from usage_service.domain.intake import Intake, Refusal
+from usage_service.domain.intake import Intake
 
 UNIT_BYTES: Final = 64 * 1024
 """What one unit of a rate pays for."""
@@ -95,7 +95,7 @@ class IngestRates:
                 refused[tenant] = InvalidEvent("subject", error.detail, kind="rate-limited")
             except PayloadTooLarge as error:
                 refused[tenant] = InvalidEvent("subject", error.detail, kind="too-large")
-        return _without(intake, refused) if refused else intake, first
+        return intake.without(lambda event: refused.get(event.key[:_ID_LENGTH])) if refused else intake, first
 
     def _to_be_asked(self, events: Sequence[Accepted]) -> list[bytes]:
         now = self._monotonic()
@@ -112,17 +112,3 @@ class IngestRates:
             self._unlimited_until[tenant_id] = self._monotonic() + _LOOK_AGAIN
         else:
             await self._limiter.charge(tenant, Operation.SERVICE_INGEST, cost)
-
-
-def _without(intake: Intake, refused: Mapping[bytes, InvalidEvent]) -> Intake:
-    taken = {each.index for each in intake.refused}
-    indices = (index for index in range(len(intake.accepted) + len(taken)) if index not in taken)
-    kept: list[Accepted] = []
-    refusals = list(intake.refused)
-    for index, event in zip(indices, intake.accepted, strict=True):
-        refusal = refused.get(event.key[:_ID_LENGTH])
-        if refusal is not None:
-            refusals.append(Refusal(index, refusal))
-        else:
-            kept.append(event)
-    return Intake(kept, sorted(refusals, key=lambda each: each.index))
