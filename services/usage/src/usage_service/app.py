@@ -15,6 +15,8 @@ from tenantry.events import KafkaSettings, UsageProducer
 from tenantry.http import DirectRoute, by_length, service_app
 from usage_service.archive.reading import ArchiveReader
 from usage_service.archive.store import ArchiveStore
+from usage_service.corrections.api import router as corrections
+from usage_service.corrections.service import Corrections
 from usage_service.dead_letters.api import router as dead_letters
 from usage_service.dead_letters.service import Replays, keep_late_events
 from usage_service.entitlements.api import router as features
@@ -83,7 +85,13 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     app.state.replays = Replays(
         RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True), producer
     )
-    for router in (queries, dead_letters, meters, cuts, features, entitlements, retention):
+    app.state.corrections = Corrections(
+        RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST),
+        producer,
+        tenancy.clock,
+        settings.field_rules,
+    )
+    for router in (queries, corrections, dead_letters, meters, cuts, features, entitlements, retention):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Tenancy, Tenant, current_tenant_or_none
 from tenantry.database import SystemSession
@@ -57,3 +59,14 @@ async def _selected_tenant() -> Tenant | None:
 
 SelectedTenant = Annotated[Tenant | None, Depends(_selected_tenant)]
 """The tenant of the request; None for an operator or a service that named none."""
+
+
+@asynccontextmanager
+async def reading(tenancy: Tenancy, tenant: Tenant | None) -> AsyncIterator[AsyncSession]:
+    """What the caller may see: a tenant's own rows, or all of them where an operator or service has selected none."""
+    if tenant is None:
+        async with tenancy.databases.system_session() as system:
+            yield system
+    else:
+        async with tenancy.databases.tenant_session(tenant, read_only=True) as session:
+            yield session

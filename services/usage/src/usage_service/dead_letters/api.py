@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -11,14 +9,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenantry import Tenancy, Tenant
 from tenantry.http import CurrentPrincipal, Cursor, Limit, Page, decode_cursor, encode_cursor, require_scope
 from tenantry.identity import Scope
 from usage_service.dead_letters.repository import Filter, count_letters, find_letters, find_unmatched
 from usage_service.dead_letters.service import Letter, Replays, get_letter, replay_letter, replay_letters
-from usage_service.dependencies import CurrentTenancy, SelectedTenant, SystemTransaction
+from usage_service.dependencies import CurrentTenancy, SelectedTenant, SystemTransaction, reading
 
 router = APIRouter(prefix="/v1", tags=["dead letters"])
 
@@ -203,24 +199,13 @@ class ReplayOut(BaseModel):
     next_cursor: str | None
 
 
-@asynccontextmanager
-async def _reading(tenancy: Tenancy, tenant: Tenant | None) -> AsyncIterator[AsyncSession]:
-    """What the caller may see: a tenant's own rows, or all of them where an operator or service has selected none."""
-    if tenant is None:
-        async with tenancy.databases.system_session() as system:
-            yield system
-    else:
-        async with tenancy.databases.tenant_session(tenant, read_only=True) as session:
-            yield session
-
-
 @router.get("/dead-letters")
 async def list_dead_letters(
     tenancy: CurrentTenancy, tenant: SelectedTenant, asked: Asked, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[DeadLetterOut]:
     """What could not be counted, newest first, with the reason; of all tenants for an operator that selects none."""
     before = decode_cursor(cursor, UUID, of=_LETTERS) if cursor else _LAST
-    async with _reading(tenancy, tenant) as session:
+    async with reading(tenancy, tenant) as session:
         rows = await find_letters(session, asked, before=before, limit=limit + 1)
     return Page(
         items=[DeadLetterOut.of(row) for row in rows[:limit]],
@@ -231,7 +216,7 @@ async def list_dead_letters(
 @router.get("/dead-letters/summary")
 async def summarise_dead_letters(tenancy: CurrentTenancy, tenant: SelectedTenant, asked: Asked) -> Summary:
     """How many there are by tenant and kind, and how many of them were replayed."""
-    async with _reading(tenancy, tenant) as session:
+    async with reading(tenancy, tenant) as session:
         rows = await count_letters(session, asked)
     return Summary(
         items=[
@@ -283,7 +268,7 @@ async def replay_many(
 @router.get("/dead-letters/{letter_id}")
 async def get_dead_letter(letter_id: UUID, tenancy: CurrentTenancy, tenant: SelectedTenant) -> DeadLetterDetailOut:
     """One of them, and of a conflict the other side: the event that counts."""
-    async with _reading(tenancy, tenant) as session:
+    async with reading(tenancy, tenant) as session:
         return DeadLetterDetailOut.of_letter(await get_letter(session, letter_id))
 
 
@@ -314,7 +299,7 @@ async def unmatched_types(
 ) -> Page[UnmatchedType]:
     """Event types that no meter knew, with counts; their events are kept."""
     after = decode_cursor(cursor, tuple[UUID, str], of="unmatched") if cursor else (_NIL, "")
-    async with _reading(tenancy, tenant) as session:
+    async with reading(tenancy, tenant) as session:
         rows = await find_unmatched(session, None if tenant is None else tenant.id, after=after, limit=limit + 1)
     last = rows[limit - 1] if len(rows) > limit else None
     return Page(

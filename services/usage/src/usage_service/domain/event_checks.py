@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidEvent, InvalidQuantity
 from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.instants import cut_to_microseconds
@@ -90,7 +92,9 @@ def check_event(raw: bytes, resolve: Resolver, fields: FieldRules | None = None)
     event = _object(raw)
     if event.get("specversion") != "1.0":
         raise InvalidEvent("specversion", 'must be "1.0"')
-    event_id, source, kind, subject = [_text(event, name, longest) for name, longest in _TEXTS]
+    event_id, source, kind, subject = [check_text(event, name, longest) for name, longest in _TEXTS]
+    if kind == CORRECTION:
+        raise InvalidEvent("type", "is kept for corrections; send them to /v1/events/correct")
     _check_data(event)
     for name, value in event.items():
         if name not in _KNOWN and value is not None:
@@ -116,7 +120,9 @@ def treated(raw: bytes, resolve: Resolver, fields: FieldRules) -> bytes:
     """The text of an event that is refused for its age alone, with its fields treated as if it were not."""
     event = _object(raw)
     fields.apply(
-        _text(event, "type", MAX_TYPE), resolve(_text(event, "subject", MAX_SUBJECT)).subject, event.get("data")
+        check_text(event, "type", MAX_TYPE),
+        resolve(check_text(event, "subject", MAX_SUBJECT)).subject,
+        event.get("data"),
     )
     return encode_event(event)
 
@@ -132,9 +138,17 @@ def is_json_type(media_type: str) -> bool:
 
 
 def _object(raw: bytes) -> dict[str, object]:
+    event = decode_document(raw)
+    if not isinstance(event, dict):
+        raise InvalidEvent("", "an event is a JSON object")
+    return event
+
+
+def decode_document(raw: bytes) -> Any:
+    """A JSON text of events, in which every number is exact and every string can be stored. Raises InvalidEvent."""
     try:
-        event = _decode(raw)
-        check_numbers(event)
+        document = _decode(raw)
+        check_numbers(document)
     except UnicodeDecodeError:
         raise InvalidEvent("", "not UTF-8") from None
     except RecursionError:
@@ -146,13 +160,11 @@ def _object(raw: bytes) -> dict[str, object]:
         raise InvalidEvent("", f"not valid JSON: {_json_reason(str(error))}") from None
     except InvalidQuantity as error:
         raise InvalidEvent("data", str(error)) from None
-    if not isinstance(event, dict):
-        raise InvalidEvent("", "an event is a JSON object")
-    if may_nest_deeply(raw) and _nesting(event) > MAX_NESTING:
+    if may_nest_deeply(raw) and _nesting(document) > MAX_NESTING:
         raise InvalidEvent("", _TOO_DEEP)
-    if b"\\u0000" in raw and has_nul(event):
+    if b"\\u0000" in raw and has_nul(document):
         raise InvalidEvent("", "a string contains NUL (\\u0000) or a lone surrogate")
-    return event
+    return document
 
 
 def _nesting(document: object) -> int:
@@ -179,7 +191,8 @@ def has_nul(value: object) -> bool:
     return isinstance(value, list) and any(has_nul(member) for member in value)
 
 
-def _text(event: dict[str, object], name: str, longest: int) -> str:
+def check_text(event: dict[str, object], name: str, longest: int) -> str:
+    """The text of an attribute. Raises InvalidEvent."""
     value = event.get(name)
     if value is None:
         raise InvalidEvent(name, "is required")
@@ -212,17 +225,22 @@ def _check_extension(name: str, value: object) -> None:
 def _time(value: object, route: Route) -> datetime:
     if value is None:
         return route.bounds.now
+    time = parse_time(value)
+    if time > route.bounds.latest:
+        raise InvalidEvent("time", "lies more than 10 minutes in the future", kind="future")
+    if time < route.bounds.earliest:
+        raise InvalidEvent("time", "is older than events may be", kind="too-old")
+    return time
+
+
+def parse_time(value: object) -> datetime:
+    """An RFC 3339 time in UTC, cut to microseconds. Raises InvalidEvent."""
     if not isinstance(value, str):
         raise InvalidEvent("time", "must be an RFC 3339 time")
     try:
         parsed = msgspec.convert(cut_to_microseconds(value), datetime)
         if parsed.tzinfo is None:
             raise InvalidEvent("time", "must say its offset from UTC")
-        time = parsed.astimezone(UTC)
+        return parsed.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         raise InvalidEvent("time", "must be an RFC 3339 time") from None
-    if time > route.bounds.latest:
-        raise InvalidEvent("time", "lies more than 10 minutes in the future", kind="future")
-    if time < route.bounds.earliest:
-        raise InvalidEvent("time", "is older than events may be", kind="too-old")
-    return time

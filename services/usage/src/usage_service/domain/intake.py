@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import (
     MAX_EVENT_BYTES,
@@ -173,6 +174,8 @@ def _decode(body: bytes, form: Form) -> list[_Event]:
 
 
 def _accept(event: _Event, resolve: Resolver, fields: FieldRules | None) -> Accepted:
+    if event.type == CORRECTION:
+        raise TypeError
     route = resolve(event.subject)
     if route.refusal is not None:
         raise route.refusal

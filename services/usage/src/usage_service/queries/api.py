@@ -27,7 +27,7 @@ from usage_service.queries.formats import Format, Table, accepted, columns_of, c
 from usage_service.queries.overflow import NEVER_FULL, full_hours
 from usage_service.queries.parameters import Parameters, events_link, filters, groups
 from usage_service.queries.questions import Behind, Question, check_places
-from usage_service.queries.repository import find_events, find_watermark
+from usage_service.queries.repository import find_cancelled, find_events, find_watermark
 
 router = APIRouter(prefix="/v1", tags=["usage"])
 
@@ -149,11 +149,15 @@ async def events(
     # After PostgreSQL: a day that is dropped in between is in both rather than in neither.
     archived = await archive.events_of(Wanted(tenant_id, *span, after, wanted + 1, kind, received_before))
     rows = merged(stored, archived, wanted + 1)
+    cancelled = await find_cancelled(
+        session, tenant_id, span, received_before=received_before, identities=[row.identity for row in rows]
+    )
     items: list[dict[str, Any]] = []
     end = None
     for place, row in enumerate(rows[:wanted]):
-        if behind is None or behind.count(row) is not None:
-            items.append(_event(current_tenant().id, row))
+        correction = cancelled.get((row.identity, row.event_time.astimezone(UTC).date()))
+        if behind is None or (correction is None and behind.count(row) is not None):
+            items.append(_event(tenant_id, row, correction))
         if len(items) == limit or place == wanted - 1:
             end = row if place + 1 < len(rows) else None
             break
@@ -216,7 +220,7 @@ def _invalid(error: InvalidWindow | InvalidDefinition) -> InvalidRequest:
     return InvalidRequest(error.reason, errors=[{"loc": ["query", error.loc], "msg": error.reason}])
 
 
-def _event(tenant_id: UUID, row: Any) -> dict[str, Any]:
+def _event(tenant_id: UUID, row: Any, correction: UUID | None) -> dict[str, Any]:
     return {
         "id": row.event_id,
         "source": row.source,
@@ -227,4 +231,5 @@ def _event(tenant_id: UUID, row: Any) -> dict[str, Any]:
         "received_at": rfc3339(row.received_at),
         "partition": row.kafka_partition,
         "offset": row.kafka_offset,
+        "cancelled_by": None if correction is None else str(correction),
     }

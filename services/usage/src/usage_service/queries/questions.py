@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usage_service.archive.reading import ArchiveReader, joined
+from usage_service.archive.reading import ArchivedEvent, ArchiveReader, joined
 from usage_service.domain.errors import InvalidDefinition, InvalidPath, InvalidQuantity, InvalidWindow
 from usage_service.domain.filters import Predicate
 from usage_service.domain.instants import microseconds
@@ -22,7 +22,7 @@ from usage_service.domain.quantities import canonical_number, value_text
 from usage_service.domain.rollups import At, State, empty_state
 from usage_service.domain.windows import Granularity, Window, pieces
 from usage_service.queries.overflow import NEVER_FULL, FullHours, full_hours, placed
-from usage_service.queries.repository import Range, stream_raw
+from usage_service.queries.repository import Range, find_cancelled, stream_raw
 
 Values = tuple[str, ...]
 """The values of the dimensions that an answer is grouped by."""
@@ -158,11 +158,24 @@ class Reading:
         )
         if self.archive is not None:
             archived = self.archive.stream(self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
-            rows = joined(rows, archived, ordered=ordered)
+            rows = joined(rows, self._counted(archived, spans), ordered=ordered)
         async for row in rows:
             found = behind.count(row)
             if found is not None:
                 yield row.event_time, *found
+
+    async def _counted(
+        self, archived: AsyncIterator[ArchivedEvent], spans: Sequence[Range]
+    ) -> AsyncIterator[ArchivedEvent]:
+        """Without those that are cancelled. PostgreSQL leaves them out of its own events itself."""
+        cancelled: Collection[tuple[UUID, date]] | None = None
+        async for event in archived:
+            if cancelled is None:
+                span = (spans[0][0], spans[-1][1])
+                until = self.question.received_before
+                cancelled = await find_cancelled(self.session, self.tenant_id, span, received_before=until)
+            if (event.identity, event.event_time.astimezone(UTC).date()) not in cancelled:
+                yield event
 
 
 class Behind:

@@ -155,6 +155,14 @@ _EVENTS = text(
      ORDER BY event_time, identity LIMIT :limit
     """
 )
+_CANCELLED_EVENTS = text(
+    """
+    SELECT identity, day, id FROM correction
+     WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
+       AND (CAST(:identities AS uuid[]) IS NULL OR identity = ANY(CAST(:identities AS uuid[])))
+       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+    """
+)
 _WATERMARK = text("SELECT min(received_until) FROM system.partition_progress")
 
 
@@ -340,6 +348,28 @@ async def find_events(
         found += rows.all()
         day, step = until + timedelta(days=1), step * 2
     return found
+
+
+async def find_cancelled(
+    session: AsyncSession,
+    tenant_id: UUID,
+    span: Range,
+    *,
+    received_before: datetime | None,
+    identities: Sequence[UUID] | None = None,
+) -> dict[tuple[UUID, date], UUID]:
+    """The corrections that cancel events of the days of a span, by identity and day; all, or of some identities."""
+    found = await session.execute(
+        _CANCELLED_EVENTS,
+        {
+            "tenant": tenant_id,
+            "first_day": _utc_day(span[0]),
+            "last_day": _utc_day(span[1]),
+            "identities": None if identities is None else list(identities),
+            "until": received_before,
+        },
+    )
+    return {(row.identity, row.day): row.id for row in found}
 
 
 async def find_watermark(session: AsyncSession) -> datetime | None:
