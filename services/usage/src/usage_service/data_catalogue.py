@@ -29,6 +29,7 @@ CATALOGUE = DataCatalogue(
         SystemTable("cut_lane"),
         SystemTable("usage_day"),
         SystemTable("gone_day"),
+        SystemTable("meter_backfill"),
         SystemTable("archive_object"),
         # What it says of a tenant goes with the tenant's rows in the archive.
         SystemTable("archived_tenant", tenant_column="tenant_id", retention=Retention.TRANSIENT, exported=False),

@@ -28,7 +28,9 @@ from tenantry.reconciling import OBSERVE_LANES, observing_handlers
 from usage_service.app import SERVICE, create_app
 from usage_service.archive.archivist import Archivist
 from usage_service.archive.holding import ArchivedEvents
+from usage_service.archive.reading import ArchiveReader
 from usage_service.archive.store import ArchiveStore
+from usage_service.backfilling.keeper import BackfillKeeper
 from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
 from usage_service.dead_letters.unmatched import watch_unmatched
@@ -117,6 +119,7 @@ async def run_relay() -> None:
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),
+            keep_at("backfills", BackfillKeeper(engine, ArchiveReader(databases, archive)).run),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
                 engine, archivist, settings.terms, clock, migrator_url=database.migrator_database_url

@@ -63,7 +63,8 @@ class MeterDefinition(msgspec.Struct, frozen=True, kw_only=True):
 class Meter(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a meter as it is stored. `id` is the version's own.
 
-    `backfill_from` and `created_at` are microseconds (`domain.instants`).
+    Times are microseconds (`domain.instants`). Of what was stored before the meter was made, what happened before
+    `incomplete_until` is not all counted yet.
     """
 
     id: UUID
@@ -73,6 +74,7 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
     since: int
     until: int | None = None
     backfill_from: int | None = None
+    incomplete_until: int | None = None
     created_at: int = 0
 
     def counts(self, catalogue_version: int, time: int) -> bool:

@@ -8,20 +8,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usage_service.domain.meters import Catalogue, CompiledMeter
-from usage_service.meters.repository import meter_of
+from usage_service.meters.repository import METER_COLUMNS, meter_of
 
 _VERSION = text("SELECT COALESCE((SELECT version FROM system.meter_catalogue), 0)")
 _METERS = text(
-    """
-    SELECT id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, until
-      FROM system.meter WHERE until IS NULL OR until > :version ORDER BY slug, version
-    """
+    f"""
+    SELECT {METER_COLUMNS} FROM system.meter WHERE until IS NULL OR until > :version ORDER BY slug, version
+    """  # noqa: S608 (our own columns)
 )
 _ALL_VERSIONS = text(
-    """
-    SELECT id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, until
-      FROM system.meter WHERE event_type = ANY(:types) ORDER BY slug, version
-    """
+    f"""
+    SELECT {METER_COLUMNS} FROM system.meter WHERE event_type = ANY(:types) ORDER BY slug, version
+    """  # noqa: S608 (our own columns)
 )
 
 

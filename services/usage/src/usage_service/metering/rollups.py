@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from tenantry import uuid7
 from usage_service.domain.instants import instant
 from usage_service.domain.meters import MAX_GROUPS
 from usage_service.metering.cancelling import StoredEvent, Versions, cancel_events
-from usage_service.metering.counting import Increments, WindowKey, overflow
+from usage_service.metering.counting import Increments, RollupKey, WindowKey, overflow
 from usage_service.metering.dead_letters import DeadLetter
 from usage_service.metering.gathering import write_gathered
 from usage_service.metering.groups import groups_of
@@ -63,6 +63,11 @@ ON CONFLICT (tenant_id, type) DO UPDATE SET
 """
 
 
+async def queue_changes(connection: asyncpg.Connection, keys: Collection[RollupKey]) -> None:
+    """Has these rollups published once the caller's transaction is committed."""
+    await connection.execute(_QUEUE_KEYS, uuid7(), *key_columns(keys))
+
+
 class RollupStore:
     """Writes increments for one consumer member; remembers the groups of recent windows to hold their bound."""
 
@@ -84,7 +89,7 @@ class RollupStore:
         if increments.gathered:
             # Before the others, in every worker: rows are locked in one order.
             changed = await write_gathered(connection, increments, clear=clear)
-            await connection.execute(_QUEUE_KEYS, uuid7(), *key_columns(changed))
+            await queue_changes(connection, changed)
         if increments.rollups:
             encoded = (
                 rollup_bytes(
@@ -106,7 +111,7 @@ class RollupStore:
         """Takes out what events have added that corrections cancel, in the caller's transaction."""
         changed = await cancel_events(connection, events, versions)
         if changed:
-            await connection.execute(_QUEUE_KEYS, uuid7(), *key_columns(changed))
+            await queue_changes(connection, changed)
 
     async def _hold_bound(self, connection: asyncpg.Connection, increments: Increments) -> None:
         if len(self._windows) > _REMEMBERED_WINDOWS:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry import uuid7
+from usage_service.domain.instants import microseconds
 from usage_service.domain.meters import Aggregation, Meter, MeterDefinition
 
-_COLUMNS = "id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, until"
+METER_COLUMNS: Final = """
+id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, until, backfill_from,
+incomplete_until, created_at
+"""
 
 _NEXT_VERSION = text(
     """
@@ -20,10 +25,10 @@ _NEXT_VERSION = text(
     ON CONFLICT (single) DO UPDATE SET version = catalogue.version + 1 RETURNING version
     """
 )
-_VERSIONS = text(f"SELECT {_COLUMNS} FROM system.meter WHERE slug = :slug ORDER BY version")  # noqa: S608 (our own)
+_VERSIONS = text(f"SELECT {METER_COLUMNS} FROM system.meter WHERE slug = :slug ORDER BY version")  # noqa: S608 (our own)
 _PAGE = text(
     f"""
-    SELECT {_COLUMNS} FROM system.meter WHERE until IS NULL AND slug > :after ORDER BY slug LIMIT :limit
+    SELECT {METER_COLUMNS} FROM system.meter WHERE until IS NULL AND slug > :after ORDER BY slug LIMIT :limit
     """  # noqa: S608 (our own columns)
 )
 _END = text("UPDATE system.meter SET until = :until WHERE slug = :slug AND until IS NULL")
@@ -33,6 +38,7 @@ _INSERT = text(
            (id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, created_at)
     VALUES (:id, :slug, :version, :event_type, :aggregation, :value, :group_by, :filter, :unit, :since,
             clock_timestamp())
+    RETURNING created_at
     """
 ).bindparams(bindparam("group_by", type_=JSONB), bindparam("filter", type_=JSONB))
 
@@ -52,6 +58,9 @@ def meter_of(row: Row[Any]) -> Meter:
         ),
         since=row.since,
         until=row.until,
+        backfill_from=_optional(row.backfill_from),
+        incomplete_until=_optional(row.incomplete_until),
+        created_at=microseconds(row.created_at),
     )
 
 
@@ -61,7 +70,7 @@ async def next_catalogue_version(session: AsyncSession) -> int:
     return version
 
 
-async def versions_of(session: AsyncSession, slug: str) -> list[Meter]:
+async def versions_of(session: AsyncSession | AsyncConnection, slug: str) -> list[Meter]:
     """All versions of a meter, oldest first; none where there is no such meter."""
     return [meter_of(row) for row in await session.execute(_VERSIONS, {"slug": slug})]
 
@@ -77,13 +86,13 @@ async def add_version(
     """Ends the current version, if there is one, and adds the next."""
     if previous:
         await session.execute(_END, {"slug": slug, "until": since})
-    meter = Meter(id=uuid7(), slug=slug, version=len(previous) + 1, definition=definition, since=since)
-    await session.execute(
+    meter_id, version = uuid7(), len(previous) + 1
+    created_at: datetime | None = await session.scalar(
         _INSERT,
         {
-            "id": meter.id,
+            "id": meter_id,
             "slug": slug,
-            "version": meter.version,
+            "version": version,
             "event_type": definition.event_type,
             "aggregation": definition.aggregation.value,
             "value": definition.value,
@@ -93,4 +102,16 @@ async def add_version(
             "since": since,
         },
     )
-    return meter
+    assert created_at is not None
+    return Meter(
+        id=meter_id,
+        slug=slug,
+        version=version,
+        definition=definition,
+        since=since,
+        created_at=microseconds(created_at),
+    )
+
+
+def _optional(moment: datetime | None) -> int | None:
+    return None if moment is None else microseconds(moment)

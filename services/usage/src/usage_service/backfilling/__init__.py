@@ -1,0 +1,1 @@
+"""Counting for a meter what was stored before it was made."""

@@ -1,0 +1,139 @@
+"""One step of a backfill: the rollups of a scope are made anew from its raw events, in one transaction.
+
+They are set and never added to, so a step may be repeated. Workers count for the same rollups meanwhile:
+
+1.  The events are counted without a lock. The different values of `unique_count` are stored now, before any rollup is
+    locked, as workers do it; the key keeps copies out, whoever comes first.
+2.  The rollups are locked in the order of their keys, those that are not there by making them. What a worker has
+    committed before is in its rollups and in the raw events; what it commits from now on, it adds to what is set here.
+3.  Where PostgreSQL has other events of the scope than before, they are counted once more, under the lock. A group that
+    turns up then was not locked: the locks are given back and taken again with it, so that they are taken in order.
+4.  What differs from the rows is written, and queued for publication as a worker queues it.
+
+A group that a worker commits after the last count has its own events only, and has them all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from usage_service.archive.reading import ArchiveReader
+from usage_service.backfilling.counting import Recount
+from usage_service.backfilling.jobs import Job
+from usage_service.backfilling.raw import Order, RawEvents
+from usage_service.backfilling.scopes import Scope
+from usage_service.domain.meters import MAX_GROUPS, Aggregation, CompiledMeter
+from usage_service.metering.counting import RollupKey
+from usage_service.metering.groups import groups_of
+from usage_service.metering.rollup_rows import Kept, key_columns, lock_rollups, write_rollups
+from usage_service.metering.rollups import queue_changes
+from usage_service.metering.staging import STAGES, UNIQUE_COLUMNS, copy_into, unique_bytes
+
+_STAGED_AT_ONCE: Final = 25  # blocks whose different values are in memory, before they go to the stage
+_WRITTEN_AT_ONCE: Final = 5_000  # rollups in one row of the queue of changes, about as many as a batch has
+
+_ADD_VALUES: Final = f"""
+INSERT INTO pool.usage_unique_value ({", ".join(UNIQUE_COLUMNS)})
+SELECT DISTINCT {", ".join(UNIQUE_COLUMNS)} FROM staged_unique_value ORDER BY {", ".join(UNIQUE_COLUMNS)}
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 (names of our own)
+_COUNT_VALUES: Final = """
+SELECT key.ordinal - 1 AS ordinal, count(*) AS uniques
+  FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[])
+       WITH ORDINALITY AS key (tenant_id, meter_id, window_start, group_hash, ordinal)
+  JOIN pool.usage_unique_value USING (tenant_id, meter_id, window_start, group_hash)
+ GROUP BY 1
+"""
+# No batch counts events of the type as unmatched any more, so nobody else has these rows.
+_TAKE_OFF: Final = """
+UPDATE pool.unmatched_type AS known SET count = known.count - matched.count
+  FROM unnest($1::uuid[], $2::bigint[]) AS matched (tenant_id, count)
+ WHERE known.tenant_id = matched.tenant_id AND known.type = $3
+"""
+_FORGET: Final = "DELETE FROM pool.unmatched_type WHERE tenant_id = ANY($1::uuid[]) AND type = $2 AND count <= 0"
+
+
+async def recount_scope(
+    connection: asyncpg.Connection,
+    archive: ArchiveReader,
+    job: Job,
+    meter: CompiledMeter,
+    scope: Scope,
+    *,
+    max_groups: int = MAX_GROUPS,
+) -> int:
+    """Makes the rollups of a scope anew; returns how many events were counted that had been stored before the meter.
+
+    The caller's transaction has locked the row of the backfill. Raises what the archive raises.
+    """
+    events = RawEvents(connection, archive, scope, meter.meter.definition.event_type)
+    mark = await events.mark()
+    recount = await _count(connection, events, Recount(meter, job, max_groups), store_values=True)
+    wanted: dict[RollupKey, str] = {}
+    while True:
+        wanted |= {key: recount.groups[key[3]] for key in recount.keys}
+        locking = connection.transaction()
+        await locking.start()
+        kept = await lock_rollups(connection, sorted(wanted), {key[3]: text for key, text in wanted.items()})
+        if await events.mark() != mark:
+            recount = await _count(connection, events, Recount(meter, job, max_groups), store_values=False)
+        if kept.keys() >= set(recount.keys):
+            await locking.commit()
+            break
+        await locking.rollback()
+    await _write(connection, recount, kept)
+    if recount.unmatched:
+        await _take_off_the_list(connection, recount)
+    return recount.counted
+
+
+async def _count(connection: asyncpg.Connection, events: RawEvents, recount: Recount, *, store_values: bool) -> Recount:
+    aggregation = recount.meter.meter.definition.aggregation
+    stores = store_values and aggregation is Aggregation.UNIQUE_COUNT
+    order = Order.TIME if aggregation is Aggregation.TIME_WEIGHTED else Order.RECEIPT
+    if stores:
+        for statement in STAGES:
+            await connection.execute(statement)
+    blocks = 0
+    async for block in events.blocks(order if recount.meter.readers or order is Order.TIME else Order.ANY):
+        if windows := recount.unknown_windows(block):
+            recount.learn(await groups_of(connection, sorted(windows)))
+        recount.count(block)
+        blocks += 1
+        if blocks % _STAGED_AT_ONCE == 0:
+            await _stage_values(connection, recount, stores=stores)
+    await _stage_values(connection, recount, stores=stores)
+    if stores:
+        await connection.execute(_ADD_VALUES)
+    return recount
+
+
+async def _stage_values(connection: asyncpg.Connection, recount: Recount, *, stores: bool) -> None:
+    values = recount.take_values()
+    if stores and values:
+        rows = [unique_bytes(key, value) for key, value in values]
+        await copy_into(connection, "staged_unique_value", UNIQUE_COLUMNS, rows, clear=False)
+
+
+async def _write(connection: asyncpg.Connection, recount: Recount, kept: dict[RollupKey, Kept]) -> None:
+    keys = recount.keys
+    uniques: dict[RollupKey, int] = {}
+    if recount.meter.meter.definition.aggregation is Aggregation.UNIQUE_COUNT:
+        found = await connection.fetch(_COUNT_VALUES, *key_columns(keys))
+        uniques = {keys[row["ordinal"]]: row["uniques"] for row in found}
+    rows = recount.rows(uniques)
+    changed = [key for key in keys if rows[key] != kept[key]]
+    for start in range(0, len(changed), _WRITTEN_AT_ONCE):
+        some = changed[start : start + _WRITTEN_AT_ONCE]
+        await write_rollups(connection, {key: rows[key] for key in some})
+        await queue_changes(connection, some)
+
+
+async def _take_off_the_list(connection: asyncpg.Connection, recount: Recount) -> None:
+    kind = recount.meter.meter.definition.event_type
+    tenants: list[UUID] = sorted(recount.unmatched)
+    await connection.execute(_TAKE_OFF, tenants, [recount.unmatched[tenant] for tenant in tenants], kind)
+    await connection.execute(_FORGET, tenants, kind)

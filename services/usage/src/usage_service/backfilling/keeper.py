@@ -1,0 +1,117 @@
+"""Does what `system.meter_backfill` says, in steps that are a transaction each, while events flow.
+
+Any number of processes may run a keeper: the lock on its row makes each backfill one process's at a time, and what a
+step has done is noted in the transaction that does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, NoReturn
+
+import asyncpg
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from usage_service.archive.reading import ArchiveReader
+from usage_service.backfilling.barrier import open_batches
+from usage_service.backfilling.chunks import recount_scope
+from usage_service.backfilling.jobs import (
+    Job,
+    State,
+    begin_job,
+    claim_job,
+    enter,
+    finish_day,
+    go_on,
+    unfinished_jobs,
+)
+from usage_service.backfilling.scopes import CHUNK_EVENTS, next_scope
+from usage_service.domain.meters import MAX_GROUPS, CompiledMeter
+from usage_service.meters.repository import METER_COLUMNS, meter_of
+
+EVENTS: Final = Counter("usage_backfilled_events_total", "Events counted for a meter that was made after them")
+UNFINISHED: Final = Gauge("usage_backfills_unfinished", "Backfills that wait or run")
+
+_POLL_SECONDS: Final = 1.0
+_METER: Final = text(f"SELECT {METER_COLUMNS} FROM system.meter WHERE id = :id")  # noqa: S608 (our own columns)
+
+log = structlog.get_logger(__name__)
+
+
+class BackfillKeeper:
+    """Works on all backfills in turns. `engine` is the system role's."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        archive: ArchiveReader,
+        *,
+        chunk_events: int = CHUNK_EVENTS,
+        max_groups: int = MAX_GROUPS,
+    ) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._chunk_events = chunk_events
+        self._max_groups = max_groups
+        self._awaited: dict[tuple[Any, ...], set[str]] = {}
+
+    async def run(self) -> NoReturn:
+        """Works until cancelled. Raises what the database and the archive raise."""
+        while True:
+            if not await self.turn():
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def turn(self) -> bool:
+        """One step of every backfill; whether there was anything to do but wait."""
+        async with self._engine.connect() as connection:
+            keys = await unfinished_jobs(connection)
+        UNFINISHED.set(len(keys))
+        self._awaited = {place: open_ for place, open_ in self._awaited.items() if place in map(_place, keys)}
+        stepped = [await self._step(key) for key in keys]
+        return any(stepped)
+
+    async def _step(self, key: dict[str, Any]) -> bool:
+        async with self._engine.begin() as connection:
+            job = await claim_job(connection, key)
+            if job is None:
+                return False
+            if job.state is State.WAITING:
+                return await self._begin(connection, job)
+            if job.day is None:
+                await enter(connection, job, State.FINISHED)
+                log.info("backfill_finished", meter=str(job.meter_id))
+                return True
+            await self._count(connection, job)
+            return True
+
+    async def _begin(self, connection: AsyncConnection, job: Job) -> bool:
+        """Begins once every batch has ended that may not know the meter."""
+        place = _place(job.key)
+        now_open = await open_batches(connection)
+        awaited = self._awaited.setdefault(place, now_open)
+        awaited &= now_open
+        if awaited:
+            return False
+        del self._awaited[place]
+        await begin_job(connection, job)
+        log.info("backfill_begins", meter=str(job.meter_id))
+        return True
+
+    async def _count(self, connection: AsyncConnection, job: Job) -> None:
+        driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        scope = await next_scope(driver, job, events=self._chunk_events)
+        if scope is None:
+            await finish_day(connection, job)
+            return
+        meter = CompiledMeter.of(meter_of((await connection.execute(_METER, {"id": job.meter_id})).one()))
+        counted = await recount_scope(driver, self._archive, job, meter, scope, max_groups=self._max_groups)
+        await go_on(connection, job, *scope.next_place, events=counted)
+        EVENTS.inc(counted)
+
+
+def _place(key: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(key.values())

@@ -1,0 +1,114 @@
+"""The raw events of a scope, block by block, from PostgreSQL and from the archive."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from usage_service.archive.reading import ArchiveReader, joined
+from usage_service.backfilling.scopes import Scope
+
+_BLOCK: Final = 2_000
+
+_EVENTS: Final = """
+  FROM pool.usage_event AS event
+ WHERE day = $1 AND tenant_id > $2 AND tenant_id <= $3 AND type = $4 AND event_time >= $5 AND event_time < $6
+   AND NOT EXISTS (SELECT FROM pool.correction AS cancelled
+                    WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity
+                      AND cancelled.day = event.day)
+"""
+_READ: Final = f"""
+SELECT tenant_id, event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
+{_EVENTS}
+"""
+_MARK: Final = f"SELECT count(*), COALESCE(sum(kafka_offset), 0) {_EVENTS}"
+_CANCELLED: Final = "SELECT identity FROM pool.correction WHERE tenant_id = $1 AND day = $2"
+
+
+class RawEvent(NamedTuple):
+    tenant_id: UUID
+    event_time: datetime
+    received_at: datetime
+    kafka_partition: int
+    kafka_offset: int
+    catalogue_version: int
+    data: str
+
+
+class Order(StrEnum):
+    """In which order events are needed; those of the archive come by time in any case."""
+
+    ANY = ""
+    RECEIPT = "ORDER BY received_at, kafka_partition, kafka_offset"
+    TIME = "ORDER BY event_time, received_at, kafka_partition, kafka_offset"
+
+
+@dataclass(frozen=True, slots=True)
+class RawEvents:
+    """The events of a type in a scope that no correction cancels, in the caller's transaction."""
+
+    connection: asyncpg.Connection
+    archive: ArchiveReader
+    scope: Scope
+    event_type: str
+
+    async def blocks(self, order: Order) -> AsyncIterator[Sequence[RawEvent]]:
+        """Some events at a time, so that an hour of any size can be counted.
+
+        Raises what the archive raises.
+        """
+        if not self.scope.archived:
+            async for rows in self._stored(order):
+                yield rows
+            return
+        block: list[RawEvent] = []
+        async for event in joined(self._stored_events(order), self._archived(order), ordered=order is Order.TIME):
+            block.append(event)
+            if len(block) == _BLOCK:
+                yield block
+                block = []
+        yield block
+
+    async def mark(self) -> tuple[int, int]:
+        """What tells whether PostgreSQL has got other events since: rows are only ever added, or purged."""
+        [(count, offsets)] = await self.connection.fetch(_MARK, *self._parameters())
+        return count, int(offsets)
+
+    def _parameters(self) -> tuple[object, ...]:
+        scope = self.scope
+        return scope.day, scope.after, scope.upto, self.event_type, *scope.span
+
+    async def _stored(self, order: Order) -> AsyncIterator[Sequence[Any]]:
+        cursor = await self.connection.cursor(_READ + order.value, *self._parameters())
+        while rows := await cursor.fetch(_BLOCK):
+            yield rows
+
+    async def _stored_events(self, order: Order) -> AsyncIterator[RawEvent]:
+        async for block in self._stored(order):
+            for row in block:
+                yield RawEvent(*row)
+
+    async def _archived(self, order: Order) -> AsyncIterator[RawEvent]:
+        tenant = self.scope.upto
+        found = await self.connection.fetch(_CANCELLED, tenant, self.scope.day)
+        cancelled = {row["identity"] for row in found}
+        events = self.archive.stream(
+            tenant, self.event_type, [self.scope.span], received_before=None, ordered=order is Order.TIME
+        )
+        async for event in events:
+            if event.identity not in cancelled:
+                yield RawEvent(
+                    tenant,
+                    event.event_time,
+                    event.received_at,
+                    event.kafka_partition,
+                    event.kafka_offset,
+                    event.catalogue_version,
+                    event.data,
+                )
