@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -184,11 +184,17 @@ class Archivist:
                 await claim.commit()
         return swept
 
-    async def rewrite(self, object_id: UUID, change: Callable[[pa.Table], pa.Table]) -> None:
+    async def rewrite(
+        self,
+        object_id: UUID,
+        change: Callable[[pa.Table], pa.Table],
+        *,
+        also: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+    ) -> None:
         """Puts another object in an object's place, with its rows as `change` makes them of those of a row group.
 
-        What is left must be in the same order. The old object is deleted after the manifest names the new one, or by
-        `sweep_all`. Fails at once where the day is being worked on.
+        What is left must be in the same order. `also` is done in the transaction that puts the new object in the
+        manifest. The old one is deleted after it, or by `sweep_all`. Fails at once where the day is being worked on.
         """
         async with self._engine.connect() as claim:
             known = await find_object(claim, object_id)
@@ -210,6 +216,8 @@ class Archivist:
                     await self._read_back(new)
                     await add_object(claim, new, part, released_at=released_at)
             await remove_objects(claim, [old.id])
+            if also is not None:
+                await also(claim)
             await claim.commit()
         await self.delete([old])
 

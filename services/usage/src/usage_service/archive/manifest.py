@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from usage_service.archive.files import Part
 from usage_service.archive.layout import TenantSpan, Totals, object_path
 
+_NIL: Final = UUID(int=0)
+
 _COLUMNS: Final = """
     object.id, object.day, object.received_from, object.received_until, object.rows, object.digest, object.offsets,
     object.data_bytes, object.sha256
@@ -51,7 +53,10 @@ _OBJECT = text(
     """  # noqa: S608 - names of our own
 )
 _ALL_OF_TENANT = text(
-    "SELECT object_id FROM system.archived_tenant WHERE tenant_id = :tenant ORDER BY object_id LIMIT :limit"
+    """
+    SELECT object_id FROM system.archived_tenant
+     WHERE tenant_id = :tenant AND object_id > :after ORDER BY object_id LIMIT :limit
+    """
 )
 _ROWS_OF_TENANT = text("SELECT COALESCE(sum(rows), 0) FROM system.archived_tenant WHERE tenant_id = :tenant")
 _LOCK = text("SELECT FROM system.usage_day WHERE day = :day FOR UPDATE NOWAIT")
@@ -126,9 +131,12 @@ async def find_object(connection: AsyncConnection, object_id: UUID) -> tuple[Arc
     return None if row is None else (ArchiveObject.of(row), row.released_at)
 
 
-async def ids_of_tenant(connection: AsyncConnection, tenant_id: UUID, *, limit: int) -> Sequence[UUID]:
-    """Objects that have rows of a tenant."""
-    return (await connection.scalars(_ALL_OF_TENANT, {"tenant": tenant_id, "limit": limit})).all()
+async def ids_of_tenant(
+    connection: AsyncConnection, tenant_id: UUID, *, limit: int, after: UUID = _NIL
+) -> Sequence[UUID]:
+    """Objects that have rows of a tenant, in the order in which they were made."""
+    asked = {"tenant": tenant_id, "after": after, "limit": limit}
+    return (await connection.scalars(_ALL_OF_TENANT, asked)).all()
 
 
 async def rows_of_tenant(connection: AsyncConnection, tenant_id: UUID) -> int:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from usage_service.domain.identity import canonical_json
-from usage_service.domain.jsonpath import Segment, parse_path
+from usage_service.domain.jsonpath import Segment, member, parse_path
 from usage_service.domain.quantities import canonical_number
 
 ALL_TYPES: Final = "*"
@@ -47,9 +47,9 @@ class FieldRules:
         for path, treatment in self._by_type.get(event_type, self._of_others):
             holder = data
             for segment in path[:-1]:
-                holder = _member(holder, segment)
+                holder = member(holder, segment)
             last = path[-1]
-            value = _member(holder, last)
+            value = member(holder, last)
             if value is None:
                 continue
             if treatment is Treatment.HASH:
@@ -68,11 +68,3 @@ class FieldRules:
 
 def _compile(rules: Mapping[str, Treatment]) -> Rules:
     return tuple((parse_path(path), treatment) for path, treatment in rules.items())
-
-
-def _member(holder: object, segment: Segment) -> object:
-    if isinstance(segment, str):
-        return holder.get(segment) if isinstance(holder, dict) else None
-    if isinstance(holder, list) and -len(holder) <= segment < len(holder):
-        return holder[segment]
-    return None

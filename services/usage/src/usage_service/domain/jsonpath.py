@@ -43,6 +43,15 @@ def parse_path(text: str) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+def member(holder: object, segment: Segment) -> object:
+    """What a container has under a name or at an index; None where it has nothing there."""
+    if isinstance(segment, str):
+        return holder.get(segment) if isinstance(holder, dict) else None
+    if isinstance(holder, list) and -len(holder) <= segment < len(holder):
+        return holder[segment]
+    return None
+
+
 def reader(text: str) -> Callable[[Mapping[str, object]], object]:
     """A function from an event's data to the value at the path; None where it is missing (or null)."""
     segments = parse_path(text)

@@ -1,0 +1,1 @@
+"""Erasing one person inside a tenant: from everything that the usage service keeps, with a report."""

@@ -1,0 +1,209 @@
+"""A day of a tenant in PostgreSQL: its raw events and what was counted of them change in one transaction.
+
+Whoever reads raw events and rollups must find the same groups and the same different values in both. So while a day
+changes no batch of any meter worker, nor a recount, may write rollups: the lock on their table is taken before anything
+is changed, and only for a day that has a value. What is counted after it is committed is new data.
+
+The identity and the digest of an event stay. A copy that comes late is a copy, and one with the value still in it is no
+conflict.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from usage_service.domain.erasing import Erasing, dimension_paths, unique_path
+from usage_service.domain.meters import Meter
+from usage_service.publishing.rollups import RollupKey, queue_erased
+
+EVENTS: Final = "usage_event"
+ROLLUPS: Final = "usage_rollup"
+UNIQUE_VALUES: Final = "usage_unique_value"
+
+_CHUNK: Final = 1_000
+_LOCK: Final = ("SET LOCAL lock_timeout = '5s'", "LOCK TABLE pool.usage_rollup IN SHARE ROW EXCLUSIVE MODE")
+
+# A value may hide behind an escape; only a reader of JSON can tell.
+_CANDIDATES: Final = r"""
+SELECT identity, source, event_id, data FROM pool.usage_event
+ WHERE tenant_id = $1 AND day = $2
+   AND ($3::text[] IS NULL OR position('\' IN data) > 0
+        OR EXISTS (SELECT FROM unnest($3::text[]) AS needle WHERE position(needle IN data) > 0)
+        OR source = ANY ($4::text[]) OR event_id = ANY ($4::text[]))
+"""
+_CHANGE: Final = """
+UPDATE pool.usage_event AS event SET data = changed.data, source = changed.source, event_id = changed.event_id
+  FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[]) AS changed (identity, source, event_id, data)
+ WHERE event.tenant_id = $1 AND event.day = $2 AND event.identity = changed.identity
+"""
+_OF_THE_DAY: Final = """
+tenant_id = :tenant AND window_start >= CAST(:day AS date)::timestamp AT TIME ZONE 'UTC'
+   AND window_start < (CAST(:day AS date) + 1)::timestamp AT TIME ZONE 'UTC'
+"""
+_GROUPS = text(f"SELECT DISTINCT meter_id, group_hash, groups FROM pool.usage_rollup WHERE {_OF_THE_DAY}")  # noqa: S608
+_RELABEL = text(
+    f"""
+    UPDATE pool.usage_rollup AS rollup
+       SET group_hash = changed.new, groups = changed.groups, version = rollup.version + 1
+      FROM unnest(CAST(:meters AS uuid[]), CAST(:olds AS uuid[]), CAST(:news AS uuid[]), CAST(:groups AS text[]))
+           AS changed (meter_id, old, new, groups)
+     WHERE {_OF_THE_DAY} AND rollup.meter_id = changed.meter_id AND rollup.group_hash = changed.old
+    RETURNING rollup.tenant_id, rollup.meter_id, rollup.window_start, changed.old, changed.new
+    """  # noqa: S608 (texts of our own)
+)
+_RELABEL_VALUES = text(
+    f"""
+    UPDATE pool.usage_unique_value AS seen SET group_hash = changed.new
+      FROM unnest(CAST(:meters AS uuid[]), CAST(:olds AS uuid[]), CAST(:news AS uuid[])) AS changed (meter_id, old, new)
+     WHERE {_OF_THE_DAY} AND seen.meter_id = changed.meter_id AND seen.group_hash = changed.old
+    """  # noqa: S608 (texts of our own)
+)
+_HAS_VALUES = text(
+    f"""
+    SELECT EXISTS (SELECT FROM pool.usage_unique_value
+                    WHERE {_OF_THE_DAY} AND meter_id = ANY(CAST(:meters AS uuid[]))
+                      AND value_hash = ANY(CAST(:olds AS uuid[])))
+    """  # noqa: S608 (texts of our own)
+)
+_REPLACE_VALUES = text(
+    f"""
+    UPDATE pool.usage_unique_value AS seen SET value_hash = changed.new
+      FROM unnest(CAST(:meters AS uuid[]), CAST(:olds AS uuid[]), CAST(:news AS uuid[])) AS changed (meter_id, old, new)
+     WHERE {_OF_THE_DAY} AND seen.meter_id = changed.meter_id AND seen.value_hash = changed.old
+    """  # noqa: S608 (texts of our own)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashes:
+    """What is replaced by what, as columns, by version of a meter."""
+
+    meters: list[UUID]
+    olds: list[UUID]
+    news: list[UUID]
+
+    @property
+    def columns(self) -> dict[str, list[UUID]]:
+        return {"meters": self.meters, "olds": self.olds, "news": self.news}
+
+
+class StoredDay:
+    """A day of a tenant, in the caller's transaction, which has changed nothing yet."""
+
+    def __init__(
+        self, connection: AsyncConnection, erasing: Erasing, tenant_id: UUID, day: date, meters: Sequence[Meter]
+    ) -> None:
+        """`meters` are all versions of all meters."""
+        self._connection = connection
+        self._erasing = erasing
+        self._key = {"tenant": tenant_id, "day": day}
+        self._meters = meters
+
+    async def erase(self) -> Mapping[str, int]:
+        """Erases what there is, and returns how many rows of which table were changed. The caller commits.
+
+        Raises PostgreSQL's error where the lock does not come in time: nothing is changed then.
+        """
+        if not await self._has_any():
+            return {}
+        for statement in _LOCK:
+            await self._connection.exec_driver_sql(statement)
+        found: Counter[str] = Counter()
+        async for changed in self._changed_events():
+            await self._change_events(changed)
+            found[EVENTS] += len(changed)
+        # Values before groups: their rows are found by the group as it was, and as it is.
+        values = self._value_hashes()
+        if values.meters:
+            done = await self._connection.execute(_REPLACE_VALUES, {**self._key, **values.columns})
+            found[UNIQUE_VALUES] += done.rowcount
+        found[ROLLUPS] += await self._relabel()
+        return found
+
+    async def _has_any(self) -> bool:
+        """Whether something is to be changed, without any lock: the workers go on."""
+        async for _ in self._changed_events():
+            return True
+        hashes, _ = await self._group_hashes()
+        if hashes.meters:
+            return True
+        values = self._value_hashes()
+        return bool(values.meters and await self._connection.scalar(_HAS_VALUES, {**self._key, **values.columns}))
+
+    async def _changed_events(self) -> AsyncIterator[list[tuple[UUID, str, str, str]]]:
+        """Identity, source, id and data of the events that change, as they will be, a thousand candidates at a time."""
+        erasing = self._erasing
+        driver = await _driver(self._connection)
+        needles = erasing.needles
+        cursor = await driver.cursor(
+            _CANDIDATES,
+            self._key["tenant"],
+            self._key["day"],
+            None if needles is None else list(needles),
+            list(erasing.pseudonyms) if erasing.attributes else [],
+        )
+        while rows := await cursor.fetch(_CHUNK):
+            changed = []
+            for identity, source, event_id, data in rows:
+                erased = (erasing.attribute(source), erasing.attribute(event_id), erasing.data(data).text)
+                if erased != (source, event_id, data):
+                    changed.append((identity, *erased))
+            if changed:
+                yield changed
+
+    async def _change_events(self, changed: Sequence[tuple[UUID, str, str, str]]) -> None:
+        driver = await _driver(self._connection)
+        columns = [list(column) for column in zip(*changed, strict=True)]
+        await driver.execute(_CHANGE, self._key["tenant"], self._key["day"], *columns)
+
+    async def _relabel(self) -> int:
+        hashes, groups = await self._group_hashes()
+        if not hashes.meters:
+            return 0
+        await self._connection.execute(_RELABEL_VALUES, {**self._key, **hashes.columns})
+        done = (await self._connection.execute(_RELABEL, {**self._key, **hashes.columns, "groups": groups})).all()
+        # Who has read them gets a tombstone under the old key, and the same figures under the new one.
+        keys = [
+            RollupKey(row.tenant_id, row.meter_id, row.window_start, group)
+            for row in done
+            for group in (row.old, row.new)
+        ]
+        await queue_erased(self._connection, keys)
+        return len(done)
+
+    async def _group_hashes(self) -> tuple[_Hashes, list[str]]:
+        paths = {meter.id: dimension_paths(meter) for meter in self._meters}
+        hashes, groups = _Hashes([], [], []), []
+        for row in await self._connection.execute(_GROUPS, self._key):
+            if self._erasing.may_be_in(row.groups):
+                new = self._erasing.group(row.groups, paths.get(row.meter_id, {}))
+                if new is not None:
+                    hashes.meters.append(row.meter_id)
+                    hashes.olds.append(row.group_hash)
+                    hashes.news.append(UUID(bytes=new.hash))
+                    groups.append(new.text)
+        return hashes, groups
+
+    def _value_hashes(self) -> _Hashes:
+        hashes = _Hashes([], [], [])
+        for meter in self._meters:
+            for old, new in self._erasing.values_at(unique_path(meter)).items():
+                hashes.meters.append(meter.id)
+                hashes.olds.append(UUID(bytes=old))
+                hashes.news.append(UUID(bytes=new))
+        return hashes
+
+
+async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
+    driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    return driver
