@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 from archives import ArchiveWorld
 
-from tenantry import Tier
+from tenantry import SystemClock, Tier
+from usage_service.entitlements.balances import BalanceKeeper
 from usage_service.retention.days import closed_day
 
-from .support import open_usage
+from .quotas import put
+from .support import API_CALLS, open_usage
 
 
 @pytest.fixture
@@ -38,3 +40,18 @@ async def world(service_database, tmp_path):
                 await closed.drop()
         await database.truncate()  # of the days that are gone, too
         yield found
+
+
+@pytest.fixture
+async def quota(usage, tenant_a):
+    """A hard quota of 100 a month, with alerts, on a meter of its own."""
+    meter = await usage.put_meter("api-calls", API_CALLS)
+    body = {"limit": "100", "period": "month", "hard": True, "alerts": ["0.8", "1.0"]}
+    answer = await put(usage, tenant_a, "quotas/api-calls", body)
+    assert answer.status_code == 200, answer.text
+    return meter
+
+
+@pytest.fixture
+def keeper(usage):
+    return BalanceKeeper(usage.databases, usage.state.directory, SystemClock())

@@ -16,6 +16,7 @@ from usage_service.domain.entitlements import (
     FeatureKind,
     Limit,
     Quota,
+    QuotaTerms,
     Value,
     check_aggregation,
     check_feature,
@@ -25,6 +26,7 @@ from usage_service.domain.entitlements import (
     follow,
     next_turn,
     period_at,
+    renew,
     value_of,
 )
 from usage_service.domain.errors import InvalidGrant
@@ -69,6 +71,11 @@ def test_periods_follow_one_another(interval, every, anchor, moment, zone):
 def quota(**changes: object) -> Quota:
     given = {"cycle": MONTHLY, "since": START, "limits": [Limit(START, Decimal(100))], **changes}
     return Quota(**given)  # type: ignore[arg-type]
+
+
+def terms(**changes: object) -> QuotaTerms:
+    given = {"limit": Decimal(100), "period": Interval.MONTH, "hard": True, "alerts": ()}
+    return QuotaTerms(**{**given, "time_zone": ZoneInfo("UTC"), "anchor": START, **changes})  # type: ignore[arg-type]
 
 
 def value(quota: Quota, now: datetime, usage: list[tuple[datetime, str]]) -> Value:
@@ -197,7 +204,46 @@ def test_alerts_are_fractions_of_what_the_period_has_to_give():
 )
 def test_quotas_that_cannot_be(limit, alerts):
     with pytest.raises(InvalidGrant):
-        check_quota(limit, alerts)
+        check_quota(terms(limit=limit, alerts=tuple(alerts)))
+
+
+def test_an_unused_limit_goes_over_into_the_next_period_and_no_further():
+    rolling = quota(rollover_max=Decimal(30))
+    second, third = MONTHLY.period_at(START).end, MONTHLY.period_at(MONTHLY.period_at(START).end).end
+    assert value(rolling, second + timedelta(hours=1), [(hour(1), "80")]).balance == 120
+    assert value(rolling, second + timedelta(hours=1), [(hour(1), "20")]).balance == 130
+    # What came over burns first, so that the limit of its own is whole for as long as possible.
+    used = [(hour(1), "20"), (second, "30")]
+    assert value(rolling, third + timedelta(hours=1), used).balance == 130
+    assert value(rolling, third + timedelta(hours=1), [(hour(1), "20")]).balance == 130
+
+
+def test_a_limit_may_be_filled_up_within_its_period():
+    refilled = quota(refill=Interval.DAY)
+    seen = value(refilled, START + timedelta(days=1, hours=2), [(hour(1), "70"), (hour(25), "10")])
+    assert (seen.balance, seen.usage, seen.available) == (90, 80, 170)
+    assert next_turn(refilled, hour(1)) == START + timedelta(days=1)
+
+
+def test_terms_that_change_hold_for_the_period_that_runs_and_keep_those_before():
+    known = renew(None, terms(), hour(1))
+    assert (known.since, [limit.amount for limit in known.limits]) == (MONTHLY.period_at(hour(1)).start, [100])
+    assert renew(known, terms(), hour(60)) == known
+    later = MONTHLY.period_at(hour(1)).end + timedelta(hours=1)
+    raised = renew(known, terms(limit=Decimal(500)), later)
+    assert [limit.amount for limit in raised.limits] == [100, 500]
+    assert raised.since == known.since
+    daily = renew(raised, terms(period=Interval.DAY), later)
+    assert daily.since == daily.cycle.period_at(later).start
+    active = Grant(id="g", amount=Decimal(1), effective_at=hour(1), created_at=hour(1))
+    granted = replace(raised, grants=(active,))
+    assert renew(granted, terms(period=Interval.DAY), later).since == known.since
+
+
+@pytest.mark.parametrize("changes", [{"period": Interval.HOUR}, {"refill": Interval.DAY}])
+def test_rollovers_that_cannot_be(changes):
+    with pytest.raises(InvalidGrant):
+        check_quota(terms(rollover_max=Decimal(1), **changes))
 
 
 def test_features_and_meters_that_cannot_be():

@@ -35,7 +35,9 @@ from usage_service.consumers import clock_handler
 from usage_service.data_catalogue import CATALOGUE
 from usage_service.dead_letters.unmatched import watch_unmatched
 from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
-from usage_service.erasure.worker import ErasureWorker
+from usage_service.entitlements.following import GROUP as ENTITLED
+from usage_service.entitlements.following import TOPICS as ENTITLING
+from usage_service.entitlements.following import EntitledFollower
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
@@ -108,6 +110,13 @@ async def run_relay() -> None:
         handlers |= offboarding_handlers(databases, CATALOGUE, clock, exports=exports is not None)
         handlers |= observing_handlers(databases, CATALOGUE, state)
         erased = {"usage_rollup": queue_erased, "entitlement_balance": withdraw_balances}
+        entitled = TransactionalConsumer(
+            kafka=kafka,
+            engine=engine,
+            group=ENTITLED,
+            topics=ENTITLING,
+            handle=EntitledFollower(kafka, state.directory.is_purged).handle,
+        )
         archivist = Archivist(engine, archive)
         archived = ArchivedEvents(engine, archive, archivist)
         for work in (
@@ -116,7 +125,7 @@ async def run_relay() -> None:
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
             OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
-            ErasureWorker(engine, archive, archivist, clock).run(),
+            entitled.run(),
             keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from enum import StrEnum
 from itertools import pairwise
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from usage_service.domain.entitlement_burndown import BurnDown, Snapshot, Terms, boundaries, burn_down
-from usage_service.domain.entitlement_periods import Cycle, UsagePeriod
+from usage_service.domain.entitlement_periods import Cycle, Interval, UsagePeriod
 from usage_service.domain.errors import InvalidGrant
 from usage_service.domain.grants import ZERO, Grant
 from usage_service.domain.meters import Aggregation
@@ -22,6 +23,8 @@ MAX_ALERTS: Final = 10
 MAX_GRANTS: Final = 1_000  # of one tenant and feature: all of them are read for every balance
 _FEATURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _LIMIT: Final = "limit@"
+# A Monday, the first of a month and of a year: periods counted from it are those of the calendar.
+_CALENDAR: Final = datetime(2001, 1, 1)  # noqa: DTZ001 (local midnight, in whichever zone)
 
 ADDITIVE: Final = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.TIME_WEIGHTED})
 """The usage of two segments is the sum of their figures."""
@@ -56,7 +59,62 @@ class Quota:
     hard: bool = True
     pays_overage: bool = True
     preserve_overage: bool = False
+    rollover_max: Decimal = ZERO
+    """What of an unused limit the next period has too, until its end; it burns before that period's own."""
+    refill: Interval | None = None
+    """How often within the period the limit is filled up again."""
     alerts: Sequence[Decimal] = ()
+
+    @property
+    def refills(self) -> Cycle | None:
+        return None if self.refill is None else Cycle(self.refill, self.cycle.anchor, self.cycle.zone)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaTerms:
+    """What a quota is to be. `time_zone` is where periods are counted: those of the calendar, or from `anchor` on."""
+
+    limit: Decimal | None
+    period: Interval
+    hard: bool
+    alerts: tuple[Decimal, ...]
+    time_zone: ZoneInfo
+    anchor: datetime | None = None
+    pays_overage: bool = True
+    preserve_overage: bool = False
+    rollover_max: Decimal = ZERO
+    refill: Interval | None = None
+
+    @property
+    def cycle(self) -> Cycle:
+        anchor = self.anchor or _CALENDAR.replace(tzinfo=self.time_zone)
+        return Cycle(self.period, anchor.astimezone(UTC), self.time_zone)
+
+
+def renew(known: Quota | None, terms: QuotaTerms, now: datetime) -> Quota:
+    """The quota under these terms, for the whole of the period that runs; periods that are over keep their limit.
+
+    Usage counts from where that period begins, or from where it did: grants that are active keep their past.
+    """
+    cycle = terms.cycle
+    since = cycle.period_at(now).start
+    if known is not None and (known.cycle == cycle or any(grant.ends_at > now for grant in known.grants)):
+        since = known.since
+    limits = () if known is None else tuple(known.limits)
+    if not limits or limits[-1].amount != terms.limit:
+        limits = (*limits, Limit(now if limits else since, terms.limit))
+    return Quota(
+        cycle=cycle,
+        since=since,
+        limits=limits,
+        grants=() if known is None else known.grants,
+        hard=terms.hard,
+        pays_overage=terms.pays_overage,
+        preserve_overage=terms.preserve_overage,
+        rollover_max=terms.rollover_max,
+        refill=terms.refill,
+        alerts=terms.alerts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +153,15 @@ def check_aggregation(aggregation: Aggregation) -> None:
         raise InvalidGrant("meter", f"the {aggregation} of a meter is no amount that is used up")
 
 
-def check_quota(limit: Decimal | None, alerts: Sequence[Decimal]) -> None:
+def check_quota(terms: QuotaTerms) -> None:
     """Raises InvalidGrant with the field and the reason."""
-    if limit is not None and limit < 0:
+    alerts = terms.alerts
+    if terms.limit is not None and terms.limit < 0:
         raise InvalidGrant("limit", "zero or more")
+    if terms.rollover_max < 0:
+        raise InvalidGrant("rollover_max", "zero or more")
+    if terms.rollover_max and (terms.period is Interval.HOUR or terms.refill is not None):
+        raise InvalidGrant("rollover_max", "not with periods of an hour, nor with refill")
     if len(alerts) > MAX_ALERTS or len(set(alerts)) != len(alerts):
         raise InvalidGrant("alerts", f"at most {MAX_ALERTS} different fractions")
     if any(not 0 < each <= MAX_ALERTS for each in alerts):
@@ -150,6 +213,8 @@ def period_at(quota: Quota, moment: datetime) -> UsagePeriod:
 def next_turn(quota: Quota, now: datetime) -> datetime:
     """When the value changes next without any usage: a reset, or a grant that begins, ends or is refilled."""
     turns = [quota.cycle.period_at(now).end]
+    if quota.refills is not None:
+        turns.append(quota.refills.period_at(now).end)
     for grant in quota.grants:
         turns += [moment for moment in (grant.effective_at, grant.ends_at) if moment > now]
         if grant.recurrence is not None and grant.active_at(now):
@@ -157,12 +222,14 @@ def next_turn(quota: Quota, now: datetime) -> datetime:
     return min(turns)
 
 
-def crossed(quota: Quota, value: Value) -> list[Decimal]:
-    """The alerts whose fraction of what is available is used, lowest first."""
+def crossed(quota: Quota, value: Value, *, within: Decimal = ZERO) -> list[Decimal]:
+    """The alerts whose fraction of what is available is used, lowest first; `within` is how much of it may be missing,
+    as a fraction.
+    """
     if value.usage <= 0:
         return []
     with localcontext(EXACT):
-        return sorted(each for each in quota.alerts if value.usage >= each * value.available)
+        return sorted(each for each in quota.alerts if value.usage >= each * value.available * (1 - within))
 
 
 def _starts(quota: Quota, now: datetime, *, just_before: bool) -> list[datetime]:
@@ -179,7 +246,7 @@ def _starts(quota: Quota, now: datetime, *, just_before: bool) -> list[datetime]
 
 
 def _starts_afresh(quota: Quota, moment: datetime) -> bool:
-    if quota.preserve_overage:
+    if quota.preserve_overage or quota.rollover_max:
         return False
     return not any(
         (grant.carries or grant.rollover_min > 0) and grant.effective_at < moment < grant.ends_at
@@ -193,7 +260,7 @@ def _opening(grants: Sequence[Grant], start: datetime) -> Snapshot:
 
 
 def _limit_grants(quota: Quota, starts: Sequence[datetime]) -> list[Grant]:
-    """The limit of each period as a grant that burns first and ends with the period."""
+    """The limit of each period as a grant that burns first; it ends with the period, or with the next one."""
     grants = []
     for start in starts:
         end = quota.cycle.period_at(start).end
@@ -205,9 +272,10 @@ def _limit_grants(quota: Quota, starts: Sequence[datetime]) -> list[Grant]:
                     amount=amount,
                     effective_at=start,
                     created_at=start,
-                    expires_at=end,
+                    expires_at=quota.cycle.period_at(end).end if quota.rollover_max else end,
                     priority=-1,
-                    rollover_max=ZERO,
+                    rollover_max=quota.rollover_max,
+                    recurrence=quota.refills,
                 )
             )
     return grants

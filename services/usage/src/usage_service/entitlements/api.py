@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from tenantry import NotFound, Tenant, TenantNotFound
 from tenantry.database import ReadSession, SystemSession
+from tenantry.entitlements import Source
 from tenantry.http import (
     Cursor,
     ExpectedVersion,
@@ -24,13 +25,8 @@ from tenantry.http import (
 )
 from tenantry.identity import Scope
 from usage_service.dependencies import CurrentTenancy, Idempotent, SelectedTenant, SystemTransaction
-from usage_service.entitlements.repository import (
-    Feature,
-    find_entitled,
-    find_features,
-    find_grants,
-    look_into_pool,
-)
+from usage_service.entitlements.given import InForce
+from usage_service.entitlements.repository import Feature, find_features, find_grants, look_into_pool
 from usage_service.entitlements.schemas import (
     AccessIn,
     EntitlementOut,
@@ -42,9 +38,13 @@ from usage_service.entitlements.schemas import (
     QuotaOut,
 )
 from usage_service.entitlements.service import (
+    Entitlement,
     create_grant,
+    delete_tenant_access,
     delete_tenant_quota,
+    entitled_features,
     get_entitlements,
+    get_granted,
     get_quota,
     put_feature,
     put_tenant_access,
@@ -143,7 +143,7 @@ async def read_quota(tenant: NamedTenant, meter: Slug, session: Reader, response
 
 @tenant_router.delete("/quotas/{meter}", status_code=204, dependencies=[_WRITE])
 async def delete_quota(tenant: NamedTenant, meter: Slug, session: Writer) -> None:
-    """Take a quota away, with its grants."""
+    """Take a quota away, with its grants. What the tenant's plan or tier gives holds again."""
     await delete_tenant_quota(session, tenant.id, meter)
 
 
@@ -151,7 +151,13 @@ async def delete_quota(tenant: NamedTenant, meter: Slug, session: Writer) -> Non
 async def put_entitlement(tenant: NamedTenant, feature: Slug, body: AccessIn, session: Writer) -> EntitlementOut:
     """Give a tenant a boolean or static feature, or take it away."""
     access = await put_tenant_access(session, tenant.id, feature, enabled=body.enabled, config=body.config)
-    return EntitlementOut.of(feature, access)
+    return EntitlementOut.of(feature, Entitlement(InForce(Source.OVERRIDE, access=access)))
+
+
+@tenant_router.delete("/entitlements/{feature}", status_code=204, dependencies=[_WRITE])
+async def delete_entitlement(tenant: NamedTenant, feature: Slug, session: Writer) -> None:
+    """Take back what was put for a tenant. What its plan or tier says holds again."""
+    await delete_tenant_access(session, tenant.id, feature)
 
 
 @tenant_router.get("/entitlements/{feature}", dependencies=[_READ])
@@ -167,9 +173,9 @@ async def read_entitlement(tenant: NamedTenant, feature: Slug, now: Now, session
 async def list_entitlements(
     tenant: NamedTenant, now: Now, session: Reader, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[EntitlementOut]:
-    """Everything that a tenant has something of, by name."""
+    """Everything that is said of a tenant, by name: by itself, its plan or its tier."""
     after = decode_cursor(cursor, str, of="entitlements") if cursor else ""
-    found = await find_entitled(session, tenant.id, after=after, limit=limit + 1)
+    found = await entitled_features(session, tenant.id, now, after=after, limit=limit + 1)
     values = await get_entitlements(session, tenant.id, found[:limit], now)
     items = [EntitlementOut.of(each, values[each]) for each in found[:limit]]
     following = encode_cursor(found[limit - 1], of="entitlements") if len(found) > limit else None
@@ -184,11 +190,11 @@ async def grant(tenant: NamedTenant, feature: Slug, body: GrantIn, now: Now, ses
 
 @tenant_router.get("/entitlements/{feature}/grants", dependencies=[_READ])
 async def list_grants(
-    tenant: NamedTenant, feature: Slug, session: Reader, limit: Limit = 50, cursor: Cursor = None
+    tenant: NamedTenant, feature: Slug, now: Now, session: Reader, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[GrantOut]:
     """The grants of a quota, the oldest first."""
     after = decode_cursor(cursor, UUID, of="grants") if cursor else _NIL
-    await get_quota(session, tenant.id, feature)
+    await get_granted(session, tenant.id, feature, now)
     found = await find_grants(session, tenant.id, feature, after=after, limit=limit + 1)
     following = encode_cursor(found[limit - 1].id, of="grants") if len(found) > limit else None
     return Page(items=[GrantOut.of(each) for each in found[:limit]], next_cursor=following)

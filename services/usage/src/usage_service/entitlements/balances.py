@@ -6,9 +6,7 @@ worth now: from rollups, limits and grants as they are committed, never by addin
 killed leaves everything as it was, and one that runs twice says the same thing twice. Steps of the same tenant come one
 after the other: each reads only once it has the tenant's lock, so the later one knows at least as much.
 
-An alert is a row whose key is the tenant, the feature, the period and the threshold; it is written with its message. A
-correction that takes usage below the threshold and above it again finds the row there, as a raised limit does: a
-threshold alerts once in a period.
+A quota that a tier or a plan gives is stored here, when it is first worked out and whenever its terms have changed.
 """
 
 from __future__ import annotations
@@ -27,13 +25,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry import Clock, TenantDirectory
 from tenantry.database import Databases
+from tenantry.entitlements import Source
 from tenantry.events import OutboxEvent, append_outbox_many
 from usage_service.domain.entitlement_burndown import BurnDown
 from usage_service.domain.entitlements import (
     Course,
+    Quota,
     Value,
     course_of,
-    crossed,
     follow,
     next_turn,
     period_at,
@@ -41,24 +40,15 @@ from usage_service.domain.entitlements import (
 )
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.quantities import number_text
+from usage_service.entitlements.alerts import CROSSED, TOLD, Watched, tell_alerts
+from usage_service.entitlements.given import NOTHING, InForce, find_in_force
 from usage_service.entitlements.measuring import Asked, measure
-from usage_service.entitlements.repository import (
-    Access,
-    Held,
-    StoredQuota,
-    find_accesses,
-    find_quotas,
-    look_into_pool,
-)
-from usage_service.meters.repository import versions_of
+from usage_service.entitlements.repository import Access, Held, StoredQuota, look_into_pool, put_quotas
 
 TOPIC: Final = "usage.balances.v1"
-ALERTS: Final = "usage.alerts.v1"
 BALANCE: Final = "usage.balance"
-ALERT: Final = "usage.threshold-crossed"
 
 PUBLISHED = Counter("usage_balances_published_total", "Balances published, an update counts again")
-ALERTED = Counter("usage_alerts_total", "Thresholds of quotas that were crossed")
 
 _TAKEN: Final = 200  # changes in one transaction
 _PAUSE_SECONDS: Final = 0.2  # lets changes of the same balance come together
@@ -116,25 +106,6 @@ _STORE: Final = text(
            document = excluded.document, version = excluded.version, next_turn = excluded.next_turn
     """
 )
-# Only the alerts that were not given before come back. The tenants' locks are held: nobody else numbers their alerts.
-_CROSS: Final = text(
-    """
-    INSERT INTO pool.entitlement_alert (tenant_id, feature, period_start, threshold, number, crossed_at)
-    SELECT crossed.tenant_id, crossed.feature, crossed.period, crossed.threshold,
-           known.number + row_number() OVER (PARTITION BY crossed.tenant_id ORDER BY period, feature, threshold),
-           crossed.now
-      FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:periods AS timestamptz[]),
-                  CAST(:thresholds AS numeric[]), CAST(:nows AS timestamptz[]))
-           AS crossed (tenant_id, feature, period, threshold, now)
-     CROSS JOIN LATERAL (SELECT COALESCE(max(number), 0) AS number FROM pool.entitlement_alert AS given
-                          WHERE given.tenant_id = crossed.tenant_id) AS known
-     WHERE NOT EXISTS (
-           SELECT FROM pool.entitlement_alert AS given
-            WHERE (given.tenant_id, given.feature, given.period_start, given.threshold)
-                = (crossed.tenant_id, crossed.feature, crossed.period, crossed.threshold))
-    RETURNING tenant_id, feature, period_start, threshold, number
-    """
-)
 
 
 class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +131,7 @@ class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
         return cls(tenant_id=str(tenant_id), feature=access.feature, has_access=access.enabled, config=access.config)
 
     @classmethod
-    def of_value(cls, tenant_id: UUID, stored: StoredQuota, value: Value) -> BalanceRecord:
+    def of_value(cls, tenant_id: UUID, stored: StoredQuota, value: Value, *, config: Any) -> BalanceRecord:
         return cls(
             tenant_id=str(tenant_id),
             feature=stored.feature,
@@ -172,19 +143,8 @@ class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
             limit=number_text(value.available),
             period_start=rfc3339(value.period.start),
             resets_at=rfc3339(value.period.end),
+            config=config,
         )
-
-
-class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a record of `usage.alerts.v1`: `usage` has reached `threshold` of `limit` in this period."""
-
-    tenant_id: str
-    feature: str
-    threshold: str
-    usage: str
-    limit: str
-    period_start: str
-    resets_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,25 +160,35 @@ class _Due:
     """A value to be worked out: that of now, or the last one of the period before."""
 
     held: Held
-    stored: StoredQuota
+    in_force: InForce
     now: datetime
     before: bool = False
 
     @property
+    def stored(self) -> StoredQuota:
+        if self.in_force.quota is None:
+            raise ValueError("only a quota has a value")
+        return self.in_force.quota
+
+    @property
+    def quota(self) -> Quota:
+        return self.stored.quota
+
+    @property
     def course(self) -> Course:
         if self.before:
-            return course_of(self.stored.quota, self.start, just_before=True)
-        return course_of(self.stored.quota, self.now)
+            return course_of(self.quota, self.start, just_before=True)
+        return course_of(self.quota, self.now)
 
     @property
     def start(self) -> datetime:
-        return period_at(self.stored.quota, self.now).start
+        return period_at(self.quota, self.now).start
 
     def value(self, burnt: BurnDown) -> Value:
-        quota = self.stored.quota
         if self.before:
-            return value_of(quota, burnt.closing, period_at(quota, self.start - timedelta(microseconds=1)))
-        return value_of(quota, burnt.carried, period_at(quota, self.now))
+            last = period_at(self.quota, self.start - timedelta(microseconds=1))
+            return value_of(self.quota, burnt.closing, last)
+        return value_of(self.quota, burnt.carried, period_at(self.quota, self.now))
 
 
 class BalanceKeeper:
@@ -251,50 +221,65 @@ class BalanceKeeper:
         """Works out a part of the queue, in one transaction; returns how many changes it took."""
         async with self._databases.system_session() as session:
             taken = (await session.execute(_TAKE, {"taken": _TAKEN})).all()
-            due = sorted(
-                {(row.tenant_id, row.feature) for row in taken if not self._directory.is_purged(row.tenant_id)}
-            )
+            keys = {(row.tenant_id, row.feature) for row in taken if not self._directory.is_purged(row.tenant_id)}
+            due = {held: self._now(held[0]) for held in sorted(keys)}
             if not due:
                 return len(taken)
             await look_into_pool(session)
             await session.execute(_LOCK, {"tenants": [str(each) for each in dict.fromkeys(each for each, _ in due)]})
-            worked, values = await self._work_out(session, due)
-            alerts = await _cross(session, values)
+            worked, watched = await self._work_out(session, due)
+            alerts = await tell_alerts(session, due.items(), watched)
             balances = await _store(session, worked)
             await append_outbox_many(session, [*balances, *alerts])
         PUBLISHED.inc(len(balances))
-        ALERTED.inc(len(alerts))
+        for alert in alerts:
+            TOLD.labels("raised" if alert.type == CROSSED else "cleared").inc()
         return len(taken)
 
     async def _work_out(
-        self, session: AsyncSession, due: Sequence[Held]
-    ) -> tuple[dict[Held, Worked], list[tuple[_Due, Value]]]:
+        self, session: AsyncSession, due: Mapping[Held, datetime]
+    ) -> tuple[dict[Held, Worked], list[Watched]]:
         """What every key is worth now, and the values that may alert."""
-        quotas = await find_quotas(session, due)
-        accesses = await find_accesses(session, [held for held in due if held not in quotas])
-        worked = {held: Worked() for held in due}
-        for held, access in accesses.items():
-            worked[held] = Worked(BalanceRecord.of_access(held[0], access))
-        wanted = [each for held, stored in sorted(quotas.items()) for each in self._values_of(held, stored)]
-        meters = {slug: await versions_of(session, slug) for slug in {each.stored.meter for each in wanted}}
-        asked = [Asked(each.held[0], meters[each.stored.meter], each.stored.quota, each.course) for each in wanted]
-        values = [
-            (each, each.value(follow(course.course, usage)))
-            for each, course, usage in zip(wanted, asked, await measure(session, asked), strict=True)
-        ]
-        for each, value in values:
+        found = await find_in_force(session, due)
+        await put_quotas(
+            session, {held: each.quota for held, each in found.in_force.items() if each.quota and each.changed}
+        )
+        worked = {held: _of_access(held, found.in_force.get(held)) for held in due}
+        quotas = {held: each for held, each in found.in_force.items() if each.quota is not None and each.quota.meter}
+        wanted = [each for held, in_force in quotas.items() for each in _values_of(held, in_force, due[held])]
+        asked = [Asked(each.held[0], found.meters[each.stored.meter], each.quota, each.course) for each in wanted]
+        watched = []
+        for each, course, usage in zip(wanted, asked, await measure(session, asked), strict=True):
+            value = each.value(follow(course.course, usage))
+            watched.append(Watched(each.held, each.quota, course.aggregation, value, each.now))
             if not each.before:
-                record = BalanceRecord.of_value(each.held[0], each.stored, value)
-                worked[each.held] = Worked(record, next_turn(each.stored.quota, each.now))
-        return worked, values
+                record = BalanceRecord.of_value(each.held[0], each.stored, value, config=each.in_force.config)
+                worked[each.held] = Worked(record, next_turn(each.quota, each.now))
+        for held, known in worked.items():
+            change = found.entitled.get(held[0], NOTHING).next_turn(due[held])
+            worked[held] = replace(known, turn=min(filter(None, (known.turn, change)), default=None))
+        return worked, watched
 
-    def _values_of(self, held: Held, stored: StoredQuota) -> Iterator[_Due]:
-        tenant = self._directory.get(held[0])
-        now = self._clock.now() if tenant is None else tenant.now(self._clock)
-        current = _Due(held, stored, now)
-        if stored.quota.alerts and stored.quota.since < current.start and now - current.start < _PAST_ALERTS:
-            yield replace(current, before=True)
-        yield current
+    def _now(self, tenant_id: UUID) -> datetime:
+        tenant = self._directory.get(tenant_id)
+        return self._clock.now() if tenant is None else tenant.now(self._clock)
+
+
+def _values_of(held: Held, in_force: InForce, now: datetime) -> Iterator[_Due]:
+    current = _Due(held, in_force, now)
+    quota = current.quota
+    if quota.alerts and quota.since < current.start and now - current.start < _PAST_ALERTS:
+        yield replace(current, before=True)
+    yield current
+
+
+def _of_access(held: Held, in_force: InForce | None) -> Worked:
+    """Only what was put for the tenant, and what its tier forbids, is told: the rest is known by tier and plan."""
+    if in_force is None or in_force.access is None:
+        return Worked()
+    if in_force.source is not Source.OVERRIDE and not in_force.forbidden:
+        return Worked()
+    return Worked(BalanceRecord.of_access(held[0], in_force.access))
 
 
 async def withdraw_balances(connection: AsyncConnection, balances: Sequence[Row[Any]]) -> None:
@@ -302,41 +287,6 @@ async def withdraw_balances(connection: AsyncConnection, balances: Sequence[Row[
     await append_outbox_many(
         connection, [_event(each.tenant_id, each.feature, None, each.version + 1) for each in balances]
     )
-
-
-async def _cross(session: AsyncSession, values: Sequence[tuple[_Due, Value]]) -> list[OutboxEvent]:
-    """Stores the alerts that were not given before; returns their messages."""
-    crossings = {
-        (*due.held, value.period.start, threshold): (due, value)
-        for due, value in values
-        for threshold in crossed(due.stored.quota, value)
-    }
-    if not crossings:
-        return []
-    parameters = {
-        "tenants": [tenant_id for tenant_id, _, _, _ in crossings],
-        "features": [feature for _, feature, _, _ in crossings],
-        "periods": [period for _, _, period, _ in crossings],
-        "thresholds": [threshold for _, _, _, threshold in crossings],
-        "nows": [due.now for due, _ in crossings.values()],
-    }
-    events = []
-    for row in await session.execute(_CROSS, parameters):
-        _, value = crossings[row.tenant_id, row.feature, row.period_start, row.threshold]
-        record = AlertRecord(
-            tenant_id=str(row.tenant_id),
-            feature=row.feature,
-            threshold=number_text(row.threshold),
-            usage=number_text(value.usage),
-            limit=number_text(value.available),
-            period_start=rfc3339(value.period.start),
-            resets_at=rfc3339(value.period.end),
-        )
-        key = str(row.tenant_id)
-        events.append(
-            OutboxEvent(topic=ALERTS, key=key, type=ALERT, data=record, version=row.number, tenant_id=row.tenant_id)
-        )
-    return events
 
 
 async def _store(session: AsyncSession, worked: Mapping[Held, Worked]) -> list[OutboxEvent]:

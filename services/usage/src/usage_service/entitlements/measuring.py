@@ -44,7 +44,7 @@ _SUMS: Final = text(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The course of a tenant's quota; `versions` are all versions of its meter."""
+    """The course of a tenant's quota; `versions` are all versions of its meter, none where nothing meters it."""
 
     tenant_id: UUID
     versions: Sequence[Meter]
@@ -52,8 +52,8 @@ class Asked:
     course: Course
 
     @property
-    def aggregation(self) -> Aggregation:
-        return self.versions[-1].definition.aggregation
+    def aggregation(self) -> Aggregation | None:
+        return self.versions[-1].definition.aggregation if self.versions else None
 
     @property
     def spans(self) -> list[UsagePeriod]:
@@ -99,6 +99,8 @@ async def _sums(session: AsyncSession, asked: Sequence[Asked]) -> list[list[Deci
 
 
 async def _asked_of_the_meter(session: AsyncSession, asked: Asked) -> list[Decimal]:
+    if asked.aggregation is None:
+        return [ZERO] * len(asked.course.segments)
     if asked.aggregation in ADDITIVE:
         return await _figures(session, asked, asked.spans)
     return await _differences(session, asked)

@@ -5,18 +5,20 @@ Reads name the tables as a bound transaction sees them; the system role writes, 
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, text
+from sqlalchemy import CursorResult, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from tenantry.entitlements import Source
 from usage_service.domain.entitlement_periods import Cycle, Interval
 from usage_service.domain.entitlements import FeatureKind, Limit, Quota
 from usage_service.domain.grants import Grant
@@ -29,6 +31,7 @@ _LOOK_INTO_POOL: Final = text("SELECT set_config('search_path', 'pool, pg_temp',
 
 _FEATURE: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug = :slug")
 _FEATURES: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug > :after ORDER BY slug LIMIT :limit")
+_FEATURES_NAMED: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug = ANY(CAST(:slugs AS text[]))")
 _ADD_FEATURE: Final = text(
     """
     INSERT INTO system.feature (slug, kind, meter, created_at) VALUES (:slug, :kind, :meter, clock_timestamp())
@@ -37,8 +40,8 @@ _ADD_FEATURE: Final = text(
 )
 _WANTED: Final = "SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]))"
 _QUOTAS: Final = f"""
-SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage, alerts,
-       version
+SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage,
+       rollover_max, refill, alerts, source, version
   FROM quota WHERE (tenant_id, feature) IN ({_WANTED})
 """  # noqa: S608 (our own text, as in those below)
 _FIND_QUOTAS: Final = text(_QUOTAS)
@@ -77,22 +80,33 @@ _VOID_GRANT: Final = text(
      WHERE tenant_id = :tenant AND feature = :feature AND id = :id
     """
 )
-_PUT_QUOTA: Final = text(
+_PUT_QUOTAS: Final = text(
     """
     INSERT INTO quota AS known (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
-                                preserve_overage, alerts, version, created_at)
-    VALUES (:tenant, :feature, :meter, :interval, :time_zone, :anchored_at, :since, :hard, :pays_overage,
-            :preserve_overage, :alerts, 1, clock_timestamp())
+                                preserve_overage, rollover_max, refill, alerts, source, version, created_at)
+    SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage,
+           rollover_max, refill, CAST(alerts AS jsonb), source, 1, clock_timestamp()
+      FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:meters AS text[]),
+                  CAST(:intervals AS text[]), CAST(:time_zones AS text[]), CAST(:anchors AS timestamptz[]),
+                  CAST(:sinces AS timestamptz[]), CAST(:hards AS boolean[]), CAST(:pays AS boolean[]),
+                  CAST(:preserves AS boolean[]), CAST(:rollovers AS numeric[]), CAST(:refills AS text[]),
+                  CAST(:alerts AS text[]), CAST(:sources AS text[]))
+           AS given (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
+                     preserve_overage, rollover_max, refill, alerts, source)
     ON CONFLICT (tenant_id, feature) DO UPDATE SET
            interval = excluded.interval, time_zone = excluded.time_zone, anchored_at = excluded.anchored_at,
            since = excluded.since, hard = excluded.hard, pays_overage = excluded.pays_overage,
-           preserve_overage = excluded.preserve_overage, alerts = excluded.alerts, version = known.version + 1
-    RETURNING version
+           preserve_overage = excluded.preserve_overage, rollover_max = excluded.rollover_max,
+           refill = excluded.refill, alerts = excluded.alerts, source = excluded.source, version = known.version + 1
+     WHERE excluded.source = 'override' OR known.source <> 'override'
+    RETURNING tenant_id, feature, version
     """
-).bindparams(bindparam("alerts", type_=JSONB))
-_PUT_LIMIT: Final = text(
+)
+_PUT_LIMITS: Final = text(
     """
-    INSERT INTO quota_limit (tenant_id, feature, since, amount) VALUES (:tenant, :feature, :since, :amount)
+    INSERT INTO quota_limit (tenant_id, feature, since, amount)
+    SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:sinces AS timestamptz[]),
+                         CAST(:amounts AS numeric[]))
     ON CONFLICT (tenant_id, feature, since) DO UPDATE SET amount = excluded.amount
     """
 )
@@ -115,9 +129,10 @@ _PUT_ACCESS: Final = text(
     RETURNING version
     """
 ).bindparams(bindparam("config", type_=JSONB(none_as_null=True)))
+_DELETE_ACCESS: Final = text("DELETE FROM feature_access WHERE tenant_id = :tenant AND feature = :feature")
 _ENTITLED: Final = text(
     """
-    SELECT feature FROM (SELECT feature FROM quota WHERE tenant_id = :tenant
+    SELECT feature FROM (SELECT feature FROM quota WHERE tenant_id = :tenant AND source = 'override'
                          UNION SELECT feature FROM feature_access WHERE tenant_id = :tenant) AS entitled
      WHERE feature > :after ORDER BY feature LIMIT :limit
     """
@@ -142,6 +157,7 @@ class StoredQuota:
     meter: str
     quota: Quota
     version: int
+    source: Source = Source.OVERRIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +176,12 @@ async def look_into_pool(session: Session) -> None:
 async def find_feature(session: Session, slug: str) -> Feature | None:
     row = (await session.execute(_FEATURE, {"slug": slug})).one_or_none()
     return None if row is None else _feature(row)
+
+
+async def find_features_named(session: Session, slugs: Collection[str]) -> dict[str, Feature]:
+    if not slugs:
+        return {}
+    return {row.slug: _feature(row) for row in await session.execute(_FEATURES_NAMED, {"slugs": list(slugs)})}
 
 
 async def find_features(session: Session, *, after: str, limit: int) -> list[Feature]:
@@ -226,34 +248,45 @@ async def void_grant(session: Session, tenant_id: UUID, feature: str, grant_id: 
     await session.execute(_VOID_GRANT, {"tenant": tenant_id, "feature": feature, "id": grant_id, "at": at})
 
 
-async def put_quota(session: Session, tenant_id: UUID, stored: StoredQuota) -> int:
-    """Stores a quota without its limits and grants; returns its version."""
-    quota = stored.quota
-    version: int = (
+async def put_quotas(session: Session, quotas: Mapping[Held, StoredQuota]) -> dict[Held, int]:
+    """Stores quotas with the last of their limits; returns their versions.
+
+    One that a tier or a plan gives does not replace one that was put for the tenant, and has no version here then.
+    """
+    if not quotas:
+        return {}
+    stored = list(quotas.values())
+    terms = [each.quota for each in stored]
+    rows = await session.execute(
+        _PUT_QUOTAS,
+        {
+            **_named(quotas),
+            "meters": [each.meter for each in stored],
+            "intervals": [each.cycle.interval for each in terms],
+            "time_zones": [each.cycle.zone.key for each in terms],
+            "anchors": [each.cycle.anchor for each in terms],
+            "sinces": [each.since for each in terms],
+            "hards": [each.hard for each in terms],
+            "pays": [each.pays_overage for each in terms],
+            "preserves": [each.preserve_overage for each in terms],
+            "rollovers": [each.rollover_max for each in terms],
+            "refills": [each.refill for each in terms],
+            "alerts": [json.dumps([str(alert) for alert in each.alerts]) for each in terms],
+            "sources": [each.source for each in stored],
+        },
+    )
+    versions = {(row.tenant_id, row.feature): row.version for row in rows}
+    limits = {held: quotas[held].quota.limits[-1] for held in versions}
+    if limits:
         await session.execute(
-            _PUT_QUOTA,
+            _PUT_LIMITS,
             {
-                "tenant": tenant_id,
-                "feature": stored.feature,
-                "meter": stored.meter,
-                "interval": quota.cycle.interval,
-                "time_zone": quota.cycle.zone.key,
-                "anchored_at": quota.cycle.anchor,
-                "since": quota.since,
-                "hard": quota.hard,
-                "pays_overage": quota.pays_overage,
-                "preserve_overage": quota.preserve_overage,
-                "alerts": [str(each) for each in quota.alerts],
+                **_named(limits),
+                "sinces": [limit.since for limit in limits.values()],
+                "amounts": [limit.amount for limit in limits.values()],
             },
         )
-    ).scalar_one()
-    return version
-
-
-async def put_limit(session: Session, tenant_id: UUID, feature: str, limit: Limit) -> None:
-    await session.execute(
-        _PUT_LIMIT, {"tenant": tenant_id, "feature": feature, "since": limit.since, "amount": limit.amount}
-    )
+    return versions
 
 
 async def delete_quota(session: Session, tenant_id: UUID, feature: str) -> None:
@@ -282,6 +315,12 @@ async def put_access(session: Session, tenant_id: UUID, access: Access) -> int:
     return version
 
 
+async def delete_access(session: Session, tenant_id: UUID, feature: str) -> bool:
+    """Takes back what was put for a tenant of a feature; returns whether anything was."""
+    deleted = await session.execute(_DELETE_ACCESS, {"tenant": tenant_id, "feature": feature})
+    return cast("CursorResult[Any]", deleted).rowcount > 0
+
+
 async def find_entitled(session: Session, tenant_id: UUID, *, after: str, limit: int) -> Sequence[str]:
     """A page of the features that a tenant has something of, by name."""
     parameters = {"tenant": tenant_id, "after": after, "limit": limit}
@@ -296,14 +335,16 @@ def _quota(row: Row[Any], limits: Sequence[Limit], grants: Sequence[Grant]) -> S
     quota = Quota(
         cycle=Cycle(Interval(row.interval), row.anchored_at, zone(row.time_zone)),
         since=row.since,
-        limits=limits,
-        grants=grants,
+        limits=tuple(limits),
+        grants=tuple(grants),
         hard=row.hard,
         pays_overage=row.pays_overage,
         preserve_overage=row.preserve_overage,
-        alerts=[Decimal(each) for each in row.alerts],
+        rollover_max=row.rollover_max,
+        refill=None if row.refill is None else Interval(row.refill),
+        alerts=tuple(Decimal(each) for each in row.alerts),
     )
-    return StoredQuota(row.feature, row.meter, quota, row.version)
+    return StoredQuota(row.feature, row.meter, quota, row.version, Source(row.source))
 
 
 def _feature(row: Row[Any]) -> Feature:

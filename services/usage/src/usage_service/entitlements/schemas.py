@@ -19,14 +19,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from tenantry.entitlements import Source
 from usage_service.domain.entitlement_periods import Cycle, Interval
-from usage_service.domain.entitlements import MAX_ALERTS, FeatureKind, Quota, Value
+from usage_service.domain.entitlements import MAX_ALERTS, FeatureKind, Quota, QuotaTerms
 from usage_service.domain.errors import InvalidQuantity, InvalidWindow
 from usage_service.domain.grants import DEFAULT_PRIORITY, LOWEST_PRIORITY, ZERO, Grant
 from usage_service.domain.quantities import number_text, quantity_of
 from usage_service.domain.windows import zone
-from usage_service.entitlements.repository import Access, Feature
-from usage_service.entitlements.service import QuotaTerms
+from usage_service.entitlements.repository import Feature
+from usage_service.entitlements.service import Entitlement
 
 _EARLIEST: Final = datetime(2001, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -97,6 +98,7 @@ class QuotaIn(BaseModel):
 
     Periods are those of the calendar in `time_zone`, or counted from `anchor`. A `hard` quota ends access when it is
     used up. Overage is paid first by a later grant (`pays_overage`), and outlives its period with `preserve_overage`.
+    Of what is left of the limit the next period has `rollover_max`; with `refill` it is filled up again that often.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -109,6 +111,8 @@ class QuotaIn(BaseModel):
     anchor: Instant | None = None
     pays_overage: bool = True
     preserve_overage: bool = False
+    rollover_max: Amount = ZERO
+    refill: Interval | None = None
 
     @property
     def terms(self) -> QuotaTerms:
@@ -121,6 +125,8 @@ class QuotaIn(BaseModel):
             anchor=self.anchor,
             pays_overage=self.pays_overage,
             preserve_overage=self.preserve_overage,
+            rollover_max=self.rollover_max,
+            refill=self.refill,
         )
 
 
@@ -135,6 +141,8 @@ class QuotaOut(BaseModel):
     since: datetime
     pays_overage: bool
     preserve_overage: bool
+    rollover_max: Number
+    refill: Interval | None
     version: int
 
     @classmethod
@@ -150,6 +158,8 @@ class QuotaOut(BaseModel):
             since=quota.since,
             pays_overage=quota.pays_overage,
             preserve_overage=quota.preserve_overage,
+            rollover_max=quota.rollover_max,
+            refill=quota.refill,
             version=version,
         )
 
@@ -247,9 +257,13 @@ class AccessIn(BaseModel):
 
 
 class EntitlementOut(BaseModel):
-    """`balance` is what is left until `resets_at`, `limit` what the period gives, grants and rollover included."""
+    """`balance` is what is left until `resets_at`, `limit` what the period gives, grants and rollover included.
+
+    `source` says who gives it: what was put for the tenant itself (`override`), its plan, or its tier.
+    """
 
     feature: str
+    source: Source
     has_access: bool
     balance: Number | None = None
     usage: Number | None = None
@@ -261,18 +275,23 @@ class EntitlementOut(BaseModel):
     config: Any = None
 
     @classmethod
-    def of(cls, feature: str, found: tuple[Quota, Value] | Access) -> EntitlementOut:
-        if isinstance(found, Access):
-            return cls(feature=feature, has_access=found.enabled, config=found.config)
-        quota, value = found
+    def of(cls, feature: str, found: Entitlement) -> EntitlementOut:
+        in_force, value = found.in_force, found.value
+        if in_force.access is not None:
+            access = in_force.access
+            return cls(feature=feature, source=in_force.source, has_access=access.enabled, config=access.config)
+        if in_force.quota is None or value is None:
+            raise ValueError(f"neither access nor a value of {feature}")
         return cls(
             feature=feature,
+            source=in_force.source,
             has_access=value.has_access,
             balance=value.balance,
             usage=value.usage,
             overage=value.overage,
             limit=value.available,
-            hard=quota.hard,
+            hard=in_force.quota.quota.hard,
             period_start=value.period.start,
             resets_at=value.period.end,
+            config=in_force.config,
         )

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Conflict, InvalidRequest, NotFound, StaleVersion, uuid7
-from usage_service.domain.entitlement_periods import Cycle, Interval
+from tenantry.entitlements import Source
+from usage_service.domain.entitlement_periods import Cycle
 from usage_service.domain.entitlements import (
     MAX_GRANTS,
     FeatureKind,
-    Limit,
-    Quota,
+    QuotaTerms,
     Value,
     check_aggregation,
     check_feature,
@@ -29,10 +27,13 @@ from usage_service.domain.entitlements import (
     course_of,
     follow,
     period_at,
+    renew,
     value_of,
 )
 from usage_service.domain.errors import InvalidGrant
 from usage_service.domain.grants import Grant, check_grant
+from usage_service.entitlements.following import queue_feature
+from usage_service.entitlements.given import InForce, find_entitled_tenants, find_in_force
 from usage_service.entitlements.measuring import Asked, hour_down, hour_up, measure
 from usage_service.entitlements.queue import queue_change
 from usage_service.entitlements.repository import (
@@ -41,20 +42,16 @@ from usage_service.entitlements.repository import (
     StoredQuota,
     add_feature,
     add_grant,
+    delete_access,
     delete_quota,
-    find_accesses,
+    find_entitled,
     find_feature,
     find_quotas,
     put_access,
-    put_limit,
-    put_quota,
+    put_quotas,
     void_grant,
 )
 from usage_service.meters.repository import versions_of
-from usage_service.meters.service import get_versions
-
-# A Monday, the first of a month and of a year: periods counted from it are those of the calendar.
-_CALENDAR: Final = datetime(2001, 1, 1)  # noqa: DTZ001 (local midnight, in whichever zone)
 
 
 class FeatureFixed(Conflict):
@@ -76,23 +73,12 @@ class TooManyGrants(Conflict):
     title = "The quota has as many grants as it can have"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaTerms:
-    """What a caller puts. `time_zone` is where the periods of the calendar, or those from `anchor` on, are counted."""
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What a tenant has of a feature: `value` is that of a quota, `access` of what is not metered."""
 
-    limit: Decimal | None
-    period: Interval
-    hard: bool
-    alerts: tuple[Decimal, ...]
-    time_zone: ZoneInfo
-    anchor: datetime | None = None
-    pays_overage: bool = True
-    preserve_overage: bool = False
-
-    @property
-    def cycle(self) -> Cycle:
-        anchor = self.anchor or _CALENDAR.replace(tzinfo=self.time_zone)
-        return Cycle(self.period, anchor.astimezone(UTC), self.time_zone)
+    in_force: InForce
+    value: Value | None = None
 
 
 async def put_feature(session: AsyncSession, feature: Feature) -> Feature:
@@ -107,6 +93,8 @@ async def put_feature(session: AsyncSession, feature: Feature) -> Feature:
     known = await find_feature(session, feature.slug)
     if known != feature:
         raise FeatureFixed("Make another feature, or put it as it is.")
+    if feature.meter is not None:
+        await queue_feature(session, feature.slug)
     return feature
 
 
@@ -121,46 +109,45 @@ async def put_tenant_quota(
     meter = await _meter_of(session, feature)
     cycle = terms.cycle
     try:
-        check_quota(terms.limit, terms.alerts)
+        check_quota(terms)
         _check_whole_hours(cycle, now)
     except InvalidGrant as error:
         raise _invalid(error) from error
     known = (await find_quotas(session, [(tenant_id, feature)], lock=True)).get((tenant_id, feature))
-    if expected is not None and expected != (known.version if known else 0):
-        raise StaleVersion(f"The quota is at version {known.version if known else 0}, not {expected}.")
-    since = cycle.period_at(now).start
-    limits = () if known is None else known.quota.limits
-    if known is not None:
-        if known.quota.cycle == cycle:
-            since = known.quota.since
-        elif any(grant.ends_at > now for grant in known.quota.grants):
-            raise PeriodFixed("Void its grants first, or keep the period.")
-    quota = Quota(
-        cycle=cycle,
-        since=since,
-        hard=terms.hard,
-        pays_overage=terms.pays_overage,
-        preserve_overage=terms.preserve_overage,
-        alerts=terms.alerts,
-    )
-    version = await put_quota(session, tenant_id, StoredQuota(feature, meter, quota, 0))
-    limit = Limit(now if limits else since, terms.limit)
-    if not limits or limits[-1].amount != terms.limit:
-        await put_limit(session, tenant_id, feature, limit)
+    version = known.version if known is not None and known.source is Source.OVERRIDE else 0
+    if expected is not None and expected != version:
+        raise StaleVersion(f"The quota is at version {version}, not {expected}.")
+    if known is not None and known.quota.cycle != cycle and any(grant.ends_at > now for grant in known.quota.grants):
+        raise PeriodFixed("Void its grants first, or keep the period.")
+    stored = StoredQuota(feature, meter, renew(None if known is None else known.quota, terms, now), 0)
+    versions = await put_quotas(session, {(tenant_id, feature): stored})
     await queue_change(session, tenant_id, feature)
-    return StoredQuota(feature, meter, replace(quota, limits=(*limits, limit)), version)
+    return replace(stored, version=versions[tenant_id, feature])
 
 
 async def get_quota(session: AsyncSession, tenant_id: UUID, feature: str, *, lock: bool = False) -> StoredQuota:
-    """A quota with its limits and grants. Raises NotFound."""
+    """The quota that was put for a tenant, with its limits and grants. Raises NotFound."""
     found = (await find_quotas(session, [(tenant_id, feature)], lock=lock)).get((tenant_id, feature))
-    if found is None:
-        raise NotFound("The tenant has no such quota.")
+    if found is None or found.source is not Source.OVERRIDE:
+        raise NotFound("The tenant has no such quota of its own.")
     return found
 
 
+async def get_granted(
+    session: AsyncSession, tenant_id: UUID, feature: str, now: datetime, *, lock: bool = False
+) -> StoredQuota:
+    """The quota in force, whoever gives it. With `lock` it is stored, and stays as it is. Raises NotFound."""
+    held = (tenant_id, feature)
+    found = (await find_in_force(session, {held: now}, lock=lock)).in_force.get(held)
+    if found is None or found.quota is None or not found.quota.meter:
+        raise NotFound("The tenant has no such quota.")
+    if lock and found.changed:
+        await put_quotas(session, {held: found.quota})
+    return found.quota
+
+
 async def delete_tenant_quota(session: AsyncSession, tenant_id: UUID, feature: str) -> None:
-    """Takes a quota away, with its grants. Raises NotFound."""
+    """Takes a quota away, with its grants; what the tier or the plan gives holds again. Raises NotFound."""
     await get_quota(session, tenant_id, feature, lock=True)
     await delete_quota(session, tenant_id, feature)
     await queue_change(session, tenant_id, feature)
@@ -171,7 +158,7 @@ async def create_grant(session: AsyncSession, tenant_id: UUID, feature: str, gra
 
     `grant.id` and `created_at` are given here. Raises NotFound, InvalidRequest, TooManyGrants.
     """
-    held = await get_quota(session, tenant_id, feature, lock=True)
+    held = await get_granted(session, tenant_id, feature, now, lock=True)
     if len(held.quota.grants) >= MAX_GRANTS:
         raise TooManyGrants(f"A quota has at most {MAX_GRANTS} grants, those that are over included.")
     expires_at = None if grant.expires_at is None else hour_up(grant.expires_at)
@@ -195,7 +182,7 @@ async def void_tenant_grant(
     session: AsyncSession, tenant_id: UUID, feature: str, grant_id: UUID, now: datetime
 ) -> Grant:
     """Ends a grant at the start of the hour that runs; one that was voided stays as it is. Raises NotFound."""
-    held = await get_quota(session, tenant_id, feature, lock=True)
+    held = await get_granted(session, tenant_id, feature, now, lock=True)
     known = next((grant for grant in held.quota.grants if grant.id == str(grant_id)), None)
     if known is None:
         raise NotFound("There is no such grant.")
@@ -220,23 +207,38 @@ async def put_tenant_access(session: AsyncSession, tenant_id: UUID, slug: str, *
     return replace(access, version=version)
 
 
+async def delete_tenant_access(session: AsyncSession, tenant_id: UUID, feature: str) -> None:
+    """Takes back what was put for a tenant; what the tier or the plan says holds again. Raises NotFound."""
+    if not await delete_access(session, tenant_id, feature):
+        raise NotFound("Nothing was put for the tenant.")
+    await queue_change(session, tenant_id, feature)
+
+
+async def entitled_features(
+    session: AsyncSession, tenant_id: UUID, now: datetime, *, after: str, limit: int
+) -> Sequence[str]:
+    """A page of the features that something is said of for a tenant, by name."""
+    put = await find_entitled(session, tenant_id, after=after, limit=limit)
+    entitled = await find_entitled_tenants(session, [tenant_id])
+    given = entitled[tenant_id].features(now) if tenant_id in entitled else set()
+    return sorted({*put, *(name for name in given if name > after)})[:limit]
+
+
 async def get_entitlements(
     session: AsyncSession, tenant_id: UUID, features: Sequence[str], now: datetime
-) -> dict[str, tuple[Quota, Value] | Access]:
+) -> dict[str, Entitlement]:
     """What a tenant has of these features at `now`, worked out from committed rollups; nothing of what it has not."""
-    wanted = [(tenant_id, feature) for feature in features]
-    quotas = await find_quotas(session, wanted)
-    found: dict[str, tuple[Quota, Value] | Access] = {
-        feature: access for (_, feature), access in (await find_accesses(session, wanted)).items()
-    }
+    found = await find_in_force(session, {(tenant_id, feature): now for feature in features})
+    quotas = {held[1]: each.quota for held, each in found.in_force.items() if each.quota is not None}
     asked = [
-        Asked(tenant_id, await get_versions(session, stored.meter), stored.quota, course_of(stored.quota, now))
+        Asked(tenant_id, found.meters.get(stored.meter, ()), stored.quota, course_of(stored.quota, now))
         for stored in quotas.values()
     ]
+    values = {}
     for stored, each, usage in zip(quotas.values(), asked, await measure(session, asked), strict=True):
         burnt = follow(each.course, usage)
-        found[stored.feature] = (stored.quota, value_of(stored.quota, burnt.carried, period_at(stored.quota, now)))
-    return found
+        values[stored.feature] = value_of(stored.quota, burnt.carried, period_at(stored.quota, now))
+    return {held[1]: Entitlement(each, values.get(held[1])) for held, each in found.in_force.items()}
 
 
 async def _meter_of(session: AsyncSession, slug: str) -> str:

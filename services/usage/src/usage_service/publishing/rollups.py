@@ -61,7 +61,8 @@ _CHANGED = text(
       LEFT JOIN pool.usage_rollup AS rollup USING (tenant_id, meter_id, window_start, group_hash)
     """
 )
-# What is cleared here is queued for the balances of quotas on these meters, in the same statement.
+# What is cleared here is queued for the balances of quotas on these meters, in the same statement: of those that are
+# stored, and of those that a tier or a plan gives and that were not used before.
 _CLEAR = text(
     """
     WITH cleared AS (
@@ -69,12 +70,23 @@ _CLEAR = text(
     changed AS (
         SELECT DISTINCT key.tenant_id, key.meter_id
           FROM cleared CROSS JOIN LATERAL unnest(tenant_ids, meter_ids) AS key (tenant_id, meter_id)
-         WHERE (SELECT EXISTS (SELECT FROM pool.quota)))
+         WHERE (SELECT EXISTS (SELECT FROM pool.quota)
+                    OR EXISTS (SELECT FROM system.entitlement_tier WHERE metered <> '{}')
+                    OR EXISTS (SELECT FROM pool.entitled_tenant WHERE metered <> '{}')))
     INSERT INTO system.balance_change (tenant_id, feature)
     SELECT quota.tenant_id, quota.feature
       FROM changed
       JOIN system.meter AS meter ON meter.id = changed.meter_id
       JOIN pool.quota AS quota ON quota.tenant_id = changed.tenant_id AND quota.meter = meter.slug
+     UNION
+    SELECT changed.tenant_id, named.feature
+      FROM changed
+      JOIN system.meter AS meter ON meter.id = changed.meter_id
+      JOIN pool.entitled_tenant AS entitled ON entitled.tenant_id = changed.tenant_id
+      LEFT JOIN system.entitlement_tier AS tier ON tier.name = entitled.tier
+     CROSS JOIN LATERAL unnest(entitled.metered || COALESCE(tier.metered, '{}')) AS named (feature)
+      LEFT JOIN system.feature AS feature ON feature.slug = named.feature
+     WHERE COALESCE(feature.meter, named.feature) = meter.slug
     """
 )
 # A tenant's rollups are in one lane, as `metering.rollups` queues them.

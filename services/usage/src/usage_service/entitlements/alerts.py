@@ -1,0 +1,176 @@
+"""Which thresholds of quotas are crossed: told on `usage.alerts.v1` when one is, and when it is not any more.
+
+An alert is a row whose key is the tenant, the feature, the period and the threshold; what changes it is written with
+its message. So each crossing is told once, and so is its end: by a correction, a raised limit, a quota that is taken
+away. What a period crossed stays said once it is over. A gauge (a meter of the latest value) goes up and down by
+nature: its alert ends only when usage has fallen below nine tenths of the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal
+from uuid import UUID, uuid5
+
+import msgspec
+from prometheus_client import Counter
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenantry.events import OutboxEvent
+from usage_service.domain.entitlements import Quota, Value, crossed
+from usage_service.domain.grants import ZERO
+from usage_service.domain.instants import rfc3339
+from usage_service.domain.meters import Aggregation
+from usage_service.domain.quantities import number_text
+from usage_service.entitlements.repository import Held
+
+TOPIC: Final = "usage.alerts.v1"
+CROSSED: Final = "usage.threshold-crossed"
+CLEARED: Final = "usage.threshold-cleared"
+
+TOLD = Counter("usage_alerts_total", "Thresholds of quotas that were crossed, or are not any more", ["state"])
+
+_GAUGE_WITHIN: Final = Decimal("0.1")
+_LOOKED_BACK: Final = timedelta(days=1)  # more than a period that is over is looked at
+_LINEAGE: Final = UUID("6f1f8a3e-6d5b-5a52-9c43-2f6f6b1c7d10")
+
+Key = tuple[UUID, str, datetime, Decimal]
+"""Tenant, feature, start of the period, threshold."""
+
+_RAISED: Final = text(
+    """
+    SELECT tenant_id, feature, period_start, threshold, resets_at FROM pool.entitlement_alert
+     WHERE (tenant_id, feature) IN (SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[])))
+       AND raised AND resets_at > :after
+    """
+)
+# The tenants' locks are held: nobody else numbers their alerts. What is as it was does not come back.
+_CHANGE: Final = text(
+    """
+    INSERT INTO pool.entitlement_alert AS given
+           (tenant_id, feature, period_start, threshold, resets_at, raised, crossed_at, sequence, number)
+    SELECT told.tenant_id, told.feature, told.period_start, told.threshold, told.resets_at, told.raised, told.now, 1,
+           known.number + row_number() OVER (PARTITION BY told.tenant_id ORDER BY period_start, feature, threshold)
+      FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:periods AS timestamptz[]),
+                  CAST(:thresholds AS numeric[]), CAST(:resets AS timestamptz[]), CAST(:raised AS boolean[]),
+                  CAST(:nows AS timestamptz[]))
+           AS told (tenant_id, feature, period_start, threshold, resets_at, raised, now)
+     CROSS JOIN LATERAL (SELECT COALESCE(max(number), 0) AS number FROM pool.entitlement_alert AS any_of
+                          WHERE any_of.tenant_id = told.tenant_id) AS known
+    ON CONFLICT (tenant_id, feature, period_start, threshold) DO UPDATE SET
+           raised = excluded.raised, crossed_at = excluded.crossed_at, sequence = given.sequence + 1,
+           number = excluded.number, resets_at = excluded.resets_at
+     WHERE given.raised <> excluded.raised
+    RETURNING tenant_id, feature, period_start, threshold, raised, sequence, number
+    """
+)
+
+
+class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a record of `usage.alerts.v1`: `usage` has reached `threshold` of `limit` in this period, or has not
+    any more (`cleared`).
+
+    `id` is the same for all that is told of a threshold in a period, `sequence` counts it from 1. Without `usage` and
+    `limit` the quota was taken away.
+    """
+
+    id: str
+    sequence: int
+    state: Literal["raised", "cleared"]
+    tenant_id: str
+    feature: str
+    threshold: str
+    usage: str | None
+    limit: str | None
+    period_start: str
+    resets_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a quota is worth in a period, by a figure of this kind."""
+
+    held: Held
+    quota: Quota
+    aggregation: Aggregation | None
+    value: Value
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    raised: bool
+    resets_at: datetime
+    now: datetime
+    value: Value | None
+
+
+async def tell_alerts(
+    session: AsyncSession, nows: Collection[tuple[Held, datetime]], watched: Sequence[Watched]
+) -> list[OutboxEvent]:
+    """Stores what changes of the alerts of tenants and features, and returns its messages. The caller holds the
+    tenants' locks and commits.
+    """
+    present = dict(nows)
+    keys = {"tenants": [tenant_id for tenant_id, _ in present], "features": [feature for _, feature in present]}
+    rows = await session.execute(_RAISED, {**keys, "after": min(present.values()) - _LOOKED_BACK})
+    raised = {(row.tenant_id, row.feature, row.period_start, row.threshold): row.resets_at for row in rows}
+    changes: dict[Key, _Change] = {}
+    kept: set[Key] = set()
+    values = {(*each.held, each.value.period.start): each.value for each in watched}
+    for each in watched:
+        period = each.value.period
+        for threshold in crossed(each.quota, each.value):
+            key = (*each.held, period.start, threshold)
+            if key not in raised:
+                changes[key] = _Change(raised=True, resets_at=period.end, now=each.now, value=each.value)
+        within = _GAUGE_WITHIN if each.aggregation is Aggregation.LATEST else ZERO
+        kept.update((*each.held, period.start, mark) for mark in crossed(each.quota, each.value, within=within))
+    for key, resets_at in raised.items():
+        now = present[key[0], key[1]]
+        if key not in kept and (key[:3] in values or resets_at > now):
+            changes[key] = _Change(raised=False, resets_at=resets_at, now=now, value=values.get(key[:3]))
+    return await _store(session, changes) if changes else []
+
+
+async def _store(session: AsyncSession, changes: dict[Key, _Change]) -> list[OutboxEvent]:
+    parameters: dict[str, Any] = {
+        "tenants": [tenant_id for tenant_id, _, _, _ in changes],
+        "features": [feature for _, feature, _, _ in changes],
+        "periods": [period for _, _, period, _ in changes],
+        "thresholds": [threshold for _, _, _, threshold in changes],
+        "resets": [change.resets_at for change in changes.values()],
+        "raised": [change.raised for change in changes.values()],
+        "nows": [change.now for change in changes.values()],
+    }
+    events = []
+    for row in await session.execute(_CHANGE, parameters):
+        key = (row.tenant_id, row.feature, row.period_start, row.threshold)
+        change, threshold, start = changes[key], number_text(row.threshold), rfc3339(row.period_start)
+        record = AlertRecord(
+            id=str(uuid5(_LINEAGE, f"{row.tenant_id}/{row.feature}/{start}/{threshold}")),
+            sequence=row.sequence,
+            state="raised" if row.raised else "cleared",
+            tenant_id=str(row.tenant_id),
+            feature=row.feature,
+            threshold=threshold,
+            usage=None if change.value is None else number_text(change.value.usage),
+            limit=None if change.value is None else number_text(change.value.available),
+            period_start=start,
+            resets_at=rfc3339(change.resets_at),
+        )
+        events.append(
+            OutboxEvent(
+                topic=TOPIC,
+                key=str(row.tenant_id),
+                type=CROSSED if row.raised else CLEARED,
+                data=record,
+                version=row.number,
+                tenant_id=row.tenant_id,
+            )
+        )
+    return sorted(events, key=lambda event: (event.key, event.version))
