@@ -22,6 +22,7 @@ from usage_service.dead_letters.service import Replays, keep_late_events
 from usage_service.entitlements.api import router as features
 from usage_service.entitlements.api import tenant_router as entitlements
 from usage_service.erasure.api import router as erasures
+from usage_service.evidence.api import router as evidence
 from usage_service.ingest.endpoint import IngestEndpoint, Limits
 from usage_service.ingest.history import History
 from usage_service.ingest.memory import IngestMemory
@@ -92,7 +93,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         tenancy.clock,
         settings.field_rules,
     )
-    for router in (queries, corrections, dead_letters, meters, cuts, features, entitlements, retention, erasures):
+    for router in (queries, evidence, corrections, dead_letters, meters, cuts, features, entitlements, retention, erasures):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the
