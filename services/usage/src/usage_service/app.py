@@ -93,7 +93,18 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         tenancy.clock,
         settings.field_rules,
     )
-    for router in (queries, evidence, corrections, dead_letters, meters, cuts, features, entitlements, retention, erasures):
+    for router in (
+        queries,
+        evidence,
+        corrections,
+        dead_letters,
+        meters,
+        cuts,
+        features,
+        entitlements,
+        retention,
+        erasures,
+    ):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)
     # An operator may look at the usage of a suspended tenant, and a service sends it until the tenant is purged: the
