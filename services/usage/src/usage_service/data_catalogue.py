@@ -11,6 +11,8 @@ CATALOGUE = DataCatalogue(
         TenantTable("usage_unique_value"),
         TenantTable("correction"),
         TenantTable("dead_letter"),
+        TenantTable("erasure"),
+        TenantTable("erasure_place"),
         TenantTable("unmatched_type"),
         TenantTable("quota"),
         TenantTable("quota_limit"),

@@ -38,6 +38,7 @@ from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
 from usage_service.entitlements.following import GROUP as ENTITLED
 from usage_service.entitlements.following import TOPICS as ENTITLING
 from usage_service.entitlements.following import EntitledFollower
+from usage_service.erasure.worker import ErasureWorker
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
@@ -125,6 +126,7 @@ async def run_relay() -> None:
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
             OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
+            ErasureWorker(engine, archive, archivist, clock).run(),
             entitled.run(),
             keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
