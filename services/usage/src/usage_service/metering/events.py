@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -37,9 +37,15 @@ SELECT copy.ordinal - 1 AS ordinal, stored.digest
 # Sorted by key: neighbouring rows go to the same index page, and two workers take the same locks in the same order.
 _INSERT = f"""
 INSERT INTO pool.usage_event ({", ".join(EVENT_COLUMNS)}, catalogue_version)
-SELECT {", ".join(EVENT_COLUMNS)}, $1::bigint FROM staged_event ORDER BY day, tenant_id, identity
-ON CONFLICT DO NOTHING
+SELECT {", ".join(EVENT_COLUMNS)}, %d FROM staged_event ORDER BY day, tenant_id, identity
 """  # noqa: S608 (column names of our own)
+# In one round trip. Without ON CONFLICT an insert descends the index once and not twice and writes two records to the
+# log and not three: it takes two thirds of the time.
+_INSERT_NEW = f"SAVEPOINT storing; {_INSERT}; RELEASE SAVEPOINT storing"
+_BEFORE_INSERT = "ROLLBACK TO SAVEPOINT storing"
+_INSERT_MISSING = f"{_INSERT} ON CONFLICT DO NOTHING"
+# So many inserts skip what is there already, after one that came upon it.
+_WARY: Final = 20
 _MISSING = """
 SELECT staged.kafka_partition, staged.kafka_offset, stored.digest
   FROM staged_event AS staged
@@ -71,6 +77,7 @@ class EventStore:
     def __init__(self, *, window_days: int) -> None:
         self._window = window_days
         self._filters = IdentityFilters()
+        self._wary = 0
 
     def own(self, partition: int, epoch: int) -> bool:
         """To be called for every partition of a batch before `store`; True when the partition is newly owned."""
@@ -119,11 +126,25 @@ class EventStore:
             return []
         await copy_into(connection, "staged_event", EVENT_COLUMNS, map(event_bytes, candidates), clear=stored.staged)
         stored.staged = True
-        inserted = int((await connection.execute(_INSERT, catalogue_version)).rpartition(" ")[2])
-        if inserted != len(candidates):
-            candidates = await self._without_conflicts(connection, candidates, stored)
+        if not await self._insert_new(connection, catalogue_version):
+            inserted = int((await connection.execute(_INSERT_MISSING % catalogue_version)).rpartition(" ")[2])
+            if inserted != len(candidates):
+                candidates = await self._without_conflicts(connection, candidates, stored)
         self._remember(candidates)
         return candidates
+
+    async def _insert_new(self, connection: asyncpg.Connection, catalogue_version: int) -> bool:
+        """Inserts the stage, which the key refuses only for what no filter knew; False where nothing was inserted."""
+        if self._wary:
+            self._wary -= 1
+            return False
+        try:
+            await connection.execute(_INSERT_NEW % catalogue_version)
+        except asyncpg.UniqueViolationError:
+            await connection.execute(_BEFORE_INSERT)
+            self._wary = _WARY
+            return False
+        return True
 
     async def _find_copies(self, connection: asyncpg.Connection, rows: Sequence[EventRow], stored: Stored) -> set[int]:
         """The ids (of objects) of the rows that have a copy in the database."""
