@@ -20,6 +20,7 @@ from usage_service.domain.meters import (
     Meter,
     MeterDefinition,
     check_definition,
+    eras,
 )
 from usage_service.domain.quantities import number_text, quantity_of
 from usage_service.domain.rollups import At, RollupState, empty_state, observe
@@ -246,3 +247,16 @@ def test_what_a_meter_counts_retroactively_is_not_counted_by_a_worker_that_is_be
     definition = MeterDefinition(event_type="t", aggregation=Aggregation.COUNT)
     meter = Meter(id=uuid4(), slug="m", version=1, definition=definition, since=3, backfill_from=0)
     assert Catalogue.of(2, [meter]).by_type == {}
+
+
+def test_an_era_has_the_versions_with_the_same_dimensions_and_ends_where_others_begin():
+    def version(number: int, dimensions: dict[str, str], **changes: str) -> Meter:
+        definition = MeterDefinition(
+            event_type="t", aggregation=Aggregation.TIME_WEIGHTED, value="$.v", group_by=dimensions, **changes
+        )
+        return Meter(id=uuid4(), slug="m", version=number, definition=definition, since=number, created_at=100 * number)
+
+    a, b = {"disk": "$.disk"}, {"disk": "$.volume"}
+    versions = [version(1, a), version(2, a, unit="byte"), version(3, b), version(4, a)]
+    found = [([each.version for each in era.versions], era.end) for era in eras(versions)]
+    assert found == [([1, 2], 300), ([3], 400), ([4], None)]

@@ -9,10 +9,11 @@ version may be told to count, of the events that were stored before it was made,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
+from itertools import groupby
 from uuid import UUID
 
 import msgspec
@@ -86,6 +87,21 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
     def is_current(self, catalogue_version: int) -> bool:
         """Whether this version counts the events that are stored from a version of the catalogue on."""
         return self.since <= catalogue_version and (self.until is None or catalogue_version < self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """Consecutive versions of a meter with the same dimensions; it ends where the first with others was made."""
+
+    versions: Sequence[Meter]
+    end: int | None
+
+
+def eras(versions: Sequence[Meter]) -> list[Era]:
+    """The eras of all versions of a meter, which are in order: the series of one go on through its versions."""
+    found = [list(same) for _, same in groupby(versions, key=lambda meter: meter.definition.group_by)]
+    ends = [after[0].created_at for after in found[1:]]
+    return [Era(same, end) for same, end in zip(found, [*ends, None], strict=True)]
 
 
 def check_definition(slug: str, definition: MeterDefinition) -> None:

@@ -212,6 +212,7 @@ class MeterWorker:
                 await connection.exec_driver_sql(statement)
         if state and state[0].version != self._catalogue.version:
             self._catalogue = await load_catalogue(connection)
+            self._rollups.forget()  # a backfill has given windows groups, and waits for this before it settles them
         if state and state[0].gone_days != self._gone_days:
             self._days.forget()
             self._gone_days = state[0].gone_days

@@ -23,7 +23,7 @@ from usage_service.domain.meters import CompiledMeter, Meter
 from usage_service.domain.windows import Granularity, check_range, windows, zone
 from usage_service.meters.service import get_versions
 from usage_service.queries.figures import Figure, answer
-from usage_service.queries.formats import Format, Table, accepted, columns_of, csv_of
+from usage_service.queries.formats import Format, Table, accepted, columns_of, completeness, csv_of
 from usage_service.queries.overflow import NEVER_FULL, full_hours
 from usage_service.queries.parameters import Parameters, events_link, filters, groups
 from usage_service.queries.questions import Behind, Question, check_places
@@ -34,6 +34,8 @@ router = APIRouter(prefix="/v1", tags=["usage"])
 EVENTS: Final = "/v1/events"
 WATERMARK: Final = "Usage-Watermark"
 """Header of every answer: the receipt time up to which everything is counted; JSON and schemas say it too."""
+COMPLETE: Final = "Usage-Complete"
+"""Header of every answer: `false` while a backfill has to count some of the events; JSON and schemas say it too."""
 
 MAX_METERS: Final = 20
 _FORMATS: Final[dict[int | str, dict[str, Any]]] = {
@@ -168,7 +170,9 @@ async def events(
 async def _table(session: TenantReadSession, slug: str, asked: Asked) -> Table:
     try:
         versions = await get_versions(session, slug)
-        return Table(slug, await answer(session, current_tenant().id, versions, asked.question, asked.archive))
+        complete = asked.question.is_complete(versions)
+        figures = await answer(session, current_tenant().id, versions, asked.question, asked.archive)
+        return Table(slug, figures, complete)
     except (InvalidWindow, InvalidDefinition) as error:
         raise _invalid(error) from error
 
@@ -177,12 +181,15 @@ async def _answer(session: TenantReadSession, asked: Asked, slugs: Sequence[str]
     # Before the figures, which then hold at least what the watermark promises.
     watermark = await find_watermark(session)
     tables = [await _table(session, slug, asked) for slug in slugs]
-    headers = {} if watermark is None else {WATERMARK: rfc3339(watermark)}
+    headers = {COMPLETE: completeness(tables)}
+    if watermark is not None:
+        headers[WATERMARK] = rfc3339(watermark)
     group_by = asked.question.group_by
     match asked.form:
         case Format.JSON:
-            found = [{"meter": table.meter, "items": _items(table, asked.parameters)} for table in tables]
-            document = {"meters": found} if named else {"items": found[0]["items"]}
+            found = [{"items": _items(table, asked.parameters), "complete": table.complete} for table in tables]
+            meters = [{"meter": table.meter, **each} for table, each in zip(tables, found, strict=True)]
+            document = {"meters": meters} if named else found[0]
             content = _encode({**document, "watermark": None if watermark is None else rfc3339(watermark)})
         case Format.CSV:
             content = await to_thread(csv_of, tables, group_by, named=named)

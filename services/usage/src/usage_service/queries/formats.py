@@ -32,14 +32,16 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One meter's figures."""
+    """One meter's figures; they are not `complete` while a backfill of the meter has to count some of their events."""
 
     meter: str
     figures: Sequence[Figure]
+    complete: bool
 
 
 _SMALL: Final = 10 ** (38 - RATIO_DIGITS)
 _WATERMARK: Final = "watermark"
+_COMPLETE: Final = "complete"
 
 
 def accepted(header: str) -> Format:
@@ -49,6 +51,11 @@ def accepted(header: str) -> Format:
         if name in set(Format):
             return Format(name)
     return Format.JSON
+
+
+def completeness(tables: Sequence[Table]) -> str:
+    """Whether all are complete, as headers and metadata say it."""
+    return "true" if all(table.complete for table in tables) else "false"
 
 
 def csv_of(tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> bytes:
@@ -73,14 +80,14 @@ def csv_of(tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> 
 def columns_of(
     tables: Sequence[Table], group_by: Sequence[str], watermark: datetime | None, form: Format, *, named: bool
 ) -> bytes:
-    """An Arrow stream or a Parquet file; the watermark is in the metadata of its schema."""
+    """An Arrow stream or a Parquet file; the metadata of its schema has the watermark, and whether it is complete."""
     import pyarrow as pa  # noqa: PLC0415 (takes a second, and only who asks for columns should wait)
     import pyarrow.ipc  # noqa: PLC0415
     import pyarrow.parquet  # noqa: PLC0415
 
     table = _arrow_table(pa, tables, group_by, named=named)
-    if watermark is not None:
-        table = table.replace_schema_metadata({_WATERMARK: rfc3339(watermark)})
+    metadata = {} if watermark is None else {_WATERMARK: rfc3339(watermark)}
+    table = table.replace_schema_metadata({**metadata, _COMPLETE: completeness(tables)})
     sink = pa.BufferOutputStream()
     if form is Format.PARQUET:
         pa.parquet.write_table(table, sink)

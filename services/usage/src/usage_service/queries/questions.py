@@ -56,6 +56,16 @@ class Question:
             if self.received_before is not None:
                 raise InvalidWindow("received_before", "does not go with a time-weighted meter")
 
+    def is_complete(self, versions: Sequence[Meter]) -> bool:
+        """Whether no backfill of the meter has to count any of the events that the answer is made of."""
+        first = versions[0]
+        if first.incomplete_until is None or first.backfill_from is None or not self.windows:
+            return True
+        opening, closing = microseconds(self.windows[0].first), microseconds(self.windows[-1].last)
+        # A value that is carried into the range may be as old as there are events.
+        carries = first.definition.aggregation is Aggregation.TIME_WEIGHTED
+        return closing <= first.backfill_from or (first.incomplete_until <= opening and not carries)
+
     @property
     def reads_data(self) -> bool:
         """Whether the whole answer comes from raw events."""

@@ -1,7 +1,8 @@
 """Integrals over any windows: runs of whole hours from rollups, of edges from raw events, joined in the order of time.
 
 Each group of the meter is a series of its own, and a figure is the sum of the series that it covers: two disks of a
-tenant are not one disk that changes its size all the time.
+tenant are not one disk that changes its size all the time. Series go on through the versions of a meter as long as its
+dimensions stay what they are; those of other dimensions end where the meter was given new ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from usage_service.domain.errors import InvalidWindow
-from usage_service.domain.instants import microseconds
+from usage_service.domain.instants import instant, microseconds
+from usage_service.domain.meters import eras
 from usage_service.domain.quantities import Quantity, add, ratio_text
 from usage_service.domain.rollups import At, Sample, SeriesState
 from usage_service.domain.series import Run, integrate
@@ -37,11 +39,25 @@ async def integrals(reading: Reading) -> dict[tuple[int, Values], str]:
     totals: dict[tuple[int, Values], Quantity] = {}
     before = 0
     for windows in _stretches(reading.question.windows):
-        stretch = replace(reading, question=replace(reading.question, windows=windows))
-        totals |= {(before + number, values): total for (number, values), total in (await _totals(stretch)).items()}
+        for era in eras(reading.versions):
+            inside = until(windows, era.end)
+            if not inside:
+                continue
+            part = replace(reading, versions=era.versions, question=replace(reading.question, windows=inside))
+            for (number, values), total in (await _totals(part)).items():
+                place = (before + number, values)
+                totals[place] = add(totals.get(place, 0), total)
         before += len(windows)
     unit = microseconds_of(reading.versions[-1].definition.unit)
     return {key: ratio_text(total, unit) for key, total in totals.items()}
+
+
+def until(windows: Sequence[Window], end: int | None) -> list[Window]:
+    """What the windows, which are in order, have before an instant."""
+    if end is None:
+        return list(windows)
+    closing = instant(end)
+    return [replace(each, last=min(each.last, closing)) for each in windows if each.first < closing]
 
 
 def _stretches(windows: Sequence[Window]) -> list[list[Window]]:
