@@ -1,4 +1,4 @@
-"""Any sequence of events, copies, changed meters, crashes and rebalances gives what a few dictionaries give.
+"""Any sequence of events, copies, corrections, changed meters, crashes and rebalances gives what the model gives.
 
 The steps are those of a consumer: claim, read, handle, advance, commit. Kafka is left out, because what it does to a
 worker is just this: records in order, some of them again, to one owner after another.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter, defaultdict
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from itertools import count
-from uuid import UUID
+from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
@@ -24,18 +22,27 @@ from local_state import GivenState
 from tenantry.events import partition_key
 from tenantry.events._offsets import Claims, Fenced, advance, claim
 from tenantry.testing import TenantFactory
+from usage_service.domain.corrections import CORRECTION, correction_id
 from usage_service.domain.meters import Aggregation, MeterDefinition
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.worker import MeterWorker
 from usage_service.meters.service import put_meter
 
+from .model import FIGURES, Model, Window
+
 MIDNIGHT = datetime(2026, 11, 20, tzinfo=UTC)
 PARTITIONS = 2
+RECEIVED = MIDNIGHT + timedelta(days=3)
 FILTERS: tuple[dict[str, object], ...] = ({}, {"$.path": {"eq": "/a"}}, {"$.n": {"gte": 5}})
+PASSES = (lambda _: True, lambda data: data["path"] == "/a", lambda data: data["n"] >= 5)
+NOTHING = ("count", "sum", "maximum", "latest", "integral", "stored")
 _NUMBERS = count()
 _ROLLUPS = """
-SELECT meter.version, tenant_id, window_start, groups, count, sum FROM pool.usage_rollup AS rollup
-  JOIN system.meter AS meter ON meter.id = rollup.meter_id WHERE meter.slug = $1
+SELECT rollup.*, meter.slug, meter.version AS meter_version,
+       (SELECT count(*) FROM pool.usage_unique_value AS value
+         WHERE (value.tenant_id, value.meter_id, value.window_start, value.group_hash)
+             = (rollup.tenant_id, rollup.meter_id, rollup.window_start, rollup.group_hash)) AS stored
+  FROM pool.usage_rollup AS rollup JOIN system.meter AS meter ON meter.id = rollup.meter_id WHERE meter.slug = ANY($1)
 """
 
 
@@ -69,14 +76,11 @@ def machine(service_database):
             self.topic, self.group, self.type = f"events-{number}", f"group-{number}", f"type-{number}"
             self.slug = f"meter-{number}"
             self.log: list[list[ConsumerRecord]] = [[] for _ in range(PARTITIONS)]
-            self.filter = FILTERS[0]
-            self.version = 0
-            self.stored: defaultdict[tuple, list[date]] = defaultdict(list)
-            self.counts: Counter = Counter()
-            self.sums: defaultdict[tuple, Decimal] = defaultdict(Decimal)
+            self.model = Model()
             self.former: list[Member] = []
             self.member = runner.run(self._join())
-            self._put_meter(0)
+            for aggregation in FIGURES:
+                self._put_meter(aggregation, 0)
 
         @rule(
             events=st.lists(
@@ -95,21 +99,45 @@ def machine(service_database):
         def receive(self, events: list[tuple[int, int, int, int, int, str]]) -> None:
             """Events of few possible identities, so that most are copies or conflicts of others."""
             for which, name, day, minute, number, path in events:
-                tenant = self.tenants[which]
-                time = MIDNIGHT + timedelta(days=day, minutes=minute)
-                value = {
+                self._log(which, self._event(which, f"e-{name}", day, minute, number, path))
+
+        @rule(
+            which=st.integers(0, 2 * PARTITIONS - 1),
+            name=st.integers(0, 6),
+            day=st.none() | st.integers(-2, 2),
+            replacement=st.none() | st.tuples(st.integers(0, 9), st.integers(-1, 1), st.integers(0, 9)),
+            of_replacement=st.booleans(),
+        )
+        def correct(
+            self,
+            which: int,
+            name: int,
+            day: int | None,
+            replacement: tuple[int, int, int] | None,
+            *,
+            of_replacement: bool,
+        ) -> None:
+            """Of events that are there, that come later, that are corrected already; and of what replaced one."""
+            cancels = {"source": "model", "id": f"{'r' if of_replacement else 'e'}-{name}"}
+            if day is not None:
+                cancels["time"] = (MIDNIGHT + timedelta(days=day, minutes=720)).isoformat()
+            data: dict[str, Any] = {"cancels": cancels}
+            if replacement is not None:
+                number, at, value = replacement
+                data["replacement"] = self._event(which, f"r-{number}", at, 30, value, "/a")
+            subject = str(self.tenants[which].id)
+            self._log(
+                which,
+                {
                     "specversion": "1.0",
-                    "id": f"e-{name}",
+                    "id": str(correction_id(subject, data)),
                     "source": "model",
-                    "type": self.type,
-                    "subject": str(tenant.id),
-                    "time": time.isoformat(),
-                    "data": {"n": number, "path": path},
-                }
-                log = self.log[which % PARTITIONS]
-                key, body = partition_key(tenant.id), json.dumps(value).encode()
-                place = (self.topic, which % PARTITIONS, len(log), 1_780_000_000_000, 1)
-                log.append(ConsumerRecord(*place, key, body, None, len(key), len(body), ()))
+                    "type": CORRECTION,
+                    "subject": subject,
+                    "time": RECEIVED.isoformat(),
+                    "data": data,
+                },
+            )
 
         @rule(most=st.integers(1, 12), fate=st.sampled_from(["commit", "commit", "rollback", "answer lost"]))
         def work(self, most: int, fate: str) -> None:
@@ -120,7 +148,8 @@ def machine(service_database):
             runner.run(self._apply(self.member, batch, commit=fate != "rollback"))
             if fate == "rollback":
                 return
-            self._expect(batch)
+            for record in batch:
+                self.model.expect(record)
             if fate == "answer lost":
                 with pytest.raises(Fenced):
                     runner.run(self._apply(self.member, batch, commit=True))
@@ -156,19 +185,39 @@ def machine(service_database):
 
         @rule(which=st.integers(0, len(FILTERS) - 1))
         def change_meter(self, which: int) -> None:
-            self._put_meter(which)
+            self._put_meter("sum", which)
 
         @invariant()
         def figures_are_those_of_the_model(self) -> None:
             if not hasattr(self, "slug"):
                 return
-            rows = runner.run(self._rollups())
-            keys = [
-                (row["version"], row["tenant_id"], row["window_start"], json.loads(row["groups"])["path"])
-                for row in rows
-            ]
-            assert dict(zip(keys, [row["count"] for row in rows], strict=True)) == self.counts
-            assert dict(zip(keys, [row["sum"] for row in rows], strict=True)) == self.sums
+            expected = {window: held for meter in FIGURES for window, held in self.model.figures(meter).items()}
+            found = {}
+            for row in runner.run(self._fetch(_ROLLUPS, [self._slug(meter) for meter in FIGURES])):
+                meter = row["slug"].removeprefix(f"{self.slug}-").replace("-", "_")
+                path = json.loads(row["groups"]).get("path", "")
+                window = Window(meter, row["meter_version"], row["tenant_id"], row["window_start"], path)
+                if window in expected:
+                    found[window] = {name: row[name] for name in expected[window]}
+                else:
+                    assert tuple(row[name] for name in NOTHING) == (0, None, None, None, None, 0), window
+            assert found == expected
+
+        @invariant()
+        def corrections_are_those_of_the_model(self) -> None:
+            if not hasattr(self, "slug"):
+                return
+            tenants = [tenant.id for tenant in self.tenants]
+            [row] = runner.run(
+                self._fetch("SELECT count(day) AS days FROM pool.correction WHERE tenant_id = ANY($1)", tenants)
+            )
+            assert row["days"] == self.model.cancelled()
+            letters = runner.run(
+                self._fetch(
+                    "SELECT kind FROM pool.dead_letter WHERE tenant_id = ANY($1) AND type = $2", tenants, CORRECTION
+                )
+            )
+            assert [row["kind"] for row in letters] == self.model.letters
 
         async def _join(self) -> Member:
             worker = MeterWorker(directory=self.directory, days=days, group=self.group, topic=self.topic)
@@ -196,42 +245,49 @@ def machine(service_database):
             for partition, end in _ends(batch).items():
                 member.claims[partition].next_offset = end
 
-        def _put_meter(self, which: int) -> None:
+        def _put_meter(self, aggregation: str, which: int) -> None:
+            of_paths = aggregation == "sum"
             definition = MeterDefinition(
                 event_type=self.type,
-                aggregation=Aggregation.SUM,
+                aggregation=Aggregation(aggregation),
                 value="$.n",
-                group_by={"path": "$.path"},
+                group_by={"path": "$.path"} if of_paths else {},
                 filter=FILTERS[which],
             )
 
             async def put() -> int:
                 async with databases.system_session() as session:
-                    return (await put_meter(session, self.slug, definition, expected_version=None)).version
+                    meter = await put_meter(session, self._slug(aggregation), definition, expected_version=None)
+                    return meter.version
 
-            self.version, self.filter = runner.run(put()), FILTERS[which]
+            version = runner.run(put())
+            if of_paths:
+                self.model.version, self.model.passes = version, PASSES[which]
 
-        def _expect(self, batch: list[ConsumerRecord]) -> None:
-            """What the rules say of these records, one after the other."""
-            for record in batch:
-                event = json.loads(record.value)
-                time, data = datetime.fromisoformat(event["time"]), event["data"]
-                kept = self.stored[event["subject"], event["id"]]
-                if any(abs((day - time.date()).days) <= 1 for day in kept):
-                    continue
-                kept.append(time.date())
-                if (self.filter == FILTERS[1] and data["path"] != "/a") or (
-                    self.filter == FILTERS[2] and data["n"] < 5
-                ):
-                    continue
-                hour = time.replace(minute=0)
-                window = (self.version, UUID(event["subject"]), hour, data["path"])
-                self.counts[window] += 1
-                self.sums[window] += data["n"]
+        def _event(self, which: int, name: str, day: int, minute: int, number: int, path: str) -> dict[str, Any]:
+            return {
+                "specversion": "1.0",
+                "id": name,
+                "source": "model",
+                "type": self.type,
+                "subject": str(self.tenants[which].id),
+                "time": (MIDNIGHT + timedelta(days=day, minutes=minute)).isoformat(),
+                "data": {"n": number, "path": path},
+            }
 
-        async def _rollups(self):
+        def _log(self, which: int, value: dict[str, Any]) -> None:
+            log = self.log[which % PARTITIONS]
+            key, body = partition_key(self.tenants[which].id), json.dumps(value).encode()
+            received = int(RECEIVED.timestamp() * 1_000) + len(log)
+            place = (self.topic, which % PARTITIONS, len(log), received, 1)
+            log.append(ConsumerRecord(*place, key, body, None, len(key), len(body), ()))
+
+        def _slug(self, aggregation: str) -> str:
+            return f"{self.slug}-{aggregation.replace('_', '-')}"
+
+        async def _fetch(self, statement: str, *values: Any):
             async with database.connect() as connection:
-                return await connection.fetch(_ROLLUPS, self.slug)
+                return await connection.fetch(statement, *values)
 
     yield Counting
     runner.run(opened.__aexit__(None, None, None))
@@ -242,7 +298,7 @@ def test_the_worker_and_the_model_agree(machine):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=50,
             deadline=None,
             # Shrinking runs an example a hundred times, against a database.

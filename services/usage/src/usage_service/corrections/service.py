@@ -11,7 +11,7 @@ import msgspec
 
 from tenantry import Clock, FieldError, MalformedRequest, PayloadTooLarge, TenantMismatch
 from tenantry.http import MalformedJson
-from usage_service.domain.corrections import Cancels, CorrectionData, correction_id, correction_record
+from usage_service.domain.corrections import Cancels, correction_id, correction_record
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import (
     MAX_ID,
@@ -126,12 +126,11 @@ class Corrections:
         key = route.key_of(source, event_id)
         names = Cancels(source, event_id, time)
         now = self._clock.now().astimezone(UTC)
-        if event is None or event.key == key:
-            data = CorrectionData(names, None if event is None else msgspec.Raw(event.value), reason)
-            return Accepted(correction, [(key, correction_record(route.subject, correction, data, now))])
+        together = event is None or event.key == key
+        value = event.value if event is not None and together else None
+        record = (key, correction_record(route.subject, correction, names, value, reason, now))
         # Of a tenant with several keys: what counts instead goes to where its own copies go.
-        record = correction_record(route.subject, correction, CorrectionData(names, None, reason), now)
-        return Accepted(correction, [(event.key, event.value), (key, record)])
+        return Accepted(correction, [record] if event is None or together else [(event.key, event.value), record])
 
     def _route(self, cancels: dict[str, Any], replacement: dict[str, Any] | None, selected: UUID | None) -> Route:
         subjects = [each["subject"] for each in (cancels, replacement or {}) if each.get("subject") is not None]

@@ -21,6 +21,8 @@ CORRECTION: Final = "tenantry.correction"
 """The type of corrections, which no other event may have."""
 SOURCE: Final = "tenantry/usage"
 
+_NULL: Final = msgspec.Raw(b"null")
+
 
 class Cancels(msgspec.Struct, frozen=True, omit_defaults=True):
     """The event that is cancelled. `time` is the event's own, and needed only where ids return or history is meant."""
@@ -30,11 +32,11 @@ class Cancels(msgspec.Struct, frozen=True, omit_defaults=True):
     time: datetime | None = None
 
 
-class CorrectionData(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The data of a correction. `replacement` is an event as the ingest stores it."""
+class CorrectionData(msgspec.Struct, frozen=True):
+    """The data of a correction. `replacement` is an event as the ingest stores it, or null."""
 
     cancels: Cancels
-    replacement: msgspec.Raw | None = None
+    replacement: msgspec.Raw = _NULL
     reason: str | None = None
 
 
@@ -57,14 +59,21 @@ def correction_id(subject: str, asked: object) -> UUID:
     return UUID(bytes=blake2b(f"{subject}\0{canonical_json(asked)}".encode(), digest_size=16).digest())
 
 
-def correction_record(subject: str, correction: UUID, data: CorrectionData, now: datetime) -> bytes:
-    """The value of the record."""
-    return _encode(_Record(str(correction), subject, now, data))
+def correction_record(
+    subject: str, correction: UUID, cancels: Cancels, replacement: bytes | None, reason: str | None, now: datetime
+) -> bytes:
+    """The value of the record. `replacement` is the text of an event."""
+    event = _NULL if replacement is None else msgspec.Raw(replacement)
+    return _encode(_Record(str(correction), subject, now, CorrectionData(cancels, event, reason)))
 
 
-def read_correction(text: bytes) -> CorrectionData:
-    """The data of a record. Raises InvalidEvent for what the ingest would not have let through."""
+def read_correction(text: bytes) -> tuple[Cancels, bytes | None, str | None]:
+    """What a record's data cancels, the text of what counts instead, and the reason.
+
+    Raises InvalidEvent for what the ingest would not have let through.
+    """
     try:
-        return _decode(text)
+        data = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent("data", f"not a correction: {error}") from None
+    return data.cancels, None if data.replacement == _NULL else bytes(data.replacement), data.reason

@@ -109,19 +109,16 @@ class Decided:
 def correction_of(value: bytes, tenant: bytes, position: Position) -> Correction:
     """The correction that a record of the type `CORRECTION` is. Raises InvalidEvent."""
     event = decode_event(value)
-    data = read_correction(bytes(event.data))
+    cancels, text, reason = read_correction(bytes(event.data))
     try:
         correction = UUID(event.id)
-        asked_day = None if data.cancels.time is None else day_of(microseconds(data.cancels.time) // DAY)
+        asked_day = None if cancels.time is None else day_of(microseconds(cancels.time) // DAY)
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidEvent("data", f"not a correction: {error}") from None
-    replacement = None
-    if data.replacement is not None:
-        replacement = row_of(decode_event(bytes(data.replacement)), tenant, position)
-    cancels = data.cancels
+    replacement = None if text is None else row_of(decode_event(text), tenant, position)
     identity = identity_of(cancels.source, cancels.id)
     return Correction(
-        tenant, identity, correction, asked_day, cancels.source, cancels.id, data.reason, position, value, replacement
+        tenant, identity, correction, asked_day, cancels.source, cancels.id, reason, position, value, replacement
     )
 
 

@@ -1,0 +1,144 @@
+"""What the rules say of records, one after the other, in dictionaries: what the meter worker is compared with."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+
+Identity = tuple[str, str]
+"""Tenant and id; there is one source."""
+
+
+@dataclass(eq=False, slots=True)
+class Stored:
+    """An event that is stored. `version` is the meter's that counted it; None where the filter kept it out."""
+
+    tenant: UUID
+    day: date
+    at: tuple[datetime, int, int, int]
+    number: int
+    path: str
+    version: int | None
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class Correction:
+    id: str
+    asked_day: date | None
+    day: date | None
+    received: date
+
+    def awaits(self, day: date) -> bool:
+        if self.day is not None:
+            return False
+        return day == self.asked_day if self.asked_day else day <= self.received + timedelta(days=1)
+
+
+class Window(NamedTuple):
+    """A rollup: of which meter and version, of whom, from when, and of which path if the meter has that dimension."""
+
+    meter: str
+    version: int
+    tenant: UUID
+    start: datetime
+    path: str
+
+
+class Model:
+    """One meter changes its filter, and is grouped by path; the others count all there is."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.passes: Callable[[dict[str, Any]], bool] = lambda _: True
+        self.letters: list[str] = []
+        self._events: defaultdict[Identity, list[Stored]] = defaultdict(list)
+        self._corrections: defaultdict[Identity, list[Correction]] = defaultdict(list)
+
+    def expect(self, record: ConsumerRecord) -> None:
+        value = json.loads(record.value)
+        if value["type"] == "tenantry.correction":
+            self._correct(record, value)
+        else:
+            self._store(record, value)
+
+    def figures(self, meter: str) -> dict[Window, dict[str, Any]]:
+        """What the rollups of a meter hold, but for those of which nothing is left."""
+        windows: defaultdict[Window, list[Stored]] = defaultdict(list)
+        for event in (each for found in self._events.values() for each in found if not each.cancelled):
+            start = event.at[0].replace(minute=0)
+            if meter != "sum":
+                windows[Window(meter, 1, event.tenant, start, "")].append(event)
+            elif event.version is not None:
+                windows[Window(meter, event.version, event.tenant, start, event.path)].append(event)
+        return {window: FIGURES[meter](sorted(events, key=lambda each: each.at)) for window, events in windows.items()}
+
+    def cancelled(self) -> int:
+        """How many events are cancelled."""
+        return sum(each.cancelled for found in self._events.values() for each in found)
+
+    def _store(self, record: ConsumerRecord, value: dict[str, Any]) -> None:
+        identity = value["subject"], value["id"]
+        time, data = datetime.fromisoformat(value["time"]), value["data"]
+        kept = self._events[identity]
+        if any(abs((each.day - time.date()).days) <= 1 for each in kept):
+            return
+        at = (time, record.timestamp, record.partition, record.offset)
+        version = self.version if self.passes(data) else None
+        event = Stored(UUID(value["subject"]), time.date(), at, data["n"], data["path"], version)
+        kept.append(event)
+        for correction in self._corrections[identity]:
+            if correction.awaits(event.day):
+                correction.day, event.cancelled = event.day, True
+
+    def _correct(self, record: ConsumerRecord, value: dict[str, Any]) -> None:
+        cancels = value["data"]["cancels"]
+        identity = value["subject"], cancels["id"]
+        asked = datetime.fromisoformat(cancels["time"]).date() if "time" in cancels else None
+        known = self._corrections[identity]
+        if any(each.id == value["id"] for each in known):
+            return
+        counted = [each for each in self._events[identity] if not each.cancelled and asked in {None, each.day}]
+        if not counted and any(_same(each, asked) for each in known):
+            self.letters.append("conflict")
+            return
+        received = datetime.fromtimestamp(record.timestamp / 1_000, tz=datetime.fromisoformat(value["time"]).tzinfo)
+        correction = Correction(value["id"], asked, None, received.date())
+        known.append(correction)
+        if counted:
+            target = max(counted, key=lambda each: each.at[1:])
+            correction.day, target.cancelled = target.day, True
+        if "replacement" in value["data"]:
+            self._store(record, value["data"]["replacement"])
+
+
+def _same(known: Correction, asked: date | None) -> bool:
+    return asked is None or (known.day is None and known.asked_day is None) or asked in {known.day, known.asked_day}
+
+
+def _integral(events: list[Stored]) -> Decimal:
+    """In value-microseconds, from the first sample to the last."""
+    pairs = pairwise(events)
+    return Decimal(sum(one.number * ((other.at[0] - one.at[0]) // timedelta(microseconds=1)) for one, other in pairs))
+
+
+FIGURES: dict[str, Callable[[list[Stored]], dict[str, Any]]] = {
+    "sum": lambda events: {"count": len(events), "sum": Decimal(sum(each.number for each in events))},
+    "max": lambda events: {"count": len(events), "maximum": Decimal(max(each.number for each in events))},
+    "latest": lambda events: {"count": len(events), "latest": Decimal(events[-1].number)},
+    "unique_count": lambda events: {
+        "count": len(events),
+        "uniques": len({each.number for each in events}),
+        "stored": len({each.number for each in events}),
+    },
+    "time_weighted": lambda events: {"count": len(events), "integral": _integral(events)},
+}
