@@ -32,7 +32,7 @@ class UsageSettings(BaseSettings):
     max_batch_events: int = Field(default=10_000, gt=0)
     dedupe_window_days: int = Field(default=1, ge=1, le=32, description="on either side of the event's own day")
     meter_members: int = Field(default=3, ge=1, le=12, description="consumers in one process: their waits overlap")
-    meter_batch: int = Field(default=10_000, ge=1, description="records in one transaction, at most")
+    meter_batch: int = Field(default=20_000, ge=1, description="records in one transaction, at most")
     meter_wait_ms: int = Field(default=50, ge=0, description="how long a record waits for others")
     clock_wait_seconds: int = Field(default=30, gt=0, description="how long clock.advance waits for the directory")
 

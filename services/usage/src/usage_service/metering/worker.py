@@ -45,6 +45,7 @@ from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_pa
 from usage_service.metering.rollups import RollupStore
 from usage_service.metering.rows import TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
 from usage_service.metering.staging import STAGES
+from usage_service.metering.tenants import KnownTenants
 
 GROUP = "usage-meter"
 TOPIC = "usage.events.v1"
@@ -123,7 +124,7 @@ class MeterWorker:
         self._corrections = CorrectionStore()
         self._catalogue = Catalogue(-1, {})
         self._gone_days = 0
-        self._tenants: dict[str, bytes] = {}
+        self._tenants = KnownTenants(directory)
         self._tenants_version = -1
         self._written: dict[int, int] = {}
         self._transaction: object = None
