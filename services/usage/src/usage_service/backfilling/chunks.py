@@ -64,10 +64,10 @@ async def recount_scope(
     scope: Scope,
     *,
     max_groups: int = MAX_GROUPS,
-) -> int:
-    """Makes the rollups of a scope anew; returns how many events were counted that had been stored before the meter.
+) -> Recount:
+    """Makes the rollups of a scope anew, in the caller's transaction, which has locked the row of the backfill.
 
-    The caller's transaction has locked the row of the backfill. Raises what the archive raises.
+    Raises what the archive raises.
     """
     events = RawEvents(connection, archive, scope, meter.meter.definition.event_type)
     mark = await events.mark()
@@ -85,9 +85,17 @@ async def recount_scope(
             break
         await locking.rollback()
     await _write(connection, recount, kept)
-    if recount.unmatched:
-        await _take_off_the_list(connection, recount)
-    return recount.counted
+    return recount
+
+
+async def take_off_the_list(connection: asyncpg.Connection, recount: Recount) -> None:
+    """What was counted is no longer unmatched. In the caller's transaction, once for each scope."""
+    if not recount.unmatched:
+        return
+    kind = recount.meter.meter.definition.event_type
+    tenants: list[UUID] = sorted(recount.unmatched)
+    await connection.execute(_TAKE_OFF, tenants, [recount.unmatched[tenant] for tenant in tenants], kind)
+    await connection.execute(_FORGET, tenants, kind)
 
 
 async def _count(connection: asyncpg.Connection, events: RawEvents, recount: Recount, *, store_values: bool) -> Recount:
@@ -130,10 +138,3 @@ async def _write(connection: asyncpg.Connection, recount: Recount, kept: dict[Ro
         some = changed[start : start + _WRITTEN_AT_ONCE]
         await write_rollups(connection, {key: rows[key] for key in some})
         await queue_changes(connection, some)
-
-
-async def _take_off_the_list(connection: asyncpg.Connection, recount: Recount) -> None:
-    kind = recount.meter.meter.definition.event_type
-    tenants: list[UUID] = sorted(recount.unmatched)
-    await connection.execute(_TAKE_OFF, tenants, [recount.unmatched[tenant] for tenant in tenants], kind)
-    await connection.execute(_FORGET, tenants, kind)

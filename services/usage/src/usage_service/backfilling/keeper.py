@@ -7,6 +7,7 @@ step has done is noted in the transaction that does it.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any, Final, NoReturn
 
 import asyncpg
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from usage_service.archive.reading import ArchiveReader
 from usage_service.backfilling.barrier import open_batches
-from usage_service.backfilling.chunks import recount_scope
+from usage_service.backfilling.chunks import recount_scope, take_off_the_list
 from usage_service.backfilling.jobs import (
     Job,
     State,
@@ -29,8 +30,9 @@ from usage_service.backfilling.jobs import (
     unfinished_jobs,
 )
 from usage_service.backfilling.scopes import CHUNK_EVENTS, next_scope
+from usage_service.backfilling.settling import Window, full_windows, open_window
 from usage_service.domain.meters import MAX_GROUPS, CompiledMeter
-from usage_service.meters.repository import METER_COLUMNS, meter_of
+from usage_service.meters.repository import METER_COLUMNS, meter_of, next_catalogue_version
 
 EVENTS: Final = Counter("usage_backfilled_events_total", "Events counted for a meter that was made after them")
 UNFINISHED: Final = Gauge("usage_backfills_unfinished", "Backfills that wait or run")
@@ -57,6 +59,7 @@ class BackfillKeeper:
         self._chunk_events = chunk_events
         self._max_groups = max_groups
         self._awaited: dict[tuple[Any, ...], set[str]] = {}
+        self._full: dict[tuple[Any, ...], deque[Window]] = {}
 
     async def run(self) -> NoReturn:
         """Works until cancelled. Raises what the database and the archive raise."""
@@ -69,48 +72,73 @@ class BackfillKeeper:
         async with self._engine.connect() as connection:
             keys = await unfinished_jobs(connection)
         UNFINISHED.set(len(keys))
-        self._awaited = {place: open_ for place, open_ in self._awaited.items() if place in map(_place, keys)}
+        places = set(map(_place, keys))
+        self._awaited = {place: batches for place, batches in self._awaited.items() if place[:-1] in places}
+        self._full = {place: windows for place, windows in self._full.items() if place in places}
         stepped = [await self._step(key) for key in keys]
         return any(stepped)
 
     async def _step(self, key: dict[str, Any]) -> bool:
         async with self._engine.begin() as connection:
             job = await claim_job(connection, key)
-            if job is None:
+            if job is None or (job.state is not State.RUNNING and not await self._batches_have_ended(connection, job)):
                 return False
             if job.state is State.WAITING:
-                return await self._begin(connection, job)
-            if job.day is None:
-                await enter(connection, job, State.FINISHED)
-                log.info("backfill_finished", meter=str(job.meter_id))
+                await begin_job(connection, job)
+                log.info("backfill_begins", meter=str(job.meter_id))
                 return True
-            await self._count(connection, job)
-            return True
-
-    async def _begin(self, connection: AsyncConnection, job: Job) -> bool:
-        """Begins once every batch has ended that may not know the meter."""
-        place = _place(job.key)
-        now_open = await open_batches(connection)
-        awaited = self._awaited.setdefault(place, now_open)
-        awaited &= now_open
-        if awaited:
-            return False
-        del self._awaited[place]
-        await begin_job(connection, job)
-        log.info("backfill_begins", meter=str(job.meter_id))
+            driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            meter = CompiledMeter.of(meter_of((await connection.execute(_METER, {"id": job.meter_id})).one()))
+            if job.state is State.SETTLING:
+                await self._settle(connection, driver, job, meter)
+            elif job.day is not None:
+                await self._count(connection, driver, job, meter)
+            elif meter.readers:
+                await next_catalogue_version(connection)
+                await enter(connection, job, State.SETTLING)
+            else:
+                await self._finish(connection, job)
+        if settled := self._full.get(_place(key)):
+            settled.popleft()  # now that it is committed
         return True
 
-    async def _count(self, connection: AsyncConnection, job: Job) -> None:
-        driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
+    async def _batches_have_ended(self, connection: AsyncConnection, job: Job) -> bool:
+        """Whether no batch is under way that was when the backfill came into its state."""
+        now_open = await open_batches(connection)
+        awaited = self._awaited.setdefault((*_place(job.key), job.state), now_open)
+        awaited &= now_open
+        return not awaited
+
+    async def _count(
+        self, connection: AsyncConnection, driver: asyncpg.Connection, job: Job, meter: CompiledMeter
+    ) -> None:
         scope = await next_scope(driver, job, events=self._chunk_events)
         if scope is None:
             await finish_day(connection, job)
             return
-        meter = CompiledMeter.of(meter_of((await connection.execute(_METER, {"id": job.meter_id})).one()))
-        counted = await recount_scope(driver, self._archive, job, meter, scope, max_groups=self._max_groups)
-        await go_on(connection, job, *scope.next_place, events=counted)
-        EVENTS.inc(counted)
+        recount = await recount_scope(driver, self._archive, job, meter, scope, max_groups=self._max_groups)
+        await take_off_the_list(driver, recount)
+        await go_on(connection, job, *scope.next_place, events=recount.counted)
+        EVENTS.inc(recount.counted)
+
+    async def _settle(
+        self, connection: AsyncConnection, driver: asyncpg.Connection, job: Job, meter: CompiledMeter
+    ) -> None:
+        """One full hour a step. They are listed anew by whoever goes on after a kill: to repeat one changes nothing."""
+        place = _place(job.key)
+        windows = self._full.get(place)
+        if windows is None:
+            windows = self._full[place] = deque(await full_windows(driver, job, meter))
+        if not windows:
+            await self._finish(connection, job)
+            return
+        scope = await open_window(driver, meter, windows[0])
+        await recount_scope(driver, self._archive, job, meter, scope, max_groups=self._max_groups)
+
+    async def _finish(self, connection: AsyncConnection, job: Job) -> None:
+        await enter(connection, job, State.FINISHED)
+        log.info("backfill_finished", meter=str(job.meter_id))
 
 
 def _place(key: dict[str, Any]) -> tuple[Any, ...]:

@@ -64,10 +64,7 @@ async def next_scope(connection: asyncpg.Connection, job: Job, *, events: int = 
     stored = {
         row["tenant_id"]: row["rows"] for row in await connection.fetch(_STORED, job.day, job.after_tenant, events)
     }
-    archived = {
-        row["tenant_id"]: row["rows"]
-        for row in await connection.fetch(_ARCHIVED, job.day, job.after_tenant, _ARCHIVED_AT_ONCE)
-    }
+    archived = await archived_tenants(connection, job.day, job.after_tenant)
     if not stored and not archived:
         return None
     first = min(stored.keys() | archived.keys())
@@ -79,6 +76,13 @@ async def next_scope(connection: asyncpg.Connection, job: Job, *, events: int = 
     return Scope(
         job.day, job.after_tenant, first, job.hours, min(job.hours + hours, _HOURS), archived=first in archived
     )
+
+
+async def archived_tenants(
+    connection: asyncpg.Connection, day: date, after: UUID, *, limit: int = _ARCHIVED_AT_ONCE
+) -> dict[UUID, int]:
+    """The next tenants of whose day the archive alone has rows, and how many."""
+    return {row["tenant_id"]: row["rows"] for row in await connection.fetch(_ARCHIVED, day, after, limit)}
 
 
 def _last_whole(stored: Mapping[UUID, int], archived: Mapping[UUID, int], events: int) -> UUID | None:

@@ -64,7 +64,7 @@ def meter_of(row: Row[Any]) -> Meter:
     )
 
 
-async def next_catalogue_version(session: AsyncSession) -> int:
+async def next_catalogue_version(session: AsyncSession | AsyncConnection) -> int:
     """Locks the catalogue until the caller's transaction ends, so that changes of meters come one after the other."""
     version: int = (await session.execute(_NEXT_VERSION)).scalar_one()
     return version
