@@ -39,6 +39,7 @@ async def plant(connection: asyncpg.Connection, catalogue: DataCatalogue, tenant
         "tenant_id": tenant_id, "currency": "USD", "time_zone": "UTC", "anchor": "anniversary", "skipped": None,
         "meter_id": METER, "data": json, "groups": json, "kind": "period",
         "meter": "meter", "interval": "month", "recurrence": None, "alerts": "[]",
+        "given_by": "override", "refill": None, "plans": "[]", "metered": [],
         "step": "days", "hashes": "[]", "paths": "[]", "telling_meters": "[]", "days": "[]", "look_at": None,
     }  # fmt: skip
     async with connection.transaction():

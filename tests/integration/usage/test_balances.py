@@ -23,7 +23,8 @@ from tenantry import (
 from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements
 from tenantry.events import OutboxRelay, create_topics
 from tenantry.testing import eventually
-from usage_service.entitlements.balances import _LOCK, withdraw_balances
+from usage_service.entitlements.balances import withdraw_balances
+from usage_service.entitlements.queue import lock_balances
 
 from .quotas import NOW, count, get, post, published, put, settle, value
 from .support import BANDWIDTH, ISSUER, event, running
@@ -120,7 +121,7 @@ async def test_a_step_reads_only_once_it_has_the_tenant(usage, quota, keeper, te
     await settle(keeper)
     await count(usage, tenant_a, 30)
     async with usage.databases.system_session() as other:
-        await other.execute(_LOCK, {"tenants": [str(tenant_a.id)]})
+        await lock_balances(other, [tenant_a.id])
         step = asyncio.ensure_future(keeper.step())
         waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = $1"
         [database] = await usage.fetch("SELECT oid FROM pg_database WHERE datname = current_database()")

@@ -44,7 +44,7 @@ STATEMENTS = (
     # A quota that a tier or a plan gives is kept from its first use on, so that its past limits stay known.
     """
     ALTER TABLE quota
-        ADD COLUMN source text NOT NULL DEFAULT 'override',
+        ADD COLUMN given_by text NOT NULL DEFAULT 'override',
         ADD COLUMN rollover_max numeric NOT NULL DEFAULT 0,
         ADD COLUMN refill text
     """,
@@ -67,8 +67,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DELETE FROM quota WHERE source <> 'override'")
-    op.execute("ALTER TABLE quota DROP COLUMN source, DROP COLUMN rollover_max, DROP COLUMN refill")
+    op.execute("DELETE FROM quota WHERE given_by <> 'override'")
+    op.execute("ALTER TABLE quota DROP COLUMN given_by, DROP COLUMN rollover_max, DROP COLUMN refill")
     op.execute("ALTER TABLE entitlement_alert DROP COLUMN raised, DROP COLUMN sequence, DROP COLUMN resets_at")
     for table in reversed(TABLES):
         op.execute(f"DROP TABLE {table}")

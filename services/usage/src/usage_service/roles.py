@@ -43,6 +43,7 @@ from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.parking import nudge_parked
 from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
+from usage_service.not_counted.keeper import NotCountedKeeper
 from usage_service.publishing.cuts import CutKeeper
 from usage_service.publishing.held import keep_at
 from usage_service.publishing.rollups import RollupRelay, queue_erased
@@ -129,6 +130,7 @@ async def run_relay() -> None:
             ErasureWorker(engine, archive, archivist, clock).run(),
             entitled.run(),
             keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
+            keep_at("what is not counted", NotCountedKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),

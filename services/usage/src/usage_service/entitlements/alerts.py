@@ -59,8 +59,11 @@ _CHANGE: Final = text(
                   CAST(:thresholds AS numeric[]), CAST(:resets AS timestamptz[]), CAST(:raised AS boolean[]),
                   CAST(:nows AS timestamptz[]))
            AS told (tenant_id, feature, period_start, threshold, resets_at, raised, now)
-     CROSS JOIN LATERAL (SELECT COALESCE(max(number), 0) AS number FROM pool.entitlement_alert AS any_of
-                          WHERE any_of.tenant_id = told.tenant_id) AS known
+     CROSS JOIN LATERAL (
+           SELECT GREATEST(COALESCE((SELECT max(number) FROM pool.entitlement_alert AS alert
+                                      WHERE alert.tenant_id = told.tenant_id), 0),
+                           COALESCE((SELECT max(number) FROM pool.not_counted AS alert
+                                      WHERE alert.tenant_id = told.tenant_id), 0)) AS number) AS known
     ON CONFLICT (tenant_id, feature, period_start, threshold) DO UPDATE SET
            raised = excluded.raised, crossed_at = excluded.crossed_at, sequence = given.sequence + 1,
            number = excluded.number, resets_at = excluded.resets_at

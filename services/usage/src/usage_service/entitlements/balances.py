@@ -43,6 +43,7 @@ from usage_service.domain.quantities import number_text
 from usage_service.entitlements.alerts import CROSSED, TOLD, Watched, tell_alerts
 from usage_service.entitlements.given import NOTHING, InForce, find_in_force
 from usage_service.entitlements.measuring import Asked, measure
+from usage_service.entitlements.queue import lock_balances
 from usage_service.entitlements.repository import Access, Held, StoredQuota, look_into_pool, put_quotas
 
 TOPIC: Final = "usage.balances.v1"
@@ -83,13 +84,6 @@ _TURN_BY_CLOCKS: Final = text(
           ON clocked.tenant_id = due.tenant_id AND due.next_turn <= clocked.now
         """
     )
-)
-# In the order that is given, so that two steps never wait for each other.
-_LOCK: Final = text(
-    """
-    SELECT pg_advisory_xact_lock(hashtextextended('usage.balances', 0) # hashtextextended(tenant_id, 0))
-      FROM unnest(CAST(:tenants AS text[])) AS tenant_id
-    """
 )
 _KNOWN: Final = text(
     """
@@ -226,7 +220,7 @@ class BalanceKeeper:
             if not due:
                 return len(taken)
             await look_into_pool(session)
-            await session.execute(_LOCK, {"tenants": [str(each) for each in dict.fromkeys(each for each, _ in due)]})
+            await lock_balances(session, list(dict.fromkeys(tenant_id for tenant_id, _ in due)))
             worked, watched = await self._work_out(session, due)
             alerts = await tell_alerts(session, due.items(), watched)
             balances = await _store(session, worked)

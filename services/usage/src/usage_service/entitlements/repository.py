@@ -41,7 +41,7 @@ _ADD_FEATURE: Final = text(
 _WANTED: Final = "SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]))"
 _QUOTAS: Final = f"""
 SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage,
-       rollover_max, refill, alerts, source, version
+       rollover_max, refill, alerts, given_by, version
   FROM quota WHERE (tenant_id, feature) IN ({_WANTED})
 """  # noqa: S608 (our own text, as in those below)
 _FIND_QUOTAS: Final = text(_QUOTAS)
@@ -83,22 +83,22 @@ _VOID_GRANT: Final = text(
 _PUT_QUOTAS: Final = text(
     """
     INSERT INTO quota AS known (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
-                                preserve_overage, rollover_max, refill, alerts, source, version, created_at)
+                                preserve_overage, rollover_max, refill, alerts, given_by, version, created_at)
     SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage,
-           rollover_max, refill, CAST(alerts AS jsonb), source, 1, clock_timestamp()
+           rollover_max, refill, CAST(alerts AS jsonb), given_by, 1, clock_timestamp()
       FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:meters AS text[]),
                   CAST(:intervals AS text[]), CAST(:time_zones AS text[]), CAST(:anchors AS timestamptz[]),
                   CAST(:sinces AS timestamptz[]), CAST(:hards AS boolean[]), CAST(:pays AS boolean[]),
                   CAST(:preserves AS boolean[]), CAST(:rollovers AS numeric[]), CAST(:refills AS text[]),
                   CAST(:alerts AS text[]), CAST(:sources AS text[]))
            AS given (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
-                     preserve_overage, rollover_max, refill, alerts, source)
+                     preserve_overage, rollover_max, refill, alerts, given_by)
     ON CONFLICT (tenant_id, feature) DO UPDATE SET
            interval = excluded.interval, time_zone = excluded.time_zone, anchored_at = excluded.anchored_at,
            since = excluded.since, hard = excluded.hard, pays_overage = excluded.pays_overage,
            preserve_overage = excluded.preserve_overage, rollover_max = excluded.rollover_max,
-           refill = excluded.refill, alerts = excluded.alerts, source = excluded.source, version = known.version + 1
-     WHERE excluded.source = 'override' OR known.source <> 'override'
+           refill = excluded.refill, alerts = excluded.alerts, given_by = excluded.given_by, version = known.version + 1
+     WHERE excluded.given_by = 'override' OR known.given_by <> 'override'
     RETURNING tenant_id, feature, version
     """
 )
@@ -132,7 +132,7 @@ _PUT_ACCESS: Final = text(
 _DELETE_ACCESS: Final = text("DELETE FROM feature_access WHERE tenant_id = :tenant AND feature = :feature")
 _ENTITLED: Final = text(
     """
-    SELECT feature FROM (SELECT feature FROM quota WHERE tenant_id = :tenant AND source = 'override'
+    SELECT feature FROM (SELECT feature FROM quota WHERE tenant_id = :tenant AND given_by = 'override'
                          UNION SELECT feature FROM feature_access WHERE tenant_id = :tenant) AS entitled
      WHERE feature > :after ORDER BY feature LIMIT :limit
     """
@@ -344,7 +344,7 @@ def _quota(row: Row[Any], limits: Sequence[Limit], grants: Sequence[Grant]) -> S
         refill=None if row.refill is None else Interval(row.refill),
         alerts=tuple(Decimal(each) for each in row.alerts),
     )
-    return StoredQuota(row.feature, row.meter, quota, row.version, Source(row.source))
+    return StoredQuota(row.feature, row.meter, quota, row.version, Source(row.given_by))
 
 
 def _feature(row: Row[Any]) -> Feature:

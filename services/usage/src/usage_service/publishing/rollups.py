@@ -25,8 +25,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenantry import uuid7
 from tenantry.events import KafkaSettings
 from usage_service.domain.instants import rfc3339
+from usage_service.domain.meters import OVERFLOW
 from usage_service.domain.quantities import number_text
 from usage_service.metering.rollups import LANES
+from usage_service.not_counted.keeper import note_full_windows
 from usage_service.publishing.held import hold
 
 TOPIC: Final = "usage.rollups.v1"
@@ -34,6 +36,7 @@ GRANULARITY: Final = "hour"
 
 PUBLISHED = Counter("usage_rollups_published_total", "Rollups published, an update counts again")
 
+_FULL: Final = {OVERFLOW}
 _CHANGES: Final = 10  # queued rows, of one worker batch each, in one Kafka transaction
 _PAUSE_SECONDS: Final = 0.2  # lets changes of the same rollup come together; a page shows them this much later
 
@@ -209,11 +212,17 @@ class RollupRelay:
         rows = (await connection.execute(_CHANGED, {"lane": lane, "ids": list(ids)})).all()
         async with producer.transaction():
             acknowledgements = []
+            full = set()
             for row in rows:
-                value = None if row.version is None else _encode(_record(row))
+                record = None if row.version is None else _record(row)
+                if record is not None and set(record.group.values()) == _FULL:
+                    full.add((row.tenant_id, row.slug, row.counted))
+                value = None if record is None else _encode(record)
                 acknowledgements.append(await producer.send(self._topic, key=_key(row), value=value))
             # The commit does not ask whether the records arrived, so it must wait for them.
             await asyncio.gather(*acknowledgements)
+        if full:
+            await note_full_windows(connection, full)
         await connection.execute(_CLEAR, {"lane": lane, "ids": list(ids)})
         PUBLISHED.inc(len(rows))
         return len(ids)

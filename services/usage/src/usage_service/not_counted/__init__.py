@@ -1,0 +1,1 @@
+"""Alerts of what was accepted and is not counted as it should be."""
