@@ -259,3 +259,30 @@ async def test_the_console_asks_to_sign_in_and_forbids_everything_foreign(
             return (await client.get("/console", headers=cookie)).status_code == 303
 
         await eventually(signed_out)
+
+
+async def test_an_invoice_is_verified_over_http(
+    installation: Installation, operator: dict[str, str], tenant_a: Tenant, tenant_b: Tenant
+) -> None:
+    async with installation.database.databases(follow_placement=False) as databases:
+        billing = Billing(databases)
+        await billing.put_plan({"currencies": ["USD"], "charges": [PLAN["charges"][0]]}, "flat")
+        await billing.put_plan()
+        await billing.subscribe(tenant_a, plan_code="flat")
+        await billing.subscribe(tenant_b)
+        await billing.run(APRIL)
+        found = await billing.rows("SELECT tenant_id, id FROM invoice_final")
+    invoices = dict(found)
+    reader = bearer(await installation.api_key("tenant:read", tenant=tenant_a))
+    async with serving(installation) as client:
+        answer = await client.get(f"/v1/invoices/{invoices[tenant_a.id]}/verify", headers=reader)
+        assert (answer.status_code, answer.json()["result"], answer.json()["recomputed_total"]) == (
+            200,
+            "equal",
+            "20.00",
+        )
+        foreign = await client.get(f"/v1/invoices/{invoices[tenant_b.id]}/verify", headers=reader)
+        assert foreign.status_code == 404
+        # Whose usage has to be asked for cannot be verified where nothing says who has it.
+        metered = await client.get(f"/v1/invoices/{invoices[tenant_b.id]}/verify", headers=operator)
+        assert (metered.status_code, metered.json()["type"]) == (503, "unavailable")

@@ -62,6 +62,7 @@ class Usage:
     database: ServiceDatabase
     kafka: KafkaSettings
     state: GivenState = field(default_factory=GivenState)
+    transport: httpx.ASGITransport = field(init=False)
     http: httpx.AsyncClient = field(init=False)
     databases: Databases = field(init=False)
 
@@ -85,11 +86,11 @@ class Usage:
             databases=Databases("usage", self.database.settings(), follow_placement=False),
         )
         app = create_app(UsageSettings(**settings), tenancy, self.kafka)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             self.database.databases(follow_placement=False, system_pool_size=20) as self.databases,
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://usage.test") as self.http,
+            httpx.AsyncClient(transport=self.transport, base_url="http://usage.test") as self.http,
         ):
             yield self
 

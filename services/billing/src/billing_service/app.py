@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from billing_service.dashboard.render import STATIC, Fragments
 from billing_service.dashboard.stream import Hub
 from billing_service.domain.errors import BillingRuleError
 from billing_service.invoicing.api import router as invoicing
+from billing_service.invoicing.evidence import UsageEvidence
+from billing_service.invoicing.verify_api import router as verifying
 from billing_service.runtime import SERVICE, Runtime, running
 from billing_service.subscriptions.api import router as subscriptions
 from billing_service.usage.consumers import GROUP, TOPIC
@@ -50,9 +53,10 @@ def create_app(runtime: Runtime) -> FastAPI:
 
     app = service_app(title="Tenantry: billing service", service=SERVICE, lifespan=lifespan)
     app.state.settings = settings
+    app.state.evidence = UsageEvidence(partial(tenancy.client, "usage"))
     app.state.hub, app.state.fragments, app.state.live = hub, fragments, live
     app.add_exception_handler(BillingRuleError, _on_rule_violation)
-    for router in (catalog, subscriptions, bill_from, invoicing, console):
+    for router in (catalog, subscriptions, bill_from, invoicing, verifying, console):
         app.include_router(router)
     app.mount(STATIC_PATH, StaticFiles(directory=STATIC), name="console-static")
     tenancy.install(app, public=PUBLIC, administrative=True)

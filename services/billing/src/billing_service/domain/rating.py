@@ -93,7 +93,7 @@ def rate(
     """
     if plan.skip_without_usage and not any(usage.get(meter, NO_USAGE).count for meter in plan.meters):
         return Rated(currency, (), round_amount(ZERO, currency), Skip.NO_USAGE)
-    lines = [line for charge in plan.charges for line in _charge_lines(charge, currency, period, quantities, usage)]
+    lines = [line for charge in plan.charges for line in charge_lines(charge, currency, period, quantities, usage)]
     total = round_amount(sum((line.amount for line in lines), ZERO), currency)
     skip = Skip.ZERO_TOTAL if total == 0 and plan.zero_invoices == "skip" else None
     return Rated(currency, tuple(lines), total, skip)
@@ -118,13 +118,15 @@ def preview(price: Price, currency: str, quantity: Decimal) -> Priced:
     return Priced(amount, exact_amount, tuple(priced))
 
 
-def _charge_lines(
+@exact
+def charge_lines(
     charge: Charge,
     currency: str,
     period: Period,
     quantities: Mapping[str, Decimal],
     usage: Mapping[str, MeterUsage],
 ) -> list[Line]:
+    """The line of one charge, and those of its maximum and minimum where they change it; raises as `rate`."""
     price = charge.price_in(currency)
     counted = usage.get(charge.meter, NO_USAGE) if charge.meter is not None else None
     if counted is not None:

@@ -162,11 +162,13 @@ def _draft(each: _RatedItem, run: Run, cut_id: UUID, invoice_id: UUID) -> Draft:
     )
 
 
+def stored_exact(amount: Decimal) -> Decimal:
+    """An exact amount as a line keeps it."""
+    exponent = amount.as_tuple().exponent
+    return amount.quantize(_STORED_EXACT, context=EXACT) if isinstance(exponent, int) and exponent < -40 else amount
+
+
 def stored_line(n: int, line: Line) -> StoredLine:
-    exact = line.exact_amount
-    exponent = exact.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -40:
-        exact = exact.quantize(_STORED_EXACT, context=EXACT)
     return StoredLine(
         n=n,
         charge=line.charge,
@@ -174,7 +176,7 @@ def stored_line(n: int, line: Line) -> StoredLine:
         description=line.description,
         quantity=line.quantity,
         unit_amount=line.unit_amount,
-        exact_amount=exact,
+        exact_amount=stored_exact(line.exact_amount),
         amount=line.amount,
         formula=line.formula,
         inputs=line.inputs,

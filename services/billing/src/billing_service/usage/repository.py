@@ -90,6 +90,10 @@ _RECORD_CUT: Final = text(
 
 _CUT_READ_AT: Final = text("SELECT min(read_at) FROM system.usage_cut WHERE cut_id = :cut_id")
 
+_CUT_OFFSETS: Final = text(
+    "SELECT CAST(offsets AS text) FROM system.usage_cut WHERE cut_id = :cut_id ORDER BY partition LIMIT 1"
+)
+
 _NOTIFY_RUNS: Final = text("SELECT pg_notify('invoice_run', '')")
 
 _CUT_COMPLETE: Final = text(
@@ -147,6 +151,7 @@ _USAGE_AT_CUT: Final = text(
 )
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
+_decode_offsets = msgspec.json.Decoder(dict[str, int]).decode
 
 
 def _json(value: object) -> str | None:
@@ -224,6 +229,12 @@ async def cut_read_at(connection: Connection, cut_id: UUID) -> datetime:
     """When the cut was read in the first of its partitions: what changes behind it changes later than that."""
     read_at: datetime = await connection.scalar(_CUT_READ_AT, {"cut_id": cut_id})
     return read_at
+
+
+async def cut_offsets(connection: Connection, cut_id: UUID) -> dict[str, int]:
+    """By partition of the events' topic, the first offset that the cut does not cover; empty for no such cut."""
+    offsets = await connection.scalar(_CUT_OFFSETS, {"cut_id": cut_id})
+    return {} if offsets is None else _decode_offsets(offsets)
 
 
 async def release_cut(connection: Connection, cut_id: UUID) -> None:
