@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import json
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -17,9 +19,11 @@ from tenantry.identity import Scope
 from tenantry.testing import eventually
 from usage_service.archive.archivist import Archivist
 from usage_service.archive.store import ArchiveStore
+from usage_service.commands._api import Api, Credentials
+from usage_service.commands.erasures import _erase
 from usage_service.erasure.worker import ErasureWorker
 
-from .support import event
+from .support import event, running
 
 START = (datetime.now(UTC) - timedelta(days=2)).replace(hour=10, minute=0, second=0, microsecond=0)
 WHOLE = {"from": START.isoformat(), "to": (START + timedelta(hours=3)).isoformat()}
@@ -293,3 +297,30 @@ async def test_a_filter_that_names_the_person_is_told(counted, tenant_a):
     assert "not-alice" in refused.json()["detail"]
     accepted = await ask(usage, tenant_a, accept_differing_figures=True)
     assert accepted.json()["differing_meters"] == ["not-alice"]
+
+
+async def test_the_command_follows_it_to_its_end(counted, tenant_a, monkeypatch):
+    usage = counted
+    await usage.fetch("UPDATE system.partition_progress SET received_until = clock_timestamp() + interval '1 hour'")
+
+    @asynccontextmanager
+    async def connected():
+        yield Asked(usage)
+
+    monkeypatch.setattr("usage_service.commands.erasures.connect", connected)
+    body = {"tenant_id": str(tenant_a.id), "values": [ALICE], "paths": ["$.user"]}
+    async with running(worker(usage).run()):
+        done = await _erase(body, None, wait=True)
+    assert (done["state"], done["rows"]["usage_event"]) == ("done", 10)
+    assert (await _erase(None, UUID(done["id"]), wait=True)) == done
+
+
+class Asked(Api):
+    """The service of a test, asked by its operator."""
+
+    def __init__(self, usage) -> None:
+        super().__init__(usage.http, Credentials("http://usage.test", "", "", ""))
+        self._headers = usage.operator
+
+    async def _bearer(self) -> str:
+        return self._headers["Authorization"].removeprefix("Bearer ")

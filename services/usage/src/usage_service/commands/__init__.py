@@ -5,11 +5,15 @@ Nothing of the service is imported here but pure functions, so that help and com
 
 import typer
 
-from usage_service.commands import dead_letters, imports
+from usage_service.commands import dead_letters, erasures, imports
+from usage_service.commands._failures import Group
 
-usage = typer.Typer(no_args_is_help=True, help="Files brought in as usage, and what could not be counted.")
+usage = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Files brought in as usage, what could not be counted, and who is erased."
+)
 usage.add_typer(imports.app, name="import")
 usage.add_typer(dead_letters.app, name="dead-letters")
+usage.command()(erasures.erase)
 
 app = typer.Typer()
 app.add_typer(usage, name="usage")
