@@ -17,13 +17,16 @@ from struct import Struct
 import msgspec
 import xxhash
 
+_IDENTITY = blake2b(digest_size=16)
 _INSTANT = Struct(">q").pack
 _encode = msgspec.json.Encoder(order="deterministic", decimal_format="number").encode
 
 
 def identity_of(source: str, event_id: str) -> bytes:
     """The 16 bytes that identify an event within its tenant."""
-    return blake2b(f"{source}\0{event_id}".encode(), digest_size=16).digest()
+    identity = _IDENTITY.copy()  # which takes less time than to make one
+    identity.update(f"{source}\0{event_id}".encode())
+    return identity.digest()
 
 
 def digest_of(event_type: str, time: int, data: object) -> int:

@@ -16,7 +16,7 @@ from usage_service.domain.identity import digest_of, identity_of
 from usage_service.domain.instants import DAY, EPOCH, UNIX_EPOCH_MILLISECONDS, microseconds
 from usage_service.domain.quantities import canonical_number
 
-_NUL = b"\\u0000"
+_BACKSLASH, _NUL = b"\\", b"\\u0000"
 # A record's key begins with its tenant's id; a bucket may follow.
 TENANT_LENGTH: Final = 36
 
@@ -89,7 +89,7 @@ def read_rows(
         except (KeyError, *_UNREADABLE):
             others.append(record)
             continue
-        if _NUL in value or not keyed or event.type == CORRECTION:
+        if (_BACKSLASH in value and _NUL in value) or not keyed or event.type == CORRECTION:
             others.append(record)
             continue
         time = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
