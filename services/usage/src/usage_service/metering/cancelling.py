@@ -17,7 +17,7 @@ from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.instants import HOUR
 from usage_service.domain.meters import CompiledMeter, Group
 from usage_service.domain.quantities import Quantity, add, multiply
-from usage_service.domain.rollups import At, LatestState, RollupState, State, empty_state
+from usage_service.domain.rollups import At, LatestState, RollupState, State, UniqueState, empty_state
 from usage_service.metering.counting import RollupKey, WindowKey
 from usage_service.metering.groups import groups_of
 from usage_service.metering.recounting import recount
@@ -136,8 +136,10 @@ def _placed(meter: CompiledMeter, data: Mapping[str, Any], own: set[bytes] | Non
 def _without(kept: Kept, state: State, meter: CompiledMeter) -> Kept | None:
     """The row without a state that is in it; None where only its raw events can tell."""
     count = kept.count - state.count
-    if count <= 0:
-        return Kept() if count == 0 else None
+    if count < 0 or isinstance(state, UniqueState):
+        return None
+    if count == 0:
+        return Kept()
     match state:
         case RollupState() if not meter.extremes:
             return Kept(count, sum=_difference(kept.sum, state.sum))

@@ -22,8 +22,9 @@ async def write_gathered(connection: asyncpg.Connection, increments: Increments,
     keys = sorted(increments.gathered)
     if not keys:
         return keys
-    added = await add_values(connection, increments.gathered, clear=clear)
     kept = await lock_rollups(connection, keys, increments.groups)
+    # Under the lock: a correction may just be taking a value out that no other event had.
+    added = await add_values(connection, increments.gathered, clear=clear)
     again: list[RollupKey] = []
     for key in keys:
         state, row = increments.gathered[key], kept[key]
