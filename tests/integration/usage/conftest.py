@@ -7,6 +7,7 @@ from tenantry import SystemClock, Tier
 from usage_service.entitlements.balances import BalanceKeeper
 from usage_service.retention.days import closed_day
 
+from .backfills import backfiller_of
 from .quotas import put
 from .support import API_CALLS, open_usage
 
@@ -55,3 +56,15 @@ async def quota(usage, tenant_a):
 @pytest.fixture
 def keeper(usage):
     return BalanceKeeper(usage.databases, usage.state.directory, SystemClock())
+
+
+@pytest.fixture
+def archive(usage, tmp_path):
+    """An archive beside the service, empty at first."""
+    return ArchiveWorld(usage.database, usage.databases, tmp_path)
+
+
+@pytest.fixture
+def backfiller(usage, archive):
+    """The keeper of backfills."""
+    return backfiller_of(usage, archive)

@@ -7,93 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from archives import ArchiveWorld
 
-from usage_service.archive.reading import ArchiveReader
-from usage_service.backfilling.keeper import BackfillKeeper
-
+from .backfills import KIND, METERS, SPAN, START, backfill, definition, finish, gauge, rows, sample
 from .batches import Member
 from .support import event
 
-START = (datetime.now(UTC) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
-SPAN = {"from": START.isoformat(), "to": (START + timedelta(days=4)).isoformat()}
-KIND = "gauge"
-METERS: dict[str, dict[str, Any]] = {
-    "count": {"aggregation": "count", "group_by": {"disk": "$.disk"}},
-    "sum": {"aggregation": "sum", "value": "$.v", "filter": {"$.disk": {"ne": "b"}}},
-    "min": {"aggregation": "min", "value": "$.v"},
-    "max": {"aggregation": "max", "value": "$.v", "group_by": {"user": "$.user"}},
-    "avg": {"aggregation": "avg", "value": "$.v"},
-    "latest": {"aggregation": "latest", "value": "$.v", "group_by": {"disk": "$.disk"}},
-    "unique_count": {"aggregation": "unique_count", "value": "$.user", "group_by": {"disk": "$.disk"}},
-    "time_weighted": {"aggregation": "time_weighted", "value": "$.v", "group_by": {"disk": "$.disk"}},
-}
-ROLLUPS = """
-SELECT tenant_id, window_start, groups, count, sum, minimum, maximum, uniques, latest, latest_time, latest_received_at,
-       latest_partition, latest_offset, first_time, integral,
-       (SELECT array_agg(value_hash ORDER BY value_hash) FROM pool.usage_unique_value AS value
-         WHERE (value.tenant_id, value.meter_id, value.window_start, value.group_hash)
-             = (rollup.tenant_id, rollup.meter_id, rollup.window_start, rollup.group_hash)) AS values
-  FROM pool.usage_rollup AS rollup JOIN system.meter AS meter ON meter.id = meter_id
- WHERE slug = $1 AND count > 0 ORDER BY tenant_id, window_start, groups
-"""
-
-
-@pytest.fixture
-def archive(usage, tmp_path):
-    return ArchiveWorld(usage.database, usage.databases, tmp_path)
-
-
-@pytest.fixture
-def keeper(usage, archive):
-    return keeper_of(usage, archive)
-
-
-def keeper_of(usage, archive, **options: Any) -> BackfillKeeper:
-    return BackfillKeeper(usage.databases.system, ArchiveReader(usage.databases, archive.store), **options)
-
-
-def definition(aggregation: str) -> dict[str, Any]:
-    return {"event_type": KIND, **METERS[aggregation]}
-
-
-def gauge(tenant, number: int, minutes: float, **data: Any) -> dict[str, Any]:
-    time = START + timedelta(minutes=minutes)
-    return event(tenant, number, type=KIND, time=time.isoformat(), data={"v": 1, "user": "u", "disk": "a", **data})
-
-
-def sample(tenants, dice: random.Random, numbers: range) -> list[dict[str, Any]]:
-    """Events of two days in any order; one in twenty has no value."""
-    return [
-        gauge(
-            dice.choice(tenants),
-            number,
-            dice.choice([dice.uniform(0, 2880), dice.randrange(0, 2880, 30)]),
-            v=dice.randint(-9, 99) if dice.random() < 0.95 else "none",
-            user=f"u-{dice.randint(0, 9)}",
-            disk=dice.choice("abc"),
-        )
-        for number in numbers
-    ]
-
-
-async def rows(usage, slug: str) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in await usage.fetch(ROLLUPS, slug)]
-
-
-async def finish(keeper: BackfillKeeper) -> None:
-    while await keeper.turn():
-        pass
-
-
-async def backfill(usage, slug: str) -> dict[str, Any]:
-    found = (await usage.http.get(f"/v1/meters/{slug}", headers=usage.operator)).json()["backfill"]
-    assert isinstance(found, dict)
-    return found
-
 
 @pytest.mark.parametrize("aggregation", METERS)
-async def test_it_counts_what_a_meter_that_was_there_has_counted(usage, tenant_a, tenant_b, keeper, aggregation):
+async def test_it_counts_what_a_meter_that_was_there_has_counted(usage, tenant_a, tenant_b, backfiller, aggregation):
     dice = random.Random(aggregation)  # noqa: S311 (a test's dice)
     member = await Member.join(usage)
     await usage.put_meter("always", definition(aggregation))
@@ -103,7 +24,7 @@ async def test_it_counts_what_a_meter_that_was_there_has_counted(usage, tenant_a
     put = await usage.put_meter("late", {**definition(aggregation), "backfill_from": START.isoformat()})
     assert put["backfill"]["state"] == "waiting"
     await member.count(*sample([tenant_a, tenant_b], dice, range(150, 200)))
-    await finish(keeper)
+    await finish(backfiller)
     await member.count(*sample([tenant_a, tenant_b], dice, range(200, 250)))
 
     assert await rows(usage, "late") == await rows(usage, "always") != []
@@ -118,12 +39,12 @@ async def test_it_counts_what_a_meter_that_was_there_has_counted(usage, tenant_a
         ]
 
 
-async def test_what_is_older_than_asked_is_not_counted(usage, tenant_a, keeper):
+async def test_what_is_older_than_asked_is_not_counted(usage, tenant_a, backfiller):
     member = await Member.join(usage)
     await member.count(*[gauge(tenant_a, number, 60 * number) for number in range(10)])
     asked = START + timedelta(hours=5)
     await usage.put_meter("late", {**definition("count"), "backfill_from": asked.isoformat()})
-    await finish(keeper)
+    await finish(backfiller)
     [item] = (await usage.query(tenant_a, "late", **SPAN))["items"]
     assert item["value"] == "5"
     # Raw events say the same: those before are counted by no version.
@@ -136,7 +57,7 @@ async def test_what_is_older_than_asked_is_not_counted(usage, tenant_a, keeper):
 
 
 @pytest.mark.parametrize("aggregation", ["count", "time_weighted"])
-async def test_a_backfill_reaches_back_farther_when_it_is_asked_again(usage, tenant_a, keeper, aggregation):
+async def test_a_backfill_reaches_back_farther_when_it_is_asked_again(usage, tenant_a, backfiller, aggregation):
     member = await Member.join(usage)
     await usage.put_meter("always", definition(aggregation))
     await member.count(*[gauge(tenant_a, number, 25 * number) for number in range(40)])
@@ -144,7 +65,7 @@ async def test_a_backfill_reaches_back_farther_when_it_is_asked_again(usage, ten
         asked = (START + timedelta(hours=hours)).isoformat()
         await usage.put_meter("late", {**definition(aggregation), "backfill_from": asked})
         if hours != 10:  # it is extended before it has begun, too
-            await finish(keeper)
+            await finish(backfiller)
     assert await rows(usage, "late") == await rows(usage, "always")
     done = await backfill(usage, "late")
     assert (done["state"], done["events"]) == ("finished", 40)
@@ -171,7 +92,7 @@ async def test_what_cannot_be_counted_is_refused(usage, tenant_a):
     assert (await usage.fetch("SELECT count(*) FROM system.meter_backfill"))[0][0] == 2
 
 
-async def test_answers_say_that_they_are_not_complete(usage, tenant_a, keeper):
+async def test_answers_say_that_they_are_not_complete(usage, tenant_a, backfiller):
     member = await Member.join(usage)
     await member.count(gauge(tenant_a, 1, 60), gauge(tenant_a, 2, 60 * 30))
     await usage.put_meter("other", definition("count"))
@@ -192,7 +113,7 @@ async def test_answers_say_that_they_are_not_complete(usage, tenant_a, keeper):
     answer = await usage.http.get("/v1/query", params=both, headers=usage.operator)
     assert [each["complete"] for each in answer.json()["meters"]] == [False, True]
     seen = []
-    while await keeper.turn():
+    while await backfiller.turn():
         seen.append(tuple(await complete()))
     # Days are counted from the last one on; a value that is carried may come from any day.
     assert (False, True, False, False) in seen
@@ -207,7 +128,7 @@ async def test_answers_say_that_they_are_not_complete(usage, tenant_a, keeper):
     assert listed["backfill"] == state
 
 
-async def test_what_was_unmatched_is_taken_off_the_list_once(usage, tenant_a, tenant_b, keeper):
+async def test_what_was_unmatched_is_taken_off_the_list_once(usage, tenant_a, tenant_b, backfiller):
     member = await Member.join(usage)
     await member.count(*[gauge(tenant, n, 60 * n) for tenant in (tenant_a, tenant_b) for n in range(10)])
     await member.count(event(tenant_a, 100, type="other"))
@@ -220,6 +141,6 @@ async def test_what_was_unmatched_is_taken_off_the_list_once(usage, tenant_a, te
     for slug, hours, expected in (("a", 6, 12), ("b", 3, 6), ("b", 1, 2), ("a", 2, 2), ("c", 4, 2), ("a", 0, 0)):
         asked = (START + timedelta(hours=hours)).isoformat()
         await usage.put_meter(slug, {**definition("count"), "backfill_from": asked})
-        await finish(keeper)
+        await finish(backfiller)
         assert await left() == expected, (slug, hours)
     assert await left("other") == 1
