@@ -46,6 +46,7 @@ from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
 from usage_service.not_counted.keeper import NotCountedKeeper
 from usage_service.publishing.cuts import CutKeeper
 from usage_service.publishing.held import keep_at
+from usage_service.publishing.lags import watch_lags
 from usage_service.publishing.rollups import RollupRelay, queue_erased
 from usage_service.publishing.watermark import advance_watermark
 from usage_service.retention.keeper import RetentionKeeper
@@ -133,6 +134,7 @@ async def run_relay() -> None:
             keep_at("what is not counted", NotCountedKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
+            keep_at("lags", partial(watch_lags, engine)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),
             keep_at("backfills", BackfillKeeper(engine, ArchiveReader(databases, archive)).run),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
