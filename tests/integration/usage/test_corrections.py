@@ -8,9 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from archives import ArchiveWorld, SetClock
 from broker import read_topic
 
+from tenantry import Tier
 from tenantry.testing import eventually
+from usage_service.archive.reading import ArchiveReader
+from usage_service.corrections.archived import ArchivedCorrections
 
 from .support import API_CALLS, BANDWIDTH, event
 
@@ -270,3 +274,49 @@ async def test_exact_numbers_of_replacements_stay_exact(usage, tenant_a):
         assert answer.status_code == 202, answer.text
         await eventually(usage.counted, within=60)
     assert await total(usage, tenant_a, "bandwidth") == "12345678901234567890.123456789012345678"
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+async def test_an_event_that_the_archive_alone_has_is_cancelled_there(usage, tenant_a, tmp_path, aggregation):
+    value = {} if aggregation == "count" else {"value": "$.bytes"}
+    await usage.put_meter("meter", {**API_CALLS, "aggregation": aggregation, **value, "group_by": {"path": "$.path"}})
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=60)
+    archive = ArchiveWorld(usage.database, usage.databases, tmp_path, SetClock(datetime.now(UTC) + timedelta(days=50)))
+    usage.state.directory.upsert_tier(Tier(name="standard", version=2, max_event_age_seconds=None))
+    reader = ArchiveReader(usage.databases, archive.store)
+    events = [
+        event(
+            tenant_a,
+            number,
+            time=(start + timedelta(minutes=9 * number)).isoformat(),
+            data={"bytes": (7 * number) % 5, "path": "/"},
+        )
+        for number in range(6)
+    ]
+    span = {"from": start.isoformat(), "to": (start + timedelta(hours=1)).isoformat()}
+    keeper = ArchivedCorrections(usage.databases.system, reader)
+    async with usage.metering():
+        await usage.send(*[each for number, each in enumerate(events) if number not in {0, 3}])
+        await eventually(usage.counted, within=60)
+        without = await figures(usage, tenant_a, "meter", window="hour", **span)
+        await usage.send(events[0], events[3])
+        await eventually(usage.counted, within=60)
+        # What was received last may be about to come again, and stays until something else is.
+        await usage.fetch("UPDATE system.partition_progress SET received_until = received_until + interval '1 minute'")
+        await archive.keeper().sweep()
+        assert await usage.fetch("SELECT FROM pool.usage_event") == []
+        await correct(usage, *[cancels(tenant_a, number, time=events[number]["time"]) for number in (0, 3)])
+        await correct(usage, cancels(tenant_a, 77, time=events[0]["time"]))
+        await eventually(usage.counted, within=60)
+        while await keeper.turn():
+            pass
+    assert await figures(usage, tenant_a, "meter", window="hour", **span) == without
+    states = {each["cancels"]["id"]: each["state"] for each in await listed(usage, tenant_a)}
+    assert states == {"e-0": "applied", "e-3": "applied", "e-77": "missing"}
+    # Raw events at the edges of a window, and those behind a figure, come from the archive.
+    usage.transport.app.state.archive = reader
+    minutes = {"from": start.isoformat(), "to": (start + timedelta(minutes=59)).isoformat()}
+    if aggregation != "time_weighted":
+        assert await figures(usage, tenant_a, "meter", window="none", **minutes) == without
+    behind = await usage.http.get("/v1/events", params={"meter": "meter", **span}, headers=usage.tenant_key(tenant_a))
+    assert [each["id"] for each in behind.json()["items"]] == ["e-1", "e-2", "e-4", "e-5"]

@@ -12,8 +12,9 @@ ROLES = RoleNames("usage")
 READ = ("SELECT",)
 
 # `identity`, `source` and `event_id` are those of the event that is cancelled, `day` is its day: without one the
-# correction waits for the event. `asked_day` is there where the correction says when the event was. An event is
-# cancelled where a row has its tenant, identity and day; there is one at most.
+# correction waits for the event, or has looked for it in vain in the archive (`missing_at`). `asked_day` is there where
+# the correction says when the event was. An event is cancelled where a row has its tenant, identity and day; there is
+# one at most.
 STATEMENTS = (
     """
     CREATE TABLE correction (
@@ -31,11 +32,16 @@ STATEMENTS = (
         kafka_partition integer NOT NULL,
         kafka_offset bigint NOT NULL,
         applied_at timestamptz,
+        missing_at timestamptz,
         CONSTRAINT pk_correction PRIMARY KEY (tenant_id, identity, id)
     )
     """,
     "CREATE UNIQUE INDEX uq_correction_day ON correction (tenant_id, identity, day) WHERE day IS NOT NULL",
     "CREATE INDEX ix_correction_waiting ON correction (kafka_partition) WHERE day IS NULL",
+    """
+    CREATE INDEX ix_correction_archived ON correction (asked_day)
+        WHERE day IS NULL AND asked_day IS NOT NULL AND missing_at IS NULL
+    """,
     "CREATE INDEX ix_correction_received ON correction (tenant_id, received_at, id)",
 )
 

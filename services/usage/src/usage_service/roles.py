@@ -32,6 +32,7 @@ from usage_service.archive.reading import ArchiveReader
 from usage_service.archive.store import ArchiveStore
 from usage_service.backfilling.keeper import BackfillKeeper
 from usage_service.consumers import clock_handler
+from usage_service.corrections.archived import ArchivedCorrections
 from usage_service.data_catalogue import CATALOGUE
 from usage_service.dead_letters.unmatched import watch_unmatched
 from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
@@ -137,6 +138,7 @@ async def run_relay() -> None:
             keep_at("lags", partial(watch_lags, engine)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),
             keep_at("backfills", BackfillKeeper(engine, ArchiveReader(databases, archive)).run),
+            keep_at("archived corrections", ArchivedCorrections(engine, ArchiveReader(databases, archive)).run),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
                 engine, archivist, settings.terms, clock, migrator_url=database.migrator_database_url

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["corrections"])
 
 _LAST: Final = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
 
-State = Literal["waiting", "applied"]
+State = Literal["waiting", "applied", "missing"]
 Name = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 
 # The body is read by hand: a framework would make floats of the numbers of a replacement.
@@ -71,13 +71,16 @@ class EventName(BaseModel):
 
 
 class CorrectionOut(BaseModel):
-    """`state` is `waiting` until the event is there that it cancels; `day` is the event's, in UTC."""
+    """`state` is `waiting` until the event is there that it cancels, and `missing` where it cannot come any more.
+
+    `day` is the event's, in UTC.
+    """
 
     id: UUID
     tenant_id: UUID
     cancels: EventName
     state: State
-    day: date | None = Field(description="Of a correction that waits: the day that it named, if it did.")
+    day: date | None = Field(description="Until it is applied: the day that it named, if it did.")
     replacement: EventName | None
     reason: str | None
     received_at: datetime
@@ -90,8 +93,8 @@ class CorrectionOut(BaseModel):
             id=row.id,
             tenant_id=row.tenant_id,
             cancels=EventName(source=row.source, id=row.event_id),
-            state="waiting" if row.day is None else "applied",
-            day=row.day or row.asked_day,
+            state=row.state,
+            day=row.day,
             replacement=EventName(source=row.replacement_source, id=row.replacement_id) if replaced else None,
             reason=row.reason,
             received_at=row.received_at,
@@ -129,7 +132,7 @@ async def list_corrections(
     """Corrections, those received last first; of all tenants for an operator that selects none."""
     asked = Filter(
         tenant=None if tenant is None else tenant.id,
-        waiting=None if state is None else state == "waiting",
+        state=state,
         source=source,
         event_id=event_id,
     )

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 _CLAUSES: Final = {
     "tenant": "tenant_id = :tenant",
-    "waiting": "(day IS NULL) = :waiting",
+    "state": "state = :state",
     "source": "source = :source",
     "event_id": "event_id = :event_id",
 }
@@ -24,7 +24,7 @@ class Filter:
     """Which corrections; what is None does not narrow."""
 
     tenant: UUID | None = None
-    waiting: bool | None = None
+    state: str | None = None
     source: str | None = None
     event_id: str | None = None
 
@@ -39,9 +39,13 @@ async def find_corrections(
     )
     statement = text(
         f"""
-        SELECT tenant_id, id, source, event_id, asked_day, day, replacement_source, replacement_id, reason, received_at,
-               applied_at
-          FROM pool.correction WHERE {where} ORDER BY received_at DESC, id DESC LIMIT :limit
+        SELECT *
+          FROM (SELECT tenant_id, id, source, event_id, COALESCE(day, asked_day) AS day, replacement_source,
+                       replacement_id, reason, received_at, applied_at,
+                       CASE WHEN day IS NOT NULL THEN 'applied' WHEN missing_at IS NOT NULL THEN 'missing'
+                            ELSE 'waiting' END AS state
+                  FROM pool.correction) AS correction
+         WHERE {where} ORDER BY received_at DESC, id DESC LIMIT :limit
         """  # noqa: S608 (clauses of our own)
     )
     found = await session.execute(statement, {**values, "before": before[0], "before_id": before[1], "limit": limit})

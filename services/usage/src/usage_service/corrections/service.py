@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from usage_service.domain.event_checks import (
 from usage_service.domain.field_rules import FieldRules
 from usage_service.ingest.endpoint import Sender
 from usage_service.ingest.routes import RouteTable
+from usage_service.tokens.vault import TreatedFields
 
 MAX_CORRECTIONS: Final = 1_000
 MAX_REASON: Final = 500
@@ -57,22 +59,22 @@ class Accepted:
 class Corrections:
     """Takes in corrections. `fields` are treated before anything is stored; None leaves all as they are."""
 
-    def __init__(self, routes: RouteTable, sender: Sender, clock: Clock, fields: FieldRules | None) -> None:
+    def __init__(self, routes: RouteTable, sender: Sender, clock: Clock, fields: TreatedFields | None) -> None:
         self._routes = routes
         self._sender = sender
         self._clock = clock
-        self._fields = fields
+        self._fields = fields or TreatedFields()
 
     async def take(self, body: bytes, selected: UUID | None) -> list[UUID]:
         """Sends the corrections of a body; their ids. As `read`, and raises Unavailable while Kafka does not take them:
         repeating it is safe.
         """
         self._routes.at()
-        accepted = self.read(body, selected)
+        accepted = await self._fields.read(partial(self.read, body, selected))
         await self._sender.send([record for each in accepted for record in each.records])
         return [each.id for each in accepted]
 
-    def read(self, body: bytes, selected: UUID | None) -> list[Accepted]:
+    def read(self, body: bytes, selected: UUID | None, fields: FieldRules | None = None) -> list[Accepted]:
         """The corrections of a body, all of the tenant that the request has selected, if it has.
 
         Raises MalformedJson, PayloadTooLarge, CorrectionsRefused, and CorrectionSubjectMismatch.
@@ -88,7 +90,7 @@ class Corrections:
         errors: list[tuple[int, InvalidEvent]] = []
         for index, each in enumerate(asked):
             try:
-                accepted.append(self._read(each, selected))
+                accepted.append(self._read(each, selected, fields))
             except InvalidEvent as error:
                 errors.append((index, error))
         if any(error.kind == "tenant-mismatch" for _, error in errors):
@@ -99,7 +101,7 @@ class Corrections:
             )
         return accepted
 
-    def _read(self, asked: Any, selected: UUID | None) -> Accepted:
+    def _read(self, asked: Any, selected: UUID | None, fields: FieldRules | None) -> Accepted:
         if not isinstance(asked, dict):
             raise InvalidEvent("", "a correction is a JSON object")
         _only(asked, _MEMBERS, "")
@@ -122,7 +124,7 @@ class Corrections:
             if (replacement.get("source"), replacement.get("id")) == (source, event_id):
                 raise InvalidEvent("replacement.id", "is that of the event it replaces; both stay, each under its own")
             written = {"subject": route.subject, **({} if time is None else {"time": cancels["time"]})}
-            event = check_event(_encode({**written, **replacement}), lambda _: route, self._fields)
+            event = check_event(_encode({**written, **replacement}), lambda _: route, fields)
         key = route.key_of(source, event_id)
         names = Cancels(source, event_id, time)
         now = self._clock.now().astimezone(UTC)

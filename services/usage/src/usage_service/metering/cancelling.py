@@ -20,7 +20,7 @@ from usage_service.domain.quantities import Quantity, add, multiply
 from usage_service.domain.rollups import At, LatestState, RollupState, State, UniqueState, empty_state
 from usage_service.metering.counting import RollupKey, WindowKey
 from usage_service.metering.groups import groups_of
-from usage_service.metering.recounting import recount
+from usage_service.metering.recounting import Archived, recount
 from usage_service.metering.rollup_rows import Kept, lock_rollups, set_rollups, write_rollups
 
 _UNMATCHED = """
@@ -58,12 +58,15 @@ class _Counted:
 
 
 async def cancel_events(
-    connection: asyncpg.Connection, events: Sequence[StoredEvent], versions: Versions
+    connection: asyncpg.Connection,
+    events: Sequence[StoredEvent],
+    versions: Versions,
+    archived: Archived | None = None,
 ) -> list[RollupKey]:
     """Takes out what these events have added, in the caller's transaction; returns the keys of the changed rollups.
 
     `versions` has all meters of their types. Their corrections are kept and name their days, so that no recount finds
-    them.
+    them. `archived` is needed for events that have left PostgreSQL.
     """
     windows = _windows(events, versions)
     counted = _counted(events, versions, await groups_of(connection, windows) if windows else {})
@@ -72,7 +75,7 @@ async def cancel_events(
     told = {key: _without(kept[key], counted.states[key], counted.meters[key]) for key in keys}
     again = {key: counted.meters[key] for key in keys if told[key] is None}
     if again:
-        await set_rollups(connection, await recount(connection, again))
+        await set_rollups(connection, await recount(connection, again, archived))
     await write_rollups(connection, {key: row for key, row in told.items() if row is not None})
     if counted.unmatched:
         await connection.execute(

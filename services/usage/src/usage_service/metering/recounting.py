@@ -6,9 +6,10 @@ counting each event as it came would have given, whatever the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -21,7 +22,8 @@ from usage_service.metering.counting import RollupKey, WindowKey
 from usage_service.metering.groups import groups_of
 from usage_service.metering.rows import decode_data
 
-_HOURS_AT_ONCE: Final = 16  # bounds the events that are in memory
+_HOURS_AT_ONCE: Final = 16
+_ROWS_AT_ONCE: Final = 5_000  # bounds the events that are in memory
 
 # LATERAL with OFFSET 0 reads a tenant's day by its key for each hour; as a join the planner may read whole days.
 _RAW = """
@@ -42,10 +44,27 @@ SELECT hour.ordinal - 1 AS ordinal, event.*
 _Hour = tuple[bytes, int, str]
 
 
-async def recount(connection: asyncpg.Connection, rollups: Mapping[RollupKey, CompiledMeter]) -> dict[RollupKey, State]:
+class Raw(NamedTuple):
+    """What counts of a raw event; `data` is JSON."""
+
+    at: At
+    catalogue_version: int
+    data: str
+
+
+class Archived(Protocol):
+    """The events of hours that have left PostgreSQL."""
+
+    def events(self, connection: asyncpg.Connection, tenant: UUID, kind: str, opening: datetime) -> AsyncIterator[Raw]:
+        """Those of a tenant, type and hour that no correction cancels which the transaction of `connection` sees."""
+
+
+async def recount(
+    connection: asyncpg.Connection, rollups: Mapping[RollupKey, CompiledMeter], archived: Archived | None = None
+) -> dict[RollupKey, State]:
     """The states of these rollups, of all events that the caller's transaction sees; the caller holds their rows.
 
-    A rollup without events is the empty state.
+    A rollup without events is the empty state. `archived` is needed where hours may have left PostgreSQL.
     """
     states = {key: empty_state(meter.meter.definition.aggregation) for key, meter in rollups.items()}
     overflowed = [key[:3] for key, meter in rollups.items() if meter.readers and key[3] == meter.overflow.hash]
@@ -56,23 +75,37 @@ async def recount(connection: asyncpg.Connection, rollups: Mapping[RollupKey, Co
     asked = list(meters)
     for start in range(0, len(asked), _HOURS_AT_ONCE):
         hours = asked[start : start + _HOURS_AT_ONCE]
-        found = await connection.fetch(
-            _RAW,
-            [UUID(bytes=tenant) for tenant, _, _ in hours],
-            [instant(opening) for _, opening, _ in hours],
-            [kind for _, _, kind in hours],
-        )
-        for ordinal, time, received, partition, offset, catalogue_version, text in found:
-            tenant, opening, _ = hour = hours[ordinal]
-            at = At(microseconds(time), microseconds(received), partition, offset)
-            data = decode_data(text)
+        async for number, raw in _events(connection, hours, archived):
+            tenant, opening, _ = hour = hours[number]
+            data = decode_data(raw.data)
             for meter in meters[hour].values():
-                if meter.meter.counts(catalogue_version, at.time) and meter.matches(data):
+                if meter.meter.counts(raw.catalogue_version, raw.at.time) and meter.matches(data):
                     state = _state_of(meter.group(data).hash, (tenant, meter.key, opening), meter, states, own)
                     # What is no value was listed as a dead letter when it came.
                     with suppress(InvalidQuantity):
-                        state.observe(meter, data, at)
+                        state.observe(meter, data, raw.at)
     return states
+
+
+async def _events(
+    connection: asyncpg.Connection, hours: Sequence[_Hour], archived: Archived | None
+) -> AsyncIterator[tuple[int, Raw]]:
+    """The events of some hours, each with the number of its hour."""
+    asked = [(UUID(bytes=tenant), instant(opening), kind) for tenant, opening, kind in hours]
+    cursor = connection.cursor(
+        _RAW,
+        [tenant for tenant, _, _ in asked],
+        [opening for _, opening, _ in asked],
+        [kind for _, _, kind in asked],
+        prefetch=_ROWS_AT_ONCE,
+    )
+    async for ordinal, time, received, partition, offset, catalogue_version, text in cursor:
+        at = At(microseconds(time), microseconds(received), partition, offset)
+        yield ordinal, Raw(at, catalogue_version, text)
+    if archived is not None:
+        for number, (tenant, opening, kind) in enumerate(asked):
+            async for raw in archived.events(connection, tenant, kind, opening):
+                yield number, raw
 
 
 def _state_of(
