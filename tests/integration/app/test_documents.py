@@ -147,7 +147,10 @@ async def test_every_request_is_metered_with_what_it_moved(product, world, heade
             "status": 404,
         },
     ]
-    assert len({event["id"] for event in product.spool.events}) == 3
+    assert [event["data"] for event in product.spooled(world.a, "document.created")] == [
+        {"document": created.json()["id"]}
+    ]
+    assert len({event["id"] for event in product.spool.events}) == 4
 
 
 @pytest.fixture

@@ -275,6 +275,8 @@ class Tenancy:
         """
         app.state.tenancy = self
         ready: dict[str, ReadinessCheck] = {"directory": lambda: self.directory.ready}
+        if self.settings.entitlements == "kafka":
+            ready["entitlements"] = lambda: self._entitlements is not None and self._entitlements.ready
         if next(iter(self._issuers), None) is not None:
             ready["issuers"] = lambda: self._issuer_keys.ready
         add_operational_routes(app, ready)

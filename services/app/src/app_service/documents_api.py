@@ -11,7 +11,16 @@ import msgspec
 from fastapi import APIRouter, Query, Response, status
 
 from app_service import repository, service
-from app_service.dependencies import App, Idempotent, Reader, Writer, announce
+from app_service.dependencies import (
+    AfterCommit,
+    App,
+    CreatedDocuments,
+    Idempotent,
+    Reader,
+    Writer,
+    announce,
+    entitled,
+)
 from app_service.flags import SEARCH_BEGINNINGS, Flags
 from app_service.schemas import (
     DocumentIn,
@@ -31,11 +40,22 @@ router = APIRouter(prefix="/v1", tags=["documents"], route_class=IdempotentRoute
 _Rank = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
-@router.post("/documents", status_code=status.HTTP_201_CREATED, dependencies=[Writer, Idempotent])
+@router.post(
+    "/documents",
+    status_code=status.HTTP_201_CREATED,
+    # The quota comes last: a repeated request takes nothing of it.
+    dependencies=[Writer, AfterCommit, Idempotent, entitled(quota="documents")],
+)
 async def create_document(
-    given: DocumentIn, session: TenantSession, tenant: CurrentTenant, app: App, response: Response
+    given: DocumentIn,
+    session: TenantSession,
+    tenant: CurrentTenant,
+    app: App,
+    response: Response,
+    created: CreatedDocuments,
 ) -> DocumentOut:
     document = await service.create_document(session, tenant, app.clock, given)
+    created.append({"document": str(document.id)})
     response.headers["ETag"] = etag(document.version)
     response.headers["Location"] = f"/v1/documents/{document.id}"
     return DocumentOut.model_validate(document)
@@ -89,7 +109,7 @@ async def delete_document(document_id: UUID, tenant: CurrentTenant, app: App, ve
     await announce(app, change)
 
 
-@router.get("/search", dependencies=[Reader])
+@router.get("/search", dependencies=[Reader, entitled("search")])
 async def search(
     session: TenantReadSession,
     tenant: CurrentTenant,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response, status
 from fastapi.responses import StreamingResponse
 
 from app_service import exports, exports_repository
-from app_service.dependencies import App, ExportDays, Idempotent, Reader, Writer
+from app_service.dependencies import App, ExportDays, Idempotent, Reader, Writer, entitled
 from app_service.domain import ExportState, export_state
 from app_service.jobs import jobs, request_export
 from app_service.models import Export
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/exports", tags=["exports"], route_class=Idempoten
 _ZIP: dict[str, Any] = {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=[Writer, Idempotent])
+@router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=[Writer, Idempotent, entitled("exports")])
 async def create_export(
     session: TenantSession, tenant: CurrentTenant, app: App, days: ExportDays, response: Response
 ) -> ExportOut:

@@ -152,9 +152,19 @@ def _billing(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
     return {"BILLING_GRACE_SECONDS": str(GRACE_SECONDS)}
 
 
+def _app(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
+    del home, kept, addresses
+    # Who has no quota here has no limit, and nobody is refused because Kafka is away.
+    return {
+        "TENANTRY_ENTITLEMENTS": "kafka",
+        "TENANTRY_ENTITLEMENTS_UNKNOWN": "allow",
+        "TENANTRY_ENTITLEMENTS_STALE": "allow",
+    }
+
+
 def _nothing(home: Home, kept: Secrets, addresses: Addresses) -> dict[str, str]:
     del home, kept, addresses
     return {}
 
 
-_OWN = {"tenant": _tenant, "billing": _billing}
+_OWN = {"tenant": _tenant, "billing": _billing, "app": _app}

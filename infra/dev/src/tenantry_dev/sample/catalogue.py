@@ -27,6 +27,7 @@ METERS: dict[str, dict[str, Any]] = {
     "app-requests": {"event_type": "app.request", "aggregation": "count", "unit": "request"},
     "app-bytes-in": {"event_type": "app.request", "aggregation": "sum", "value": "$.bytes_in", "unit": "byte"},
     "app-bytes-out": {"event_type": "app.request", "aggregation": "sum", "value": "$.bytes_out", "unit": "byte"},
+    "documents": {"event_type": "document.created", "aggregation": "count", "unit": "document"},
     "storage-bytes": {"event_type": "storage.bytes", "aggregation": "sum", "value": "$.delta", "unit": "byte"},
 }
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Final, Literal
 
 import msgspec
@@ -69,6 +70,11 @@ class Entitlements:
         self._taken: dict[Key, Taken] = {}
         # What was taken in a period that is over does not burden the next one.
         store.watch_periods(lambda key: self._taken.pop(key, None))
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was published has been read once; never becomes false again."""
+        return isfinite(self._lag_seconds())
 
     def check(self, feature: str, amount: Decimal | int = 1, *, tenant: Tenant | None = None) -> Allowance:
         """Takes an amount of the current tenant's (or `tenant`'s) quota, here, until its usage is counted.
