@@ -18,7 +18,8 @@ from usage_service.archive.store import ArchiveStore
 from usage_service.corrections.api import router as corrections
 from usage_service.corrections.service import Corrections
 from usage_service.dead_letters.api import router as dead_letters
-from usage_service.dead_letters.service import Replays, keep_late_events
+from usage_service.dead_letters.replaying import Replays
+from usage_service.dead_letters.service import keep_late_events
 from usage_service.entitlements.api import router as features
 from usage_service.entitlements.api import tenant_router as entitlements
 from usage_service.erasure.api import router as erasures
@@ -84,8 +85,13 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     route = Route(EVENTS_PATH, endpoint.receive, methods=["POST"])
     app.router.routes.append(route)
     app.user_middleware.append(Middleware(DirectRoute, route=route))
+    of_any_age = RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True)
     app.state.replays = Replays(
-        RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True), producer
+        of_any_age,
+        producer,
+        Corrections(of_any_age, producer, tenancy.clock, fields=None),
+        settings.field_rules,
+        settings.dedupe_window_days,
     )
     app.state.corrections = Corrections(
         RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST),

@@ -12,8 +12,10 @@ from sqlalchemy import Row
 
 from tenantry.http import CurrentPrincipal, Cursor, Limit, Page, decode_cursor, encode_cursor, require_scope
 from tenantry.identity import Scope
+from usage_service.dead_letters.changes import CHANGE_BODY, read_change
+from usage_service.dead_letters.replaying import Replays, replay_letter, replay_letters
 from usage_service.dead_letters.repository import Filter, count_letters, find_letters, find_unmatched
-from usage_service.dead_letters.service import Letter, Replays, get_letter, replay_letter, replay_letters
+from usage_service.dead_letters.service import Letter, get_letter
 from usage_service.dependencies import CurrentTenancy, SelectedTenant, SystemTransaction, reading
 
 router = APIRouter(prefix="/v1", tags=["dead letters"])
@@ -272,17 +274,23 @@ async def get_dead_letter(letter_id: UUID, tenancy: CurrentTenancy, tenant: Sele
         return DeadLetterDetailOut.of_letter(await get_letter(session, letter_id))
 
 
-@router.post("/dead-letters/{letter_id}/replay", dependencies=OPERATORS)
+@router.post("/dead-letters/{letter_id}/replay", dependencies=OPERATORS, openapi_extra=CHANGE_BODY)
 async def replay_one(
     letter_id: UUID,
+    request: Request,
     session: SystemTransaction,
     tenant: SelectedTenant,
     replays: CurrentReplays,
     caller: CurrentPrincipal,
 ) -> DeadLetterOut:
-    """Send it to be counted, whatever its age; one that was replayed before is answered as it is."""
+    """Send it to be counted, whatever its age; one that was replayed before is answered as it is.
+
+    An event whose value a meter could not count is corrected: with the `value` or the `data` that are given, or, where
+    the meter has changed, as it is.
+    """
+    change = read_change(await request.body())
     row, replayed_at = await replay_letter(
-        session, letter_id, replays, tenant=None if tenant is None else tenant.id, by=caller.subject
+        session, letter_id, replays, tenant=None if tenant is None else tenant.id, by=caller.subject, change=change
     )
     return DeadLetterOut(
         **{

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
 
 from usage_service.domain.errors import InvalidPath
 
@@ -74,3 +76,26 @@ def reader(text: str) -> Callable[[Mapping[str, object]], object]:
         return value
 
     return read
+
+
+def with_value(data: Mapping[str, object], path: str, value: object) -> dict[str, object]:
+    """A copy of an event's data that has `value` at the path; objects on the way that are missing are made.
+
+    Raises InvalidPath where something else is in the way, or a list is too short.
+    """
+    changed: dict[str, object] = {"": deepcopy(dict(data))}
+    holder: Any = changed
+    place: Segment = ""
+    for segment in parse_path(path):
+        if isinstance(segment, str) and holder[place] is None:
+            holder[place] = {}
+        inside = holder[place]
+        fits = isinstance(inside, dict) if isinstance(segment, str) else isinstance(inside, list)
+        if not fits or (isinstance(segment, int) and not -len(inside) <= segment < len(inside)):
+            raise InvalidPath(f"{path} does not lead through this data")
+        if isinstance(segment, str):
+            inside.setdefault(segment, None)
+        holder, place = inside, segment
+    holder[place] = value
+    found: dict[str, object] = changed[""]  # type: ignore[assignment]  # the first segment is looked up in it
+    return found
