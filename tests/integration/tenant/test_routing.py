@@ -4,9 +4,11 @@ from uuid import UUID
 
 import pytest
 
-from tenant_service.routing.service import most_buckets
 from tenantry import Routing
+from tenantry.events import USAGE_EVENTS, partitions_of
 from tenantry.testing import eventually
+
+MOST = partitions_of(USAGE_EVENTS)
 
 
 async def put(api, tenant, **body):
@@ -45,12 +47,12 @@ async def test_a_change_is_a_document_a_line_and_an_entry_and_a_repetition_is_no
 
 async def test_no_more_buckets_than_partitions_and_none_too_few(api):
     tenant = await api.create()
-    assert (await put(api, tenant, buckets=most_buckets())).status_code == 200
-    for buckets in (0, -1, most_buckets() + 1, "4", 1.5, None):
+    assert (await put(api, tenant, buckets=MOST)).status_code == 200
+    for buckets in (0, -1, MOST + 1, "4", 1.5, None):
         answer = await put(api, tenant, buckets=buckets)
         assert answer.status_code == 422, buckets
         assert answer.json()["errors"][0]["loc"] == ["body", "buckets"]
-    assert (await api.http.get(f"/v1/tenants/{tenant['id']}")).json()["routing"]["buckets"] == most_buckets()
+    assert (await api.http.get(f"/v1/tenants/{tenant['id']}")).json()["routing"]["buckets"] == MOST
 
 
 async def test_the_usage_service_spreads_tenants_and_leaves_the_pinned_alone(api, as_usage):

@@ -30,6 +30,8 @@ CATALOGUE = DataCatalogue(
         SharedTable("entitlement_tier"),
         SystemTable("balance_change", tenant_column="tenant_id"),
         SystemTable("parked_record", tenant_column="tenant_id"),
+        SystemTable("spread_tenant", tenant_column="tenant_id", exported=False),
+        SystemTable("tenant_rate", tenant_column="tenant_id", retention=Retention.TRANSIENT, exported=False),
         SystemTable("cut"),
         SystemTable("cut_lane"),
         SystemTable("usage_day"),

@@ -7,7 +7,9 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tenantry.events import USAGE_EVENTS, partitions_of
 from usage_service.domain.field_rules import FieldRules, Treatment
+from usage_service.domain.routing import RoutingPolicy
 from usage_service.ingest.memory import bytes_held
 from usage_service.retention.policy import Terms
 
@@ -34,6 +36,11 @@ class UsageSettings(BaseSettings):
     meter_members: int = Field(default=3, ge=1, le=12, description="consumers in one process: their waits overlap")
     meter_batch: int = Field(default=20_000, ge=1, description="records in one transaction, at most")
     meter_wait_ms: int = Field(default=50, ge=0, description="how long a record waits for others")
+    hot_events_per_second: int = Field(
+        default=10_000, ge=0, description="what a bucket of a tenant carries before it gets more; 0: nobody is spread"
+    )
+    hot_seconds: int = Field(default=60, ge=10, le=3600, description="for which it must carry more")
+    quiet_seconds: int = Field(default=3600, ge=60, description="for which half of the buckets must have been enough")
     clock_wait_seconds: int = Field(default=30, gt=0, description="how long clock.advance waits for the directory")
 
     archive_url: str | None = Field(
@@ -68,6 +75,16 @@ class UsageSettings(BaseSettings):
         if self.max_in_flight_bytes < needed:
             raise ValueError(f"USAGE_MAX_IN_FLIGHT_BYTES is below {needed}: there is no room for a body")
         return self
+
+    @property
+    def routing_policy(self) -> RoutingPolicy:
+        """When tenants are spread over more keys, and gathered again."""
+        return RoutingPolicy(
+            hot_rate=self.hot_events_per_second,
+            hot_for=timedelta(seconds=self.hot_seconds),
+            quiet_for=timedelta(seconds=self.quiet_seconds),
+            most=partitions_of(USAGE_EVENTS),
+        )
 
     @property
     def terms(self) -> Terms:

@@ -37,7 +37,15 @@ from tenantry.events._requests import (
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._state import StateReader
 from tenantry.events._state_applied import STATE_APPLIED, state_applied
-from tenantry.events._topics import Rights, Topic, create_topics, dead_letter_topic, load_principals, load_topics
+from tenantry.events._topics import (
+    Rights,
+    Topic,
+    create_topics,
+    dead_letter_topic,
+    load_principals,
+    load_topics,
+    partitions_of,
+)
 from tenantry.events._usage import USAGE_EVENTS, USAGE_HEADERS, UsageEvent, encode_usage_event, partition_key
 from tenantry.events._usage_producer import UsageProducer
 
@@ -94,6 +102,7 @@ __all__ = [
     "load_principals",
     "load_topics",
     "partition_key",
+    "partitions_of",
     "place_handlers",
     "place_lane",
     "put_users",

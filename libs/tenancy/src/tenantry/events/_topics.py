@@ -91,6 +91,11 @@ def load_topics() -> list[Topic]:
     return topics
 
 
+def partitions_of(topic: str) -> int:
+    """As many as the topic is declared with; `topic` is without prefix."""
+    return next(declared.partitions for declared in _load().topics if declared.name == topic)
+
+
 def load_principals() -> dict[str, Rights]:
     """The rights of every service's user, by service."""
     return _load().principals

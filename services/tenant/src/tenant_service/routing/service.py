@@ -13,7 +13,7 @@ from tenant_service.tenants import repository
 from tenant_service.tenants.document import document
 from tenant_service.tenants.service import change_tenant
 from tenantry import Conflict, InvalidRequest, Tenant
-from tenantry.events import USAGE_EVENTS, load_topics
+from tenantry.events import USAGE_EVENTS, partitions_of
 
 
 class RoutingPinned(Conflict):
@@ -21,11 +21,6 @@ class RoutingPinned(Conflict):
 
     type = "routing-pinned"
     title = "The routing is pinned"
-
-
-def most_buckets() -> int:
-    """As many as the topic of usage events has partitions: more would spread nothing further."""
-    return next(topic.partitions for topic in load_topics() if topic.name == USAGE_EVENTS)
 
 
 async def route_tenant(
@@ -36,7 +31,7 @@ async def route_tenant(
     Whoever is no operator neither pins nor changes what is pinned. Raises `NotFound`, `RoutingPinned`, and
     `InvalidRequest` for more buckets than the topic has partitions.
     """
-    most = most_buckets()
+    most = partitions_of(USAGE_EVENTS)
     if buckets > most:
         detail = f"at most {most}: the partitions of {USAGE_EVENTS}"
         raise InvalidRequest(detail, errors=[{"loc": ["body", "buckets"], "msg": detail}])

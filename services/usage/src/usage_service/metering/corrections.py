@@ -27,6 +27,7 @@ from usage_service.domain.instants import DAY, day_of, instant, microseconds
 from usage_service.metering.cancelling import StoredEvent
 from usage_service.metering.dead_letters import DeadLetter
 from usage_service.metering.rows import EventRow, Position, decode_data, decode_event, row_of
+from usage_service.metering.spreading import SpreadTenants
 
 CORRECTIONS = Counter("usage_corrections_total", "Corrections of events by what became of them", ["outcome"])
 
@@ -65,6 +66,9 @@ _WAITING = """
 SELECT kafka_partition, tenant_id, identity FROM pool.correction
  WHERE day IS NULL AND kafka_partition = ANY($1::int[])
 """
+_WAITING_OF_TENANTS = """
+SELECT tenant_id, identity FROM pool.correction WHERE day IS NULL AND tenant_id = ANY($1::uuid[])
+"""
 # An event of a day after the correction is another event under the same id.
 _MEET = """
 UPDATE pool.correction AS correction SET day = came.day, applied_at = clock_timestamp()
@@ -96,6 +100,12 @@ class Correction:
         """What makes the cancelled event the same as its copies."""
         return self.tenant + self.identity
 
+    @property
+    def identities(self) -> list[tuple[str, str]]:
+        """Source and id of the event that is cancelled and of what counts instead: their records have one key."""
+        replacement = [] if self.replacement is None else [(self.replacement.source, self.replacement.id)]
+        return [(self.source, self.event_id), *replacement]
+
 
 @dataclass(slots=True)
 class Decided:
@@ -125,15 +135,24 @@ def correction_of(value: bytes, tenant: bytes, position: Position) -> Correction
 class CorrectionStore:
     """Decides about corrections for one consumer member; remembers which events its partitions wait for."""
 
-    def __init__(self) -> None:
+    def __init__(self, spreads: SpreadTenants) -> None:
+        self._spreads = spreads
         self._waiting: dict[int, set[bytes]] = {}
+        self._waiting_anywhere: set[bytes] = set()
 
     def own(self, partition: int) -> None:
         """To be called when a partition is newly owned: another owner may have left corrections that wait."""
         self._waiting.pop(partition, None)
 
     async def load(self, connection: asyncpg.Connection, partitions: Iterable[int]) -> None:
-        """What the partitions wait for, where it is not known; before their events are asked about."""
+        """What the partitions wait for, where it is not known; before their events are asked about.
+
+        What is waited for of a spread tenant may come through another partition: it is asked for every batch.
+        """
+        if self._spreads.tenants:
+            tenants = [UUID(bytes=tenant) for tenant in self._spreads.tenants]
+            found = await connection.fetch(_WAITING_OF_TENANTS, tenants)
+            self._waiting_anywhere = {row["tenant_id"].bytes + row["identity"].bytes for row in found}
         missing = [partition for partition in partitions if partition not in self._waiting]
         if not missing:
             return
@@ -171,6 +190,8 @@ class CorrectionStore:
             kept.append((correction, None if target is None else target["day"]))
             if target is None:
                 self._waiting.setdefault(correction.position.partition, set()).add(correction.key)
+                if correction.tenant in self._spreads.tenants:
+                    self._waiting_anywhere.add(correction.key)
             else:
                 decided.cancelled.append(_stored(correction, target))
             if correction.replacement is not None:
@@ -183,9 +204,10 @@ class CorrectionStore:
 
         The events are stored, and are not to be counted.
         """
-        if not any(self._waiting.values()):
+        anywhere = self._waiting_anywhere
+        if not anywhere and not any(self._waiting.values()):
             return set()
-        expected = [row for row in rows if row.key in self._waiting.get(row.partition, ())]
+        expected = [row for row in rows if row.key in self._waiting.get(row.partition, ()) or row.key in anywhere]
         met: set[int] = set()
         while expected:
             first = {row.key: row for row in reversed(expected)}

@@ -8,6 +8,9 @@ records were stored one at a time:
   duplicate of something older, the copy has to be looked up on its own, in a further round.
 
 The window counts days on either side of the event's own day; the row's key catches the own day again.
+
+Copies that came under another key of their tenant are not in the filters (`metering.spreading`): where there may be
+some, every event is looked up.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import asyncpg
 from usage_service.domain.instants import day_of
 from usage_service.metering.filters import IdentityFilters
 from usage_service.metering.rows import EventRow
+from usage_service.metering.spreading import NEVER, SpreadTenants
 from usage_service.metering.staging import EVENT_COLUMNS, copy_into, event_bytes
 
 # LATERAL with LIMIT keeps it one index descent a key and day: as an anti-join the planner may read whole days instead.
@@ -74,7 +78,8 @@ class Stored:
 class EventStore:
     """Stores batches for one consumer member; remembers identities of the partitions that the member owns."""
 
-    def __init__(self, *, window_days: int) -> None:
+    def __init__(self, spreads: SpreadTenants, *, window_days: int) -> None:
+        self._spreads = spreads
         self._window = window_days
         self._filters = IdentityFilters()
         self._wary = 0
@@ -174,7 +179,11 @@ class EventStore:
             for partition, day in {(row.partition, row.day) for row in rows}
         }
         suspects = []
+        looked_up = self._spreads.looked_up
         for row in rows:
+            if looked_up and row.day <= looked_up.get(row.tenant, NEVER):
+                suspects.append(row)
+                continue
             key = row.key
             for each in around[row.partition, row.day]:
                 if key in each:

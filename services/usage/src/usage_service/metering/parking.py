@@ -27,12 +27,13 @@ PARKED_SECONDS: Final = 60
 _NUDGE_SECONDS: Final = 1.0
 
 _INSERT = """
-INSERT INTO system.parked_record (partition, "offset", tenant_id, value, received_at, parked_at)
-VALUES ($1, $2, $3, $4, $5, COALESCE($6, clock_timestamp())) ON CONFLICT DO NOTHING
+INSERT INTO system.parked_record (partition, "offset", tenant_id, key, value, received_at, parked_at)
+VALUES ($1, $2, $3, $4, $5, $6, COALESCE($7, clock_timestamp())) ON CONFLICT DO NOTHING
 """
 _TAKE = """
 DELETE FROM system.parked_record WHERE partition = ANY($1::int[])
-RETURNING partition, "offset", tenant_id, value, received_at, parked_at
+RETURNING partition, "offset", tenant_id, COALESCE(key, convert_to(CAST(tenant_id AS text), 'UTF8')) AS key, value,
+          received_at, parked_at
 """
 _WAITING = text("SELECT DISTINCT partition FROM system.parked_record ORDER BY 1")
 
@@ -40,6 +41,7 @@ _WAITING = text("SELECT DISTINCT partition FROM system.parked_record ORDER BY 1"
 class Parked(msgspec.Struct, frozen=True):
     position: Position
     tenant_id: UUID
+    key: bytes
     value: bytes
     parked_at: datetime | None = None
 
@@ -54,6 +56,7 @@ async def park(connection: asyncpg.Connection, records: Sequence[Parked]) -> Non
                     record.position.partition,
                     record.position.offset,
                     record.tenant_id,
+                    record.key,
                     record.value,
                     instant(record.position.received),
                     record.parked_at,
@@ -67,8 +70,8 @@ async def take_parked(connection: asyncpg.Connection, partitions: Sequence[int])
     """Takes the parked records of the partitions out of the table, in the caller's transaction, in stream order."""
     rows = await connection.fetch(_TAKE, list(partitions))
     taken = [
-        Parked(Position(partition, offset, microseconds(received_at)), tenant_id, value, parked_at)
-        for partition, offset, tenant_id, value, received_at, parked_at in rows
+        Parked(Position(partition, offset, microseconds(received_at)), tenant_id, key, value, parked_at)
+        for partition, offset, tenant_id, key, value, received_at, parked_at in rows
     ]
     return sorted(taken, key=lambda record: (record.position.partition, record.position.offset))
 

@@ -18,6 +18,7 @@ from usage_service.metering.dead_letters import DeadLetter
 from usage_service.metering.gathering import write_gathered
 from usage_service.metering.groups import groups_of
 from usage_service.metering.rollup_rows import key_columns
+from usage_service.metering.spreading import SpreadTenants, lock_tenants
 from usage_service.metering.staging import ROLLUP_COLUMNS, copy_into, rollup_bytes
 
 LANES: Final = 4
@@ -71,7 +72,8 @@ async def queue_changes(connection: asyncpg.Connection, keys: Collection[RollupK
 class RollupStore:
     """Writes increments for one consumer member; remembers the groups of recent windows to hold their bound."""
 
-    def __init__(self, *, max_groups: int = MAX_GROUPS) -> None:
+    def __init__(self, spreads: SpreadTenants, *, max_groups: int = MAX_GROUPS) -> None:
+        self._spreads = spreads
         self._max_groups = max_groups
         self._windows: dict[WindowKey, set[bytes]] = {}
 
@@ -116,13 +118,21 @@ class RollupStore:
     async def _hold_bound(self, connection: asyncpg.Connection, increments: Increments) -> None:
         if len(self._windows) > _REMEMBERED_WINDOWS:
             self._windows.clear()
-        for meter in increments.dimensional.values():
-            states = increments.gathered if meter.gathers else increments.rollups
-            asked = {key[:3] for key in states if key[1] == meter.key} - self._windows.keys()
-            found = await groups_of(connection, sorted(asked))
-            for window, hashes in found.items():
-                self._windows[window] = hashes - {meter.overflow.hash}
+        keys = [key for key in (*increments.rollups, *increments.gathered) if key[1] in increments.dimensional]
+        asked = {key[:3] for key in keys} - self._windows.keys()
+        if self._spreads.tenants:
+            # Other workers give the windows of these tenants groups too: one batch at a time decides which get one.
+            undecided = {key[:3] for key in keys if key[0] in self._spreads.tenants and not self._decided(key)}
+            await lock_tenants(connection, {tenant for tenant, _, _ in undecided})
+            asked |= undecided
+        for window, hashes in (await groups_of(connection, sorted(asked))).items():
+            self._windows[window] = hashes - {increments.dimensional[window[1]].overflow.hash}
         OVERFLOWED.inc(overflow(increments, self._windows, self._max_groups))
+
+    def _decided(self, key: RollupKey) -> bool:
+        """Whether it is known, and stays so, which rollup the group has: a full window gets no more of its own."""
+        window = self._windows.get(key[:3])
+        return window is not None and (key[3] in window or len(window) >= self._max_groups)
 
     async def _write_unmatched(self, connection: asyncpg.Connection, increments: Increments) -> None:
         seen = increments.unmatched

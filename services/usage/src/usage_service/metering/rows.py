@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiokafka import ConsumerRecord
@@ -54,6 +54,13 @@ class EventRow(msgspec.Struct, gc=False):
     data: Mapping[str, Any]
 
 
+class Placed(Protocol):
+    """What is known of the keys of a tenant whose events lie under several."""
+
+    def has_key(self, key: bytes, subject: str, source: str, event_id: str) -> bool:
+        """Whether an event may have this key."""
+
+
 class Position(msgspec.Struct, frozen=True, gc=False):
     """Where a record stands, and when the broker got it (microseconds)."""
 
@@ -69,9 +76,11 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeErr
 
 
 def read_rows(
-    records: Iterable[ConsumerRecord[bytes, bytes]], tenants: Mapping[str, bytes]
+    records: Iterable[ConsumerRecord[bytes, bytes]], tenants: Mapping[str, bytes], spreads: Mapping[str, Placed]
 ) -> tuple[list[EventRow], list[ConsumerRecord[bytes, bytes]]]:
     """The rows of all records that are events of tenants in `tenants`, and the other records, for a careful look.
+
+    Of tenants in `spreads` the key is as these say, of all others their id.
 
     One loop without calls of ours: it runs for every event and decides the worker's speed.
     """
@@ -82,7 +91,12 @@ def read_rows(
         try:
             event = _decode(value)
             tenant = tenants[event.subject]
-            keyed = record.key[:TENANT_LENGTH] == event.subject.encode()
+            subject = event.subject
+            spread = spreads.get(subject)
+            if spread is None:
+                keyed = record.key == subject.encode()
+            else:
+                keyed = spread.has_key(record.key, subject, event.source, event.id)
             text = bytes(event.data)
             data = decode_data(text)
             elapsed = event.time - EPOCH

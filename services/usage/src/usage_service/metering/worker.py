@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from uuid import UUID
 
 import asyncpg
@@ -44,8 +45,10 @@ from usage_service.metering.events import EventStore
 from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_parked
 from usage_service.metering.rollups import RollupStore
 from usage_service.metering.rows import TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
+from usage_service.metering.spreading import DIGEST, SHARED, SpreadTenants
 from usage_service.metering.staging import STAGES
 from usage_service.metering.tenants import KnownTenants
+from usage_service.routing.rates import TenantRates
 
 GROUP = "usage-meter"
 TOPIC = "usage.events.v1"
@@ -64,16 +67,17 @@ log = structlog.get_logger(__name__)
 
 # It reads no events, but locks their parent: until the batch ends no day can go that it does not know to be gone.
 _STATE = text(
-    """
+    f"""
     SELECT COALESCE((SELECT version FROM system.meter_catalogue), 0) AS version,
            owned.partition, owned.owner_epoch, owned.next_offset,
            EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = owned.partition) AS parked,
            (SELECT count(*) FROM system.gone_day) AS gone_days,
            EXISTS (SELECT FROM pool.usage_event WHERE false) AS locked,
+           {SHARED} AS spread_locked, {DIGEST} AS spread,
            to_regclass('pg_temp.staged_event') IS NOT NULL AS staged
       FROM system.consumer_offset AS owned
      WHERE owned.group_id = :group AND owned.topic = :topic AND owned.partition = ANY(CAST(:partitions AS int[]))
-    """
+    """  # noqa: S608 (statements of our own)
 )
 _PROGRESS = """
 INSERT INTO system.partition_progress AS progress (partition, received_until)
@@ -109,19 +113,22 @@ class MeterWorker:
         group: str = GROUP,
         topic: str = TOPIC,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rates: TenantRates | None = None,
     ) -> None:
         """`window_days`: days on either side of an event's own in which a copy never counts.
 
-        `group` and `topic` are the names on the cluster.
+        `group` and `topic` are the names on the cluster. `rates` gets samples of what comes.
         """
         self._directory = directory
         self._days = days
         self._group = group
         self._topic = topic
         self._now = now
-        self._events = EventStore(window_days=window_days)
-        self._rollups = RollupStore()
-        self._corrections = CorrectionStore()
+        self._rates = rates
+        self._spreads = SpreadTenants(window_days=window_days)
+        self._events = EventStore(self._spreads, window_days=window_days)
+        self._rollups = RollupStore(self._spreads)
+        self._corrections = CorrectionStore(self._spreads)
         self._catalogue = Catalogue(-1, {})
         self._gone_days = 0
         self._tenants = KnownTenants(directory)
@@ -139,13 +146,17 @@ class MeterWorker:
         transaction = connection.sync_connection.get_transaction() if connection.sync_connection else None
         again = transaction is self._transaction
         self._transaction = transaction
+        await self._spreads.mix(connection)
         parked_partitions = await self._begin(connection, records)
         driver = await self._driver(connection)
         batch = self._read(records)
         if parked_partitions:
             await self._resume_parked(driver, parked_partitions, batch)
+        self._spreads.begin_anew_for_strays()
         await park(driver, batch.parked)
         await self._refuse_gone_days(batch)
+        corrected = (correction.tenant for correction in batch.corrections)
+        await self._spreads.lock(driver, chain((row.tenant for row in batch.rows), corrected))
         await self._corrections.load(driver, {record.partition for record in records})
         for number, (rows, corrections) in enumerate(segments(batch.rows, batch.corrections)):
             await self._count(connection, batch, rows, corrections, clear=again or number > 0)
@@ -214,6 +225,8 @@ class MeterWorker:
         if state and state[0].version != self._catalogue.version:
             self._catalogue = await load_catalogue(connection)
             self._rollups.forget()  # a backfill has given windows groups, and waits for this before it settles them
+        if state and await self._spreads.load(await self._driver(connection), state[0].spread):
+            self._rollups.forget()
         if state and state[0].gone_days != self._gone_days:
             self._days.forget()
             self._gone_days = state[0].gone_days
@@ -224,7 +237,7 @@ class MeterWorker:
 
     def _read(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Batch:
         batch = Batch()
-        batch.rows, others = read_rows(records, self._tenants)
+        batch.rows, others = read_rows(records, self._tenants, self._spreads.by_subject)
         for record in others:
             if record.value is None and any(name == NUDGE for name, _ in record.headers):
                 continue
@@ -247,32 +260,32 @@ class MeterWorker:
         value: bytes | None,
         position: Position,
         *,
-        key: bytes | None = None,
+        key: bytes,
         parked_at: datetime | None = None,
     ) -> None:
-        """Reads one event into the batch: to store, to park, or to drop. What was parked has shown its key before.
-
-        Raises InvalidEvent.
-        """
+        """Reads one event into the batch: to store, to park, or to drop. Raises InvalidEvent."""
         event = decode_event(value)
-        if key is not None and key[:TENANT_LENGTH].lower() != event.subject.lower().encode():
+        if key[:TENANT_LENGTH].lower() != event.subject.lower().encode():
             raise InvalidEvent("subject", "is not the tenant of the record's key")
         tenant = self._tenants.get(event.subject)
         if tenant is None:
             tenant = self._find_tenant(event.subject)
         if tenant is not None:
             if event.type == CORRECTION:
-                batch.corrections.append(correction_of(value or b"", tenant, position))
+                correction = correction_of(value or b"", tenant, position)
+                batch.corrections.append(correction)
+                self._spreads.check(key, UUID(bytes=tenant), *correction.identities)
             else:
                 batch.rows.append(row_of(event, tenant, position))
+                self._spreads.check(key, UUID(bytes=tenant), (event.source, event.id))
             return
         tenant_id = _tenant_id(event.subject)
         if self._directory.is_purged(tenant_id):
             batch.dropped += 1
         elif parked_at is None:
-            batch.parked.append(Parked(position, tenant_id, value or b""))
+            batch.parked.append(Parked(position, tenant_id, key, value or b""))
         elif (self._now() - parked_at).total_seconds() < PARKED_SECONDS:
-            batch.parked.append(Parked(position, tenant_id, value or b"", parked_at))
+            batch.parked.append(Parked(position, tenant_id, key, value or b"", parked_at))
         else:
             reason = f"tenant {tenant_id} is not known {PARKED_SECONDS} seconds after its event"
             batch.letters.append(DeadLetter(NO_TENANT, "unknown-tenant", reason, position, value or b""))
@@ -289,7 +302,7 @@ class MeterWorker:
         waiting = Batch()
         for record in await take_parked(driver, partitions):
             try:
-                self._place(waiting, record.value, record.position, parked_at=record.parked_at)
+                self._place(waiting, record.value, record.position, key=record.key, parked_at=record.parked_at)
             except InvalidEvent as error:
                 waiting.letters.append(_undecodable(record.value, record.position, error))
         batch.rows[:0] = waiting.rows
@@ -319,6 +332,8 @@ class MeterWorker:
         self._written.update({partition: record.offset + 1 for partition, record in last.items()})
 
     def _report(self, batch: Batch) -> None:
+        if self._rates is not None:
+            self._rates.sample(batch.rows)
         EVENTS.labels("stored").inc(batch.stored)
         EVENTS.labels("duplicate").inc(batch.duplicates)
         EVENTS.labels("conflict").inc(batch.conflicts)

@@ -17,7 +17,7 @@ from usage_service.retention.policy import DayState
 
 _ROLE: Final = f'SET ROLE "{RoleNames("usage").owner}"'
 _DROP: Final = "SELECT system.drop_usage_day($1)"
-_STORED: Final = """
+STORED_DAYS: Final = """
     SELECT to_date(right(child.relname, 8), 'YYYYMMDD') AS day
       FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
      WHERE inhparent = 'pool.usage_event'::regclass
@@ -26,14 +26,14 @@ _STORED: Final = """
 _DISCOVER = text(
     f"""
     INSERT INTO system.usage_day AS known (day, look_at)
-    SELECT day, timezone('UTC', day + 1 + CAST(:after AS interval)) FROM ({_STORED}) AS stored
+    SELECT day, timezone('UTC', day + 1 + CAST(:after AS interval)) FROM ({STORED_DAYS}) AS stored
     ON CONFLICT (day) DO UPDATE SET look_at = excluded.look_at, archived_at = NULL, dropped_at = NULL, problem = NULL
      WHERE known.dropped_at IS NOT NULL
     """  # noqa: S608 - a statement of our own
 )
 _CLAIM = text(
     f"""
-    SELECT day, archived_at, newest_received_at, day IN ({_STORED}) AS stored
+    SELECT day, archived_at, newest_received_at, day IN ({STORED_DAYS}) AS stored
       FROM system.usage_day AS claimed
      WHERE look_at <= :now ORDER BY look_at, day LIMIT 1 FOR UPDATE OF claimed SKIP LOCKED
     """  # noqa: S608 - a statement of our own

@@ -1,0 +1,1 @@
+"""Over how many keys the events of a tenant are spread: measured, decided and told to the tenant service."""
