@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from tenant_service.commands import _client, app, members, stores, tenants
 from tenant_service.commands._arguments import complete_tenants, complete_tiers
 from tenant_service.commands._client import ControlPlane, Credentials, path_of, tenant_path
-from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
+from tenant_service.commands._failures import Refused
 from tenant_service.commands._files import whole_file
-from tenant_service.commands._output import printable
 from tenant_service.domain.audit_chain import Entry, before_the_first, content_hash, link
 from tenant_service.domain.placement import StoreState
 from tenant_service.domain.roles import Role
 from tenant_service.domain.suspension import REASONS_BY_HAND
 from tenantry import Isolation
+from tenantry.cli import CommandFailed, Misused, Unreachable, printable
 
 TENANT: dict[str, Any] = {
     "id": str(UUID(int=7)),

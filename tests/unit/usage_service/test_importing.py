@@ -22,10 +22,10 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
+from tenantry.cli import CommandFailed, Misused, Unreachable
 from tenantry.metering import UnreadableLine
 from usage_service.commands import _progress, app, dead_letters
 from usage_service.commands._api import Api, Credentials, find_credentials
-from usage_service.commands._failures import CommandFailed, Misused, Unreachable
 from usage_service.commands._files import Source
 from usage_service.commands._importing import BATCH, BATCH_BYTES, import_lines
 from usage_service.commands._ingest import Ingest

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tenant_service.commands._client import ControlPlane, connect, tenant_path
-from tenant_service.commands._failures import CommandFailed, Group, Misused
+from tenantry.cli import CommandFailed, Group, Misused
 
 COMPLETION_SECONDS = 1.0
 SUGGESTIONS = 50

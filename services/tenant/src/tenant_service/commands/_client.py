@@ -15,7 +15,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
+from tenant_service.commands._failures import Refused
+from tenantry.cli import CommandFailed, Misused, Unreachable
 
 if TYPE_CHECKING:
     import httpx

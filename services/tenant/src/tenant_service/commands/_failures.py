@@ -1,20 +1,11 @@
-"""Why a command did not do what it was told, in a line, and what to do next, in another.
-
-CommandFailed           1   the service refused, or what was looked at does not hold
-+-- Misused             2   the command line says something that cannot be
-+-- Unreachable         3   no answer came
-"""
+"""What the service refuses, in a line, and what to do next, in another."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
-from rich.console import Console
-from typer.core import TyperCommand, TyperGroup
-
-from tenant_service.commands._output import printable
+from tenantry.cli import CommandFailed
 
 if TYPE_CHECKING:
     import httpx
@@ -67,25 +58,6 @@ _LISTS: Final[Mapping[str, str]] = MappingProxyType(
         "tiers": "tiers list",
     }
 )
-
-_errors = Console(stderr=True)
-
-
-class CommandFailed(Exception):
-    exit_code: ClassVar[int] = 1
-
-    def __init__(self, reason: str, next_step: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.next_step = next_step
-
-
-class Misused(CommandFailed):
-    exit_code = 2
-
-
-class Unreachable(CommandFailed):
-    exit_code = 3
 
 
 class Refused(CommandFailed):
@@ -151,33 +123,3 @@ def _fault(fault: dict[str, Any]) -> str:
     # "body" says where in the request; whoever typed a command does not think of that.
     name = ".".join(loc[1:] if loc[:1] in (["body"], ["query"], ["path"]) else loc)
     return f"{name}: {fault.get('msg', '')}" if name else str(fault.get("msg", ""))
-
-
-def explain(failure: CommandFailed) -> None:
-    """Print it on standard error."""
-    lines = [("bold red", "error", failure.reason), ("bold", "next", failure.next_step)]
-    for style, word, text in lines:
-        if text:
-            _errors.print(f"[{style}]{word}[/]:", printable(text), soft_wrap=True, highlight=False)
-
-
-class Command(TyperCommand):
-    """A command that ends with a failure's exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except CommandFailed as failure:
-            explain(failure)
-            raise typer.Exit(failure.exit_code) from None
-
-
-class Group(TyperGroup):
-    """Commands of one noun, whose failures end as those of `Command`."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except CommandFailed as failure:
-            explain(failure)
-            raise typer.Exit(failure.exit_code) from None

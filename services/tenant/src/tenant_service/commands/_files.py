@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tenant_service.commands._failures import CommandFailed, Misused
+from tenantry.cli import CommandFailed, Misused
 
 
 @contextmanager

@@ -7,24 +7,11 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from tenantry.cli import printable
 
 # Into a pipe a row is one line, however long, so that it can be searched.
 _PIPE_WIDTH: Final = 500
-_BOOLEANS: Final = {True: "yes", False: "no"}
-
-
-def printable(value: object) -> Text:
-    """`value` as it is read: neither markup nor the terminal's control codes in it have an effect."""
-    if value is None:
-        text = "-"
-    elif isinstance(value, bool):
-        text = _BOOLEANS[value]
-    elif isinstance(value, (dict, list)):
-        text = json.dumps(value, ensure_ascii=False)
-    else:
-        text = str(value)
-    return Text("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))
 
 
 def print_json(data: object) -> None:

@@ -9,8 +9,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from tenant_service.commands._client import ControlPlane, tenant_path
-from tenant_service.commands._failures import CommandFailed
-from tenant_service.commands._output import printable
+from tenantry.cli import CommandFailed, printable
 
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0

@@ -12,11 +12,11 @@ import typer
 
 from tenant_service.commands._arguments import AsJson, Everything, Limit, OptionalReference, noun
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
-from tenant_service.commands._failures import CommandFailed, Misused
 from tenant_service.commands._files import whole_file
 from tenant_service.commands._output import note, print_json, print_line, print_page
 from tenant_service.domain.audit_chain import Entry, Link
 from tenant_service.domain.audit_trail import TrailCheck
+from tenantry.cli import CommandFailed, Misused
 
 app = noun("The audit trail: read it, keep it, check it.")
 

@@ -7,8 +7,8 @@ import typer
 
 from tenant_service.commands._arguments import AsJson, Reference, noun
 from tenant_service.commands._client import connect, tenant_path
-from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import note, print_fields, print_json
+from tenantry.cli import Misused
 
 app = noun("Name, colours and logo of a tenant.")
 

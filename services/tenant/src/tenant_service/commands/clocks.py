@@ -9,8 +9,9 @@ import typer
 
 from tenant_service.commands._arguments import WAIT_SECONDS, AsJson, IdempotencyKey, Timeout, Wait, noun
 from tenant_service.commands._client import ControlPlane, connect, new_key, path_of
-from tenant_service.commands._failures import CommandFailed, Refused
+from tenant_service.commands._failures import Refused
 from tenant_service.commands._output import print_fields, print_json
+from tenantry.cli import CommandFailed
 
 app = noun("Test clocks: tenants of one live in its time.")
 

@@ -11,7 +11,6 @@ import typer
 
 from tenant_service.commands._arguments import AsJson, Everything, Limit, complete_namespaces, complete_tenants, noun
 from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
-from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import (
     note,
     print_differences,
@@ -21,6 +20,7 @@ from tenant_service.commands._output import (
     print_page,
     print_table,
 )
+from tenantry.cli import Misused
 
 app = noun("Configuration by layers: read, write, compare, take back.")
 

@@ -7,9 +7,9 @@ import typer
 
 from tenant_service.commands._arguments import AsJson, Everything, Limit, Reference, complete_flags, noun
 from tenant_service.commands._client import ABSENT, connect, path_of, tenant_path
-from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import print_fields, print_json, print_line, print_page
 from tenant_service.commands.tenants import read_document
+from tenantry.cli import Misused
 
 app = noun("Feature flags: who has what, and why.")
 

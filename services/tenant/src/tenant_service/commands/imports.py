@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from tenant_service.commands._arguments import AsJson, IdempotencyKey, complete_tiers, noun
 from tenant_service.commands._client import ControlPlane, connect, new_key
-from tenant_service.commands._failures import CommandFailed, Misused, Refused, Unreachable
+from tenant_service.commands._failures import Refused
 from tenant_service.commands._output import note, print_json, print_line, print_table
+from tenantry.cli import CommandFailed, Misused, Unreachable
 
 app = noun("")
 

@@ -7,8 +7,8 @@ import typer
 
 from tenant_service.commands._arguments import AsJson
 from tenant_service.commands._client import connect
-from tenant_service.commands._failures import Command
 from tenant_service.commands._output import print_json, print_line
+from tenantry.cli import Command
 
 app = typer.Typer()
 

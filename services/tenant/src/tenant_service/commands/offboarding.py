@@ -19,12 +19,12 @@ from tenant_service.commands._arguments import (
     confirm,
 )
 from tenant_service.commands._client import ControlPlane, connect, new_key, tenant_path
-from tenant_service.commands._failures import CommandFailed, Misused
 from tenant_service.commands._files import make_folder, whole_file
 from tenant_service.commands._output import note as say
 from tenant_service.commands._output import print_fields, print_json, print_line, print_table
 from tenant_service.commands._waiting import follow_run
 from tenant_service.commands.tenants import show_change
+from tenantry.cli import CommandFailed, Misused
 
 app = typer.Typer()
 

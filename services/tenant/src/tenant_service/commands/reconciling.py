@@ -14,8 +14,8 @@ from tenant_service.commands._arguments import (
     complete_tenants,
 )
 from tenant_service.commands._client import ControlPlane, connect, new_key, path_of
-from tenant_service.commands._failures import CommandFailed
 from tenant_service.commands._output import note, print_json, print_page, print_table
+from tenantry.cli import CommandFailed
 
 app = typer.Typer()
 

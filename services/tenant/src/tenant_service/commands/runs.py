@@ -6,9 +6,9 @@ import typer
 
 from tenant_service.commands._arguments import WAIT_SECONDS, AsJson, Everything, Limit, Reference, Timeout, Wait
 from tenant_service.commands._client import ControlPlane, connect, tenant_path
-from tenant_service.commands._failures import CommandFailed
 from tenant_service.commands._output import print_json, print_line, print_page
 from tenant_service.commands._waiting import find_run, follow_run, reason_of
+from tenantry.cli import CommandFailed
 
 app = typer.Typer()
 

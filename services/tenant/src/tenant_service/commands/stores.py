@@ -7,9 +7,9 @@ import typer
 
 from tenant_service.commands._arguments import AsJson, Everything, IdempotencyKey, Limit, complete_stores, noun
 from tenant_service.commands._client import connect, new_key, path_of
-from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import print_fields, print_json, print_page
 from tenant_service.commands.tenants import Isolation
+from tenantry.cli import Misused
 
 app = noun("Stores: the clusters that tenants are placed in.")
 

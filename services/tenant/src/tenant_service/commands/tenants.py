@@ -23,9 +23,9 @@ from tenant_service.commands._arguments import (
     noun,
 )
 from tenant_service.commands._client import connect, new_key, tenant_path
-from tenant_service.commands._failures import Misused
 from tenant_service.commands._output import note, print_fields, print_json, print_line, print_page
 from tenant_service.commands._waiting import follow_run, reason_of
+from tenantry.cli import Misused
 
 app = noun("Make, look at, stop and delete tenants.")
 

@@ -38,7 +38,7 @@ def republish(
     """
     from pydantic import ValidationError
 
-    from tenant_service.commands._failures import CommandFailed
+    from tenantry.cli import CommandFailed
 
     console = Console()
     differs = False

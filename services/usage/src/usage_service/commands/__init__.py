@@ -5,14 +5,15 @@ Nothing of the service is imported here but pure functions, so that help and com
 
 import typer
 
-from usage_service.commands import dead_letters, erasures, imports
-from usage_service.commands._failures import Group
+from tenantry.cli import Group
+from usage_service.commands import dead_letters, erasures, imports, routing
 
 usage = typer.Typer(
     cls=Group, no_args_is_help=True, help="Files brought in as usage, what could not be counted, and who is erased."
 )
 usage.add_typer(imports.app, name="import")
 usage.add_typer(dead_letters.app, name="dead-letters")
+usage.add_typer(routing.app, name="routing")
 usage.command()(erasures.erase)
 
 app = typer.Typer()

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from usage_service.commands._failures import CommandFailed, Unreachable
+from tenantry.cli import CommandFailed, Unreachable
 
 if TYPE_CHECKING:
     import httpx
@@ -64,8 +64,11 @@ def find_credentials(environment: Mapping[str, str]) -> Credentials:
 class Api:
     """What is asked of the service. `request` raises httpx's TransportError where no answer comes."""
 
-    def __init__(self, client: "httpx.AsyncClient", credentials: Credentials) -> None:
-        self.url = credentials.usage_url
+    def __init__(
+        self, client: "httpx.AsyncClient", credentials: Credentials, service: Literal["usage", "tenant"] = "usage"
+    ) -> None:
+        self.url = credentials.usage_url if service == "usage" else credentials.tenant_url
+        self._service = service
         self._client = client
         self._credentials = credentials
         self._token = ""
@@ -103,8 +106,8 @@ class Api:
             response = await self.request(method, path, content=content, params=params)
         except httpx.TransportError as error:
             raise Unreachable(
-                f"the usage service at {self.url} gives no answer ({str(error) or type(error).__name__})",
-                "start it with `make up`, or set TENANTRY_USAGE_URL to where it is",
+                f"the {self._service} service at {self.url} gives no answer ({str(error) or type(error).__name__})",
+                f"start it with `make up`, or set TENANTRY_{self._service.upper()}_URL to where it is",
             ) from None
         if not response.is_success:
             raise failure_of(response)
@@ -117,7 +120,7 @@ class Api:
                     "grant_type": "client_credentials",
                     "client_id": self._credentials.client_id,
                     "client_secret": self._credentials.client_secret,
-                    "audience": "usage",
+                    "audience": self._service,
                 }
                 response = await self._client.post(f"{self._credentials.tenant_url}/oauth/token", data=form)
                 if response.status_code in PASSING:
@@ -133,13 +136,13 @@ class Api:
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[Api]:
-    """The service that the environment names. Nothing is sent yet."""
+async def connect(service: Literal["usage", "tenant"] = "usage") -> AsyncIterator[Api]:
+    """The service where the environment says it is. Nothing is sent yet."""
     import httpx  # noqa: PLC0415 - see the module
 
     credentials = find_credentials(os.environ)
     async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as client:
-        yield Api(client, credentials)
+        yield Api(client, credentials, service)
 
 
 def failure_of(response: "httpx.Response") -> CommandFailed:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from usage_service.commands._failures import Unreachable
+from tenantry.cli import Unreachable
 from usage_service.commands._ingest import Ingest, Refused
 from usage_service.commands._progress import Journal, Tally, Telling
 from usage_service.commands._readers import Line, Read

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from tenantry.cli import Unreachable
 from usage_service.commands._api import PASSING, Api, failure_of
-from usage_service.commands._failures import Unreachable
 
 if TYPE_CHECKING:
     import httpx

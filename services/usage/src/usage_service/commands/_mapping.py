@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tenantry.cli import Misused
 from tenantry.metering import UnreadableLine, read_timestamp
-from usage_service.commands._failures import Misused
 from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.quantities import decimal_of, quantity_of
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from usage_service.commands._failures import printable
+from tenantry.cli import printable
 from usage_service.commands._files import Source
 
 _JOURNALS: Final = Path(".tenantry/imports")

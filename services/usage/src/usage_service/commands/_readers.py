@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from tenantry.cli import Misused
 from tenantry.metering import UnreadableLine, read_access_line
-from usage_service.commands._failures import Misused
 from usage_service.commands._files import Source, open_bytes, open_text
 from usage_service.commands._mapping import Event, RowMapping
 from usage_service.domain.errors import InvalidQuantity

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tenantry.cli import CommandFailed, Group, Unreachable, printable
 from usage_service.commands._api import Api, connect
-from usage_service.commands._failures import CommandFailed, Group, Unreachable, printable
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="What could not be counted.")
 
@@ -55,7 +55,7 @@ def list_letters(
             if as_json:
                 sys.stdout.write(json.dumps(letter) + "\n")
             else:
-                table.add_row(*(printable(str(letter[name] or "-")) for name in _COLUMNS))
+                table.add_row(*(printable(letter[name]) for name in _COLUMNS))
             seen += 1
             if seen == limit:
                 return
@@ -83,7 +83,7 @@ def summary(*, tenant: Tenant = None, start: From = None, to: To = None, as_json
     for item in items:
         whose = item["tenant_id"] or "nobody"
         row = (whose, item["kind"], item["count"], item["replayed"], item["last_received_at"])
-        table.add_row(*(printable(str(each)) for each in row))
+        table.add_row(*(printable(each) for each in row))
     _console().print(table)
 
 

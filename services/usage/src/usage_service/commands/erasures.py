@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tenantry.cli import CommandFailed, Misused, Unreachable, printable
 from usage_service.commands._api import Api, connect
-from usage_service.commands._failures import CommandFailed, Misused, Unreachable, printable
 
 _ERASURES: Final = "/v1/erasures"
 _POLL_SECONDS: Final = 0.5

@@ -9,8 +9,8 @@ from typing import Annotated, Final
 
 import typer
 
+from tenantry.cli import Group, Misused
 from usage_service.commands._api import connect
-from usage_service.commands._failures import Group, Misused
 from usage_service.commands._files import Source, open_source
 from usage_service.commands._importing import AT_ONCE, import_lines
 from usage_service.commands._ingest import Ingest
