@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from processes import SERVE, free_port, is_ready
 
 from tenantry import Tenant, TenantId, TenantStatus, Tier, uuid7
@@ -216,7 +216,7 @@ class Installation:
         finally:
             await connection.close()
 
-    async def read(self, topic: str) -> list[tuple[int, int, bytes, bytes | None]]:
+    async def read(self, topic: str) -> list[ConsumerRecord]:
         """Everything that a reader of the topic sees, in the order of partition and offset."""
         consumer = AIOKafkaConsumer(
             self.settings.topic(topic),
@@ -227,11 +227,11 @@ class Installation:
         await consumer.start()
         try:
             ends = await consumer.end_offsets(consumer.assignment())
-            found = []
+            found: list[ConsumerRecord] = []
             while any([await consumer.position(each) < end for each, end in ends.items()]):
-                for partition, records in (await consumer.getmany(timeout_ms=500)).items():
-                    found += [(partition.partition, record.offset, record.key, record.value) for record in records]
-            return sorted(found, key=lambda each: each[:2])
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    found += records
+            return sorted(found, key=lambda each: (each.partition, each.offset))
         finally:
             await consumer.stop()
 

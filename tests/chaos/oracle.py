@@ -1,7 +1,8 @@
 """What the figures must be: plain dictionaries over what Kafka has, without a line of the product's code.
 
 It goes by the rules: an identity counts once in its own day and the day on either side, the copy with the lowest
-(partition, offset) decides; a value that is no number is reported for the meter and counts nowhere in it.
+(partition, offset) decides; a value that is no number is reported for the meter and counts nowhere in it. A correction
+cancels the newest event of its identity that counts, or that of the day it names, or the first one that comes.
 """
 
 from __future__ import annotations
@@ -55,16 +56,44 @@ class Figure:
     maximum: Decimal | None = None
 
 
+@dataclass(eq=False)
+class Kept:
+    """An event that is stored, in the order of receipt."""
+
+    value: Mapping[str, Any]
+    at: datetime
+    says: str
+    counts: bool = True
+
+
+@dataclass
+class Correction:
+    """`day` is there once it has cancelled something; until then it waits for an event, of `asked` if that is there."""
+
+    id: str
+    asked: date | None
+    received: date
+    day: date | None = None
+
+    def awaits(self, day: date) -> bool:
+        if self.day is not None:
+            return False
+        return day == self.asked if self.asked else day <= self.received + timedelta(days=1)
+
+
 @dataclass
 class Expected:
     """All that must be found.
 
-    `stored` is how many events are kept, `conflicts` are identities that say two things, `samples` are the values of
+    `seen` and `corrections` are what Kafka has, `stored` is how many events are kept, `cancelled` how many of them do
+    not count, `conflicts` are identities that say two things, or were corrected twice; `samples` are the values of
     files by tenant in the order of receipt, `paths` what a tenant has asked for.
     """
 
     seen: set[Identity] = field(default_factory=set)
+    corrections: set[str] = field(default_factory=set)
     stored: int = 0
+    cancelled: int = 0
     samples: dict[str, list[tuple[datetime, Decimal]]] = field(default_factory=lambda: defaultdict(list))
     paths: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     windows: dict[Window, Figure] = field(default_factory=lambda: defaultdict(Figure))
@@ -73,24 +102,66 @@ class Expected:
     unmatched: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
 
 
-def expect(values: Iterable[bytes]) -> Expected:
-    """What must be counted of the values of `usage.events.v1`, given in the order of (partition, offset)."""
+def expect(records: Iterable[tuple[int, bytes]]) -> Expected:
+    """What must be counted of `usage.events.v1`: receipt in milliseconds and value, by (partition, offset)."""
     expected = Expected()
-    kept: dict[Identity, list[tuple[date, str]]] = defaultdict(list)
-    for value in values:
-        event = json.loads(value, parse_float=Decimal)
+    kept: dict[Identity, list[Kept]] = defaultdict(list)
+    corrections: dict[Identity, list[Correction]] = defaultdict(list)
+    in_order: list[Kept] = []
+
+    def store(event: Mapping[str, Any]) -> None:
         key = identity(event)
         expected.seen.add(key)
         at = datetime.fromisoformat(event["time"]).astimezone(UTC)
         says = json.dumps([event["type"], at.isoformat(), event["data"]], sort_keys=True, default=str)
-        copies = [said for day, said in kept[key] if abs((day - at.date()).days) <= 1]
+        copies = [each.says for each in kept[key] if abs((each.at.date() - at.date()).days) <= 1]
         if copies:
             if says not in copies:
                 expected.conflicts.add(key)
-            continue
-        kept[key].append((at.date(), says))
-        expected.stored += 1
-        _count(expected, event, at)
+            return
+        new = Kept(event, at, says)
+        for correction in corrections[key]:
+            if correction.awaits(at.date()):
+                correction.day, new.counts = at.date(), False
+        if new.counts:
+            _report_invalid(expected, event)
+        kept[key].append(new)
+        in_order.append(new)
+
+    def correct(received: int, event: Mapping[str, Any]) -> None:
+        cancels, replacement = event["data"]["cancels"], event["data"].get("replacement")
+        key = Identity(event["subject"], cancels["source"], cancels["id"])
+        expected.corrections.add(event["id"])
+        if replacement is not None:
+            expected.seen.add(identity(replacement))
+        if any(each.id == event["id"] for each in corrections[key]):
+            return
+        asked = None if cancels.get("time") is None else datetime.fromisoformat(cancels["time"]).astimezone(UTC).date()
+        counting = [each for each in kept[key] if each.counts and asked in {None, each.at.date()}]
+        if not counting and any(
+            asked is None or each.asked is each.day is None or asked in {each.asked, each.day}
+            for each in corrections[key]
+        ):
+            expected.conflicts.add(key)
+            return
+        new = Correction(event["id"], asked, datetime.fromtimestamp(received / 1_000, UTC).date())
+        corrections[key].append(new)
+        if counting:
+            counting[-1].counts, new.day = False, counting[-1].at.date()
+        if replacement is not None:
+            store(replacement)
+
+    for received, value in records:
+        event = json.loads(value, parse_float=Decimal)
+        if event["type"] == "tenantry.correction":
+            correct(received, event)
+        else:
+            store(event)
+    for each in in_order:
+        if each.counts:
+            _count(expected, each.value, each.at)
+    expected.stored = len(in_order)
+    expected.cancelled = sum(not each.counts for each in in_order)
     return expected
 
 
@@ -108,21 +179,35 @@ def value_hours(samples: Iterable[tuple[datetime, Decimal]], until: datetime) ->
     return sum(held, Decimal(0)) / _MICROSECONDS_OF_AN_HOUR if held else None
 
 
+def _meters_of(event: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The meters that are to count an event."""
+    data = event["data"]
+    return {
+        slug: meter
+        for slug, meter in METERS.items()
+        if meter["event_type"] == event["type"]
+        and all(data[path[2:]] == test["eq"] for path, test in meter.get("filter", {}).items())
+    }
+
+
+def _report_invalid(expected: Expected, event: Mapping[str, Any]) -> None:
+    """Once, when it comes; whatever becomes of it later."""
+    for slug, meter in _meters_of(event).items():
+        if meter.get("value") == "$.bytes" and isinstance(event["data"]["bytes"], str):
+            expected.invalid[event["subject"], slug] += 1
+
+
 def _count(expected: Expected, event: Mapping[str, Any], at: datetime) -> None:
     hour = at.replace(minute=0, second=0, microsecond=0)
     tenant, data = event["subject"], event["data"]
-    meters = {slug: meter for slug, meter in METERS.items() if meter["event_type"] == event["type"]}
-    if not meters:
+    if not any(meter["event_type"] == event["type"] for meter in METERS.values()):
         expected.unmatched[tenant, event["type"]] += 1
-    for slug, meter in meters.items():
-        if any(data[path[2:]] != test["eq"] for path, test in meter.get("filter", {}).items()):
-            continue
+    for slug, meter in _meters_of(event).items():
         value = None
         if slug == "paths":
             expected.paths[tenant].add(data["path"])
         elif "value" in meter:
             if isinstance(data["bytes"], str):
-                expected.invalid[tenant, slug] += 1
                 continue
             value = Decimal(data["bytes"])
         group = {name: data[path[2:]] for name, path in meter.get("group_by", {}).items()}

@@ -1,11 +1,11 @@
-"""What is sent, and what was acknowledged: a seeded stream of events over HTTP, repeated until the answer is 202."""
+"""What is sent, and what was acknowledged: a seeded stream of events and corrections, repeated until it has its 202."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ _BATCH = 40
 _SENDERS = 6
 _TYPES = ("http.request", "file.stored", "nobody.counts")
 _TOO_OLD = timedelta(days=60)
+_CORRECTING = 0.3
+"""How often a sender sends corrections after a batch."""
 
 
 class Identity(NamedTuple):
@@ -34,9 +36,11 @@ class Workload:
     seed: int
     tenants: list[str]
     acknowledged: set[Identity] = field(default_factory=set)
+    corrections: set[str] = field(default_factory=set)
     refused: int = 0
     repeated: int = 0
     _sent: list[dict[str, Any]] = field(default_factory=list)
+    _corrected: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)  # noqa: S311
@@ -55,23 +59,35 @@ class Workload:
         while not until.is_set():
             batch = self._batch()
             await self._send_one(client, batch)
+            if self._dice.random() < _CORRECTING:
+                await self._correct(client, [self._correction() for _ in range(self._dice.randint(1, 6))])
             await asyncio.sleep(self._dice.uniform(0, 2 * pause))
 
     async def _send_one(self, client: Callable[[], httpx.AsyncClient], batch: list[dict[str, Any]]) -> None:
-        body = json.dumps(batch).encode()
+        answer = await self._repeated(client, "/v1/events?partial=true", batch)
+        refused = {each["index"] for each in answer["rejected"]}
+        assert refused == {index for index, event in enumerate(batch) if event["source"] == "too-old"}
+        self.refused += len(refused)
+        self.acknowledged |= {identity(event) for index, event in enumerate(batch) if index not in refused}
+
+    async def _correct(self, client: Callable[[], httpx.AsyncClient], corrections: list[dict[str, Any]]) -> None:
+        answer = await self._repeated(client, "/v1/events/correct", corrections)
+        self.corrections |= set(answer["ids"])
+        replacements = [each["replacement"] for each in corrections if "replacement" in each]
+        self.acknowledged |= {identity(event) for event in replacements}
+
+    async def _repeated(self, client: Callable[[], httpx.AsyncClient], path: str, document: Any) -> dict[str, Any]:
+        body = json.dumps(document).encode()
         while True:
-            answer = await _answer(client().post("/v1/events?partial=true", content=body))
+            answer = await _answer(client().post(path, content=body))
             if answer is None or answer.status_code in {429, 503}:
                 # Whether it counts is not known, and does not matter: the same identities are sent again.
                 self.repeated += 1
                 await asyncio.sleep(0.2)
                 continue
             assert answer.status_code == 202, f"{answer.status_code} {answer.text}"
-            refused = {each["index"] for each in answer.json()["rejected"]}
-            assert refused == {index for index, event in enumerate(batch) if event["source"] == "too-old"}
-            self.refused += len(refused)
-            self.acknowledged |= {identity(event) for index, event in enumerate(batch) if index not in refused}
-            return
+            found: dict[str, Any] = answer.json()
+            return found
 
     def _batch(self) -> list[dict[str, Any]]:
         batch = [self._event() for _ in range(_BATCH)]
@@ -104,6 +120,23 @@ class Workload:
             "data": data,
         }
 
+    def _correction(self) -> dict[str, Any]:
+        """Of something that was sent, or is about to be; with something else instead, or not; or the same again."""
+        dice = self._dice
+        if self._corrected and dice.random() < COPIES:
+            return dice.choice(self._corrected)
+        event = self._new() if dice.random() < 0.2 or not self._sent else dice.choice(self._sent[-1_000:])
+        cancels = {"source": event["source"], "id": event["id"], "subject": event["subject"]}
+        if dice.random() < 0.3:
+            cancels["time"] = event["time"]
+        correction: dict[str, Any] = {"cancels": cancels}
+        if dice.random() < 0.5:
+            correction["replacement"] = self._new() | {"subject": event["subject"]}
+            self._sent.append(correction["replacement"])
+        self._corrected.append(correction)
+        self._sent.append(event)
+        return correction
+
     def _time(self) -> str:
         """Most of the last three days, in no order; some late, as old as three weeks."""
         days = 3 if self._dice.random() < 0.97 else 21
@@ -122,7 +155,7 @@ class Workload:
         return event | {"data": event["data"] | {"bytes": 1}}
 
 
-def identity(event: dict[str, Any]) -> Identity:
+def identity(event: Mapping[str, Any]) -> Identity:
     return Identity(event["subject"], event["source"], event["id"])
 
 
