@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from pydantic import ValidationError
@@ -122,3 +124,23 @@ def test_settings_from_the_environment(monkeypatch):
     found = UsageSettings.from_env()
     assert found.field_rules is not None
     assert "kkk" not in repr(found)
+
+
+def test_a_token_is_of_the_text_of_a_value():
+    asked: list[tuple[str, str]] = []
+
+    def tokens(tenant, text):
+        asked.append((tenant, text))
+        return f"token:{len(asked)}"
+
+    known = rules({"*": {"$.user": "tokenise", "$.none": "tokenise", "$.n": "tokenise"}}).with_tokens(tokens)
+    body = b'{"user": "alice", "n": 1.0, "none": null, "bytes": 1.50}'
+    data = msgspec.json.Decoder(float_hook=Decimal).decode(body)
+    known.apply("t", TENANT, data)
+    assert data == {"user": "token:1", "n": "token:2", "none": None, "bytes": Decimal("1.50")}
+    assert sorted(asked) == [(TENANT, "1"), (TENANT, "alice")]
+
+
+def test_without_a_vault_no_value_is_let_through():
+    with pytest.raises(LookupError):
+        kept({"user": "alice"}, fields=rules({"*": {"$.user": "tokenise"}}))

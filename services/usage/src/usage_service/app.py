@@ -37,6 +37,8 @@ from usage_service.publishing.ends import TopicEnds
 from usage_service.queries.api import router as queries
 from usage_service.retention.api import router as retention
 from usage_service.settings import UsageSettings
+from usage_service.tokens.api import router as tokens
+from usage_service.tokens.vault import TokenVault, TreatedFields
 
 SERVICE = "usage"
 EVENTS_PATH = "/v1/events"
@@ -71,6 +73,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     app.state.terms = settings.terms
     # A batch counts by its size, or as the largest where it does not say.
     cost = by_length(UNIT_BYTES, undeclared=units(settings.max_body_bytes))
+    fields = TreatedFields(settings.field_rules, TokenVault(tenancy.databases))
     endpoint = IngestEndpoint(
         directory=tenancy.directory,
         clock=tenancy.clock,
@@ -80,7 +83,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         rates=IngestRates(tenancy.limiter, tenancy.directory, cost),
         keep_late=partial(keep_late_events, tenancy.databases, tenancy.clock),
         refuse_billed=history.refuse_billed,
-        fields=settings.field_rules,
+        fields=fields,
     )
     route = Route(EVENTS_PATH, endpoint.receive, methods=["POST"])
     app.router.routes.append(route)
@@ -97,7 +100,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST),
         producer,
         tenancy.clock,
-        settings.field_rules,
+        fields,
     )
     for router in (
         queries,
@@ -110,6 +113,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         entitlements,
         retention,
         erasures,
+        tokens,
     ):
         app.include_router(router)
     document_ingest(app, EVENTS_PATH)

@@ -13,6 +13,8 @@ CATALOGUE = DataCatalogue(
         TenantTable("dead_letter"),
         TenantTable("erasure"),
         TenantTable("erasure_place"),
+        TenantTable("token"),
+        TenantTable("token_reading"),
         TenantTable("unmatched_type"),
         TenantTable("quota"),
         TenantTable("quota_limit"),

@@ -28,7 +28,7 @@ class UsageSettings(BaseSettings):
         default=96 * MEBIBYTE, gt=0, description="of requests that are being served, and of events that wait for Kafka"
     )
     fields: dict[str, dict[str, Treatment]] = Field(
-        default={}, description="what becomes of fields of events, by event type (* for all) and path: drop or hash"
+        default={}, description="what becomes of fields, by event type (* for all) and path: drop, hash or tokenise"
     )
     fields_key: SecretStr | None = Field(default=None, min_length=32, description="the secret behind hashes of fields")
     max_batch_events: int = Field(default=10_000, gt=0)

@@ -27,6 +27,8 @@ class Scope(StrEnum):
     SERVICE = "service"
     DELIVER = "identity:deliver"
     """For the company's mailer, beside `SERVICE`: to ask for the codes by which people get in."""
+    TOKENS = "usage:tokens"
+    """For an operator, beside `PLATFORM`: to read back what tokens in events stand for."""
     TENANT_ADMIN = "tenant:admin"
     TENANT_WRITE = "tenant:write"
     TENANT_READ = "tenant:read"

@@ -13,8 +13,10 @@ OPERATOR_SCOPES = frozenset({"platform"})
 SERVICE_SCOPES = frozenset({"service"})
 # For the company's mailer: the one service that may ask for the codes by which people get in.
 DELIVERY_SCOPES = frozenset({"identity:deliver"})
+# For an operator who may read back what tokens in events stand for.
+TOKEN_SCOPES = frozenset({"usage:tokens"})
 TENANT_SCOPES = frozenset({"tenant:admin", "tenant:write", "tenant:read", "tenant:billing"})
-KNOWN_SCOPES = OPERATOR_SCOPES | SERVICE_SCOPES | DELIVERY_SCOPES | TENANT_SCOPES
+KNOWN_SCOPES = OPERATOR_SCOPES | SERVICE_SCOPES | DELIVERY_SCOPES | TOKEN_SCOPES | TENANT_SCOPES
 _IMPLIED = {
     "tenant:admin": frozenset({"tenant:write", "tenant:read"}),
     "tenant:write": frozenset({"tenant:read"}),

@@ -1,6 +1,6 @@
 """Works off erasures, a piece at a time, each piece and what is noted of it in one transaction.
 
-    waiting   until everything that was received before the erasure was asked for is counted
+    waiting   until everything that was received before the erasure was asked for is counted; then tokens end
     days      a day of PostgreSQL at a time: raw events and what was counted of them
     archive   an object at a time, once no archivist can write what it read before
     letters   dead letters by pages, then corrections
@@ -45,6 +45,7 @@ from usage_service.erasure.repository import (
     set_step,
 )
 from usage_service.erasure.stored import StoredDay
+from usage_service.tokens.repository import erase_tokens
 
 ERASED = Counter("usage_erasures_total", "Erasures of one person that are done")
 OPEN = Gauge("usage_erasures_open", "Erasures of one person that are asked for and not done")
@@ -53,6 +54,7 @@ _POLL_SECONDS: Final = 1.0
 _NOT_COUNTED: Final = timedelta(seconds=1)
 _RETRY: Final = timedelta(seconds=10)
 _NIL: Final = UUID(int=0)
+TOKENS: Final = "token"
 _OPEN = text("SELECT count(*) FROM pool.erasure WHERE step <> 'done'")
 
 log = structlog.get_logger(__name__)
@@ -111,6 +113,7 @@ class ErasureWorker:
 
     async def _wait(self, claim: AsyncConnection, erasure: Claimed) -> None:
         if await is_counted(claim, erasure):
+            await add_found(claim, erasure, {TOKENS: await erase_tokens(claim, erasure.tenant_id, erasure.pseudonyms)})
             await plan_days(claim, erasure, await find_days(claim, erasure.tenant_id))
         else:
             await look_later(claim, erasure, self._clock.now() + _NOT_COUNTED, None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from uuid import NAMESPACE_OID, uuid5
 
@@ -48,6 +49,7 @@ from usage_service.ingest.heads import Head, read_head
 from usage_service.ingest.memory import Holding, IngestMemory
 from usage_service.ingest.rates import IngestRates, class_of
 from usage_service.ingest.routes import RouteTable
+from usage_service.tokens.vault import TreatedFields
 
 INGESTED = Counter("usage_ingested_events_total", "Events of POST /v1/events by what became of them", ["outcome"])
 _ACCEPTED, _REFUSED = INGESTED.labels("accepted"), INGESTED.labels("refused")
@@ -124,11 +126,11 @@ class IngestEndpoint:
         rates: IngestRates,
         keep_late: KeepLate,
         refuse_billed: RefuseBilled,
-        fields: FieldRules | None = None,
+        fields: TreatedFields | None = None,
         read_seconds: float = READ_SECONDS,
     ) -> None:
         """`fields` are treated before anything is stored; None leaves all as they are."""
-        self._fields = fields
+        self._fields = fields or TreatedFields()
         self._sender = sender
         self._limits = limits
         self._memory = memory
@@ -178,7 +180,7 @@ class IngestEndpoint:
         if head.coding is not None and selected is not None and operation is not None:
             await self._rates.charge_unpacked(selected, operation, request.scope, len(body))
         resolve = self._resolver(principal, selected, asked)
-        intake = self._read(body, head, resolve)
+        intake = await self._fields.read(partial(self._read, body, head, resolve), keep=not asked.dry_run)
         if asked.accept_late and not asked.billable:
             intake = await self._refuse_billed(intake)
         # The records are made: what they came from is not held while Kafka takes them.
@@ -199,11 +201,11 @@ class IngestEndpoint:
         headers = None if limited is None else {"Retry-After": str(limited.retry_after)}
         return Response(_answer(intake, asked), 202, headers, _JSON)
 
-    def _read(self, body: bytes, head: Head, resolve: Resolver) -> Intake:
+    def _read(self, body: bytes, head: Head, resolve: Resolver, fields: FieldRules | None) -> Intake:
         if head.attributes is not None:
             body = event_document(head.attributes, body)
         try:
-            return read_body(body, head.form, resolve, max_events=self._limits.max_events, fields=self._fields)
+            return read_body(body, head.form, resolve, max_events=self._limits.max_events, fields=fields)
         except TooManyEvents:
             raise PayloadTooLarge(f"A request holds at most {self._limits.max_events:,} events.") from None
         except NoEvents:
