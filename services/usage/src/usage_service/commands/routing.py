@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tenantry.cli import Group, printable
 from usage_service.commands._api import connect
-from usage_service.commands._failures import Group, printable
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Over how many keys the events of loud tenants are spread.")
 
