@@ -31,7 +31,7 @@ async def plant(connection: asyncpg.Connection, catalogue: DataCatalogue, tenant
     own_id, word, now = uuid7(), watched(f"canary{uuid4().hex}"), datetime.now(UTC)
     by_type = {
         "uuid": own_id, "text": word, "jsonb": "{}", "bytea": word.encode(), "boolean": False, "date": now.date(),
-        "timestamp with time zone": now, "integer": 1, "bigint": 1, "numeric": 1,
+        "timestamp with time zone": now, "integer": 1, "bigint": 1, "numeric": 1, "ARRAY": [],
     }  # fmt: skip
     json = f'{{"word": "{word}"}}'
     # What the service could not read otherwise, whatever the table.
@@ -39,7 +39,7 @@ async def plant(connection: asyncpg.Connection, catalogue: DataCatalogue, tenant
         "tenant_id": tenant_id, "currency": "USD", "time_zone": "UTC", "anchor": "anniversary", "skipped": None,
         "meter_id": METER, "data": json, "groups": json, "kind": "period",
         "meter": "meter", "interval": "month", "recurrence": None, "alerts": "[]",
-        "given_by": "override", "refill": None, "plans": "[]", "metered": [],
+        "given_by": "override", "refill": None, "plans": "[]",
         "step": "days", "hashes": "[]", "paths": "[]", "telling_meters": "[]", "days": "[]", "look_at": None,
     }  # fmt: skip
     async with connection.transaction():

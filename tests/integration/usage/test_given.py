@@ -173,6 +173,9 @@ async def test_a_change_of_tier_or_plan_reaches_balances_of_what_was_used(usage,
     ]
     assert bodies[-1] is None
     assert bodies[0]["config"] == 100
+    # What a period that is over gave is known for its late usage, whatever the tier says by then.
+    limits = await usage.fetch("SELECT amount FROM pool.quota_limit ORDER BY since")
+    assert [limit["amount"] for limit in limits] == [100, 50, 1000]
 
 
 async def test_a_plan_begins_and_ends_by_the_clock(usage, sources, keeper, tenant_a):

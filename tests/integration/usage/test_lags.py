@@ -8,7 +8,7 @@ from usage_service.publishing.lags import BALANCES, ROLLUPS, WATERMARK, observe_
 
 
 def seen():
-    return [gauge.collect()[0].samples[0].value for gauge in (WATERMARK, ROLLUPS, BALANCES)]
+    return [next(iter(gauge.collect())).samples[0].value for gauge in (WATERMARK, ROLLUPS, BALANCES)]
 
 
 async def test_nothing_waits_where_nothing_came(usage):
