@@ -7,6 +7,7 @@ import pytest
 from tenantry import Routing
 from tenantry.events import USAGE_EVENTS, partitions_of
 from tenantry.testing import eventually
+from usage_service.routing.client import TenantService
 
 MOST = partitions_of(USAGE_EVENTS)
 
@@ -65,6 +66,16 @@ async def test_the_usage_service_spreads_tenants_and_leaves_the_pinned_alone(api
         assert (refused.status_code, refused.json()["type"]) == (409, "routing-pinned")
     assert (await put(api, tenant, buckets=1)).json()["routing"]["pinned"] is False
     assert (await put(as_usage, tenant, buckets=2)).status_code == 200
+
+
+async def test_the_router_of_the_usage_service_is_understood(api, as_usage):
+    tenant = await api.create()
+    service = TenantService(as_usage.http)
+    assert await service.route(UUID(tenant["id"]), 4) == 200
+    assert (await api.http.get(f"/v1/tenants/{tenant['id']}")).json()["routing"]["buckets"] == 4
+    await put(api, tenant, buckets=4, pinned=True)
+    assert await service.route(UUID(tenant["id"]), 8) == 409
+    assert await service.route(UUID(int=1), 8) == 404
 
 
 async def test_no_other_service_may(api, start_api):

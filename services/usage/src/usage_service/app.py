@@ -36,6 +36,7 @@ from usage_service.publishing.api import router as cuts
 from usage_service.publishing.ends import TopicEnds
 from usage_service.queries.api import router as queries
 from usage_service.retention.api import router as retention
+from usage_service.routing.api import router as routing
 from usage_service.settings import UsageSettings
 from usage_service.tokens.api import router as tokens
 from usage_service.tokens.vault import TokenVault, TreatedFields
@@ -112,6 +113,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         features,
         entitlements,
         retention,
+        routing,
         erasures,
         tokens,
     ):

@@ -51,6 +51,8 @@ from usage_service.publishing.lags import watch_lags
 from usage_service.publishing.rollups import RollupRelay, queue_erased
 from usage_service.publishing.watermark import advance_watermark
 from usage_service.retention.keeper import RetentionKeeper
+from usage_service.routing.rates import TenantRates
+from usage_service.routing.router import route_tenants
 from usage_service.settings import UsageSettings
 
 # A batch makes some hundred thousand short-lived objects; collecting every 700 of them finds nothing, often.
@@ -73,6 +75,8 @@ async def run_meter() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
     days = OwnedDays(database.migrator_database_url, window_days=settings.dedupe_window_days)
     async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
+        rates = TenantRates()
+        tasks.create_task(rates.keep_writing(databases.system))
         for _ in range(settings.meter_members):
             worker = MeterWorker(
                 directory=state.directory,
@@ -80,6 +84,7 @@ async def run_meter() -> None:
                 window_days=settings.dedupe_window_days,
                 group=kafka.group(GROUP),
                 topic=kafka.topic(TOPIC),
+                rates=rates,
             )
             consumer = TransactionalConsumer(
                 kafka=kafka,
@@ -136,6 +141,7 @@ async def run_relay() -> None:
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("lags", partial(watch_lags, engine)),
+            keep_at("routing", partial(route_tenants, engine, state.directory, settings.routing_policy)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),
             keep_at("backfills", BackfillKeeper(engine, ArchiveReader(databases, archive)).run),
             keep_at("archived corrections", ArchivedCorrections(engine, ArchiveReader(databases, archive)).run),

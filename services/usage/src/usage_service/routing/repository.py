@@ -22,6 +22,12 @@ _RATES = text(
      ORDER BY tenant_id, received_from
     """
 )
+_LATELY = text(
+    """
+    SELECT tenant_id, sum(events)::bigint AS events FROM system.tenant_rate
+     WHERE received_from >= :since AND received_from < :until GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :limit
+    """
+)
 _FORGET = text("DELETE FROM system.tenant_rate WHERE received_from < :before")
 # Idle partitions are moved on with the watermark, so this is also reached where nothing comes.
 _DRAINED = text(
@@ -81,6 +87,12 @@ async def rates_since(connection: AsyncConnection, since: datetime) -> dict[UUID
     for row in await connection.execute(_RATES, {"since": since}):
         rates.setdefault(row.tenant_id, []).append((row.received_from, row.events))
     return rates
+
+
+async def loudest(connection: AsyncConnection, since: datetime, until: datetime, limit: int) -> dict[UUID, int]:
+    """The tenants that sent the most between two instants, with their events; the first sent the most."""
+    rows = await connection.execute(_LATELY, {"since": since, "until": until, "limit": limit})
+    return {row.tenant_id: row.events for row in rows}
 
 
 async def forget_rates(connection: AsyncConnection, before: datetime) -> None:

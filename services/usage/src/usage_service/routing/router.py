@@ -130,8 +130,8 @@ async def route_tenants(engine: AsyncEngine, directory: TenantDirectory, policy:
 
 
 def _wanted(tenant: Tenant, rates: Rates, since: datetime, end: datetime, policy: RoutingPolicy) -> int:
-    by_window = {window: events / WINDOW_SECONDS for window, events in rates if window < end}
-    lately = [by_window.get(end - n * _WINDOW, 0.0) for n in range(1, policy.hot_for // _WINDOW + 1)]
+    by_window = {window: events // WINDOW_SECONDS for window, events in rates if window < end}
+    lately = [by_window.get(end - n * _WINDOW, 0) for n in range(1, policy.hot_for // _WINDOW + 1)]
     changed_at = tenant.routing.changed_at
     quiet = list(by_window.values()) if changed_at is None or changed_at <= since else None
     return wanted_buckets(tenant.routing.buckets, lately, quiet, policy)
