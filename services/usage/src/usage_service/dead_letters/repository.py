@@ -43,7 +43,7 @@ _STORED = text(
 )
 _UNMATCHED = """
 SELECT tenant_id, type, count AS counted, first_received_at, last_received_at FROM pool.unmatched_type
- WHERE {tenant} (tenant_id, type) > (CAST(:after_tenant AS uuid), :after_type)
+ WHERE {tenant} (tenant_id, type) > (CAST(:after_tenant AS uuid), :after_type) AND count > 0
  ORDER BY tenant_id, type LIMIT :limit
 """
 _UNMATCHED_OF_TENANT = text(_UNMATCHED.format(tenant="tenant_id = :tenant AND"))
