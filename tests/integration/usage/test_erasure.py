@@ -233,6 +233,19 @@ async def test_letters_lose_what_they_quote(counted, tenant_a):
     assert ALICE not in repr([tuple(row) for row in left])
 
 
+async def test_a_letter_whose_id_was_erased_is_not_replayed(counted, tenant_a):
+    """It would be another event than its copies."""
+    usage = counted
+    late = event(tenant_a, 1, id=ALICE, time="2020-01-01T00:00:00Z")
+    assert (await usage.send(late)).status_code == 400
+    done = await finish(usage, (await ask(usage, tenant_a, attributes=True)).json()["id"])
+    assert done["rows"]["dead_letter"] == 1
+    [[letter]] = await usage.fetch("SELECT id FROM pool.dead_letter")
+    replayed = await usage.http.post(f"/v1/dead-letters/{letter}/replay", headers=usage.operator)
+    assert replayed.status_code == 409
+    assert "erased" in replayed.json()["detail"]
+
+
 async def test_what_comes_after_is_new_data(counted, tenant_a):
     usage = counted
     asked = (await ask(usage, tenant_a)).json()

@@ -16,13 +16,14 @@ from tenantry.identity import Scope
 from tenantry.testing import eventually
 from usage_service.archive.store import ArchiveStore
 from usage_service.domain.field_rules import TOKEN_PREFIX, FieldRules, Treatment
-from usage_service.tokens import vault as vaults
+from usage_service.tokens.repository import resolve_tokens
 from usage_service.tokens.vault import KEPT_SECONDS, TokenVault, TreatedFields
 
 from .support import event, open_usage
 from .test_erasure import ask, finish
 from .test_http import endpoint_of, through
 
+RESOLVE = "usage_service.tokens.vault.resolve_tokens"
 RULES: dict[str, Any] = {"http.request": {"$.user": "tokenise"}}
 BY_USER = {"event_type": "http.request", "aggregation": "count", "group_by": {"user": "$.user"}}
 UNIQUE = {"event_type": "http.request", "aggregation": "unique_count", "value": "$.user"}
@@ -56,13 +57,12 @@ class Asked:
 
     def __init__(self, monkeypatch) -> None:
         self.sizes: list[int] = []
-        real = vaults.resolve_tokens
 
         async def counted(session, asked):
             self.sizes.append(len(asked))
-            return await real(session, asked)
+            return await resolve_tokens(session, asked)
 
-        monkeypatch.setattr(vaults, "resolve_tokens", counted)
+        monkeypatch.setattr(RESOLVE, counted)
 
 
 def rules() -> FieldRules:
@@ -73,7 +73,7 @@ def treated(usage, clock=None) -> TreatedFields:
     return TreatedFields(rules(), TokenVault(usage.databases, clock=clock or Ticks()))
 
 
-async def tokens_of(fields: TreatedFields, tenant, users: list[object]) -> list[str]:
+async def tokens_of(fields: TreatedFields, tenant, users: list[Any]) -> list[str]:
     def parse(found):
         documents = [{"user": user} for user in users]
         for document in documents:
@@ -205,7 +205,7 @@ async def test_a_vault_that_is_away_is_told_and_known_values_go_on(usage, tenant
     async def away(*_):
         raise OperationalError("", None, Exception())
 
-    monkeypatch.setattr(vaults, "resolve_tokens", away)
+    monkeypatch.setattr(RESOLVE, away)
     assert await tokens_of(fields, tenant_a, ["alice"]) == known
     with pytest.raises(Unavailable):
         await tokens_of(fields, tenant_a, ["bob"])

@@ -94,7 +94,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         of_any_age,
         producer,
         Corrections(of_any_age, producer, tenancy.clock, fields=None),
-        settings.field_rules,
+        fields,
         settings.dedupe_window_days,
     )
     app.state.corrections = Corrections(

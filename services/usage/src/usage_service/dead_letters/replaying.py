@@ -24,9 +24,10 @@ from usage_service.corrections.service import Corrections
 from usage_service.dead_letters.invalid_values import NO_CHANGE, Change, correct_value, siblings
 from usage_service.dead_letters.refusals import NotReplayable
 from usage_service.dead_letters.repository import Filter, find_letters, lock_letter, mark_replayed
+from usage_service.domain.erasing import PREFIX
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import MAX_EVENT_BYTES, Accepted, Resolver, check_event
-from usage_service.domain.field_rules import FieldRules
+from usage_service.tokens.vault import TreatedFields
 
 ACCEPT_LATE: Final = "acceptlate"
 """The extension attribute that marks an event in `usage.events.v1` as a replay, which no age refuses."""
@@ -72,7 +73,7 @@ class Replays:
     routes: Routes
     sender: Sender
     corrections: Corrections
-    fields: FieldRules | None
+    fields: TreatedFields
     window_days: int
 
 
@@ -160,9 +161,12 @@ async def _replay(
 
 async def _sending(session: SystemSession, row: Row[Any], replays: Replays, change: Change) -> _Sending:
     """Raises NotReplayable."""
+    if any(name is not None and name.startswith(PREFIX) for name in (row.source, row.event_id)):
+        raise NotReplayable("Its source or id was erased: sent again it would be another event.")
     if row.kind == "invalid-value":
-        if change.data is not None and replays.fields is not None:
-            replays.fields.apply(row.type, str(row.tenant_id), change.data)
+        if change.data is not None:
+            treated = await replays.fields.treated(row.type, str(row.tenant_id), change.data)
+            change = msgspec.structs.replace(change, data=treated)
         correction, day = await correct_value(session, row, change, replays.corrections)
         await _check_day(session, day, replays.window_days)
         return _Sending(correction.records, await siblings(session, row))

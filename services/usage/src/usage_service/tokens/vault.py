@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, TypeVar
@@ -158,3 +159,14 @@ class TreatedFields:
         while keep and not await tokens.settle():
             read = parse(rules)
         return read
+
+    async def treated(self, event_type: str, tenant: str, data: T) -> T:
+        """The data of one event as it is to be stored. Raises Unavailable."""
+
+        def parse(rules: FieldRules | None) -> T:
+            document = deepcopy(data)
+            if rules is not None:
+                rules.apply(event_type, tenant, document)
+            return document
+
+        return await self.read(parse)
