@@ -1,8 +1,9 @@
 """`quota_overshoot`: by how much a hard quota is exceeded while several processes use it up at once.
 
 Everything but the product is a process of its own, as in production: uses go to Kafka as events, are counted, become
-balances, and reach each product over `usage.balances.v1`. The limit beside the figure is the bound that the library
-states: (processes - 1) x delay x rate, with the longest delay from a use to its balance that was seen in this run.
+balances, and reach each product over `usage.balances.v1`. The quota is the tier's, so it begins without a balance.
+The limit beside the figure is the bound that the library states: (processes - 1) x delay x rate, with the longest
+delay from a use to its balance that was seen in this run.
 `quota_check` is what one check costs.
 """
 
@@ -15,12 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
+from aiokafka import AIOKafkaProducer
 from report import Row, Servers, row
 from usage_stack import UsageStack, usage_stack
 from workload import Workload
 
-from tenantry import QuotaExceeded, Tenant, TenantStatus, uuid7
-from tenantry.entitlements import Balance, BalanceReader, BalanceStore, Entitlements
+from tenantry import QuotaExceeded, Tenant, TenantStatus, Tier, uuid7
+from tenantry.entitlements import Balance, BalanceReader, BalanceStore, Entitlements, parse_entitlements
 from tenantry.events import UsageEvent, UsageProducer, create_topics, encode_usage_event, partition_key
 
 LIMIT = 5_000
@@ -31,6 +34,7 @@ HOLD_SECONDS = 3.0
 REFUSED_SECONDS = 5.0  # how long all have to be refused before it is over: until nobody holds anything
 CHECKS = 100_000
 FEATURE = "api-calls"
+ENTITLEMENTS = {FEATURE: {"limit": LIMIT}}
 
 
 @dataclass
@@ -53,11 +57,11 @@ async def run(servers: Servers) -> list[Row]:
 async def _overshoot(servers: Servers) -> Row:
     workload = Workload(tenants=1)
     async with usage_stack(servers) as stack, AsyncExitStack() as running:
-        await create_topics(stack.kafka, only=["usage.balances.v1", "usage.alerts.v1"])
+        await create_topics(stack.kafka, only=["usage.balances.v1", "usage.alerts.v1", "billing.state.v1"])
         await stack.publish_state(workload)
         await stack.put_meters()
         tenant = _tenant(workload)
-        await _put_quota(stack, tenant)
+        await _put_tier(stack)
         await running.enter_async_context(stack.role("usage-meter"))
         await running.enter_async_context(stack.role("usage-relay"))
         producer = UsageProducer(stack.kafka)
@@ -95,22 +99,15 @@ def _tenant(workload: Workload) -> Tenant:
     )  # fmt: skip
 
 
-async def _put_quota(stack: UsageStack, tenant: Tenant) -> None:
-    async with stack.connect() as connection, connection.transaction():
-        await connection.execute(
-            """
-            INSERT INTO pool.quota VALUES ($1, $2, $2, 'month', 'UTC', '2001-01-01Z', '2001-01-01Z', true, true, false,
-                                           '[]', 1, now())
-            """,
-            tenant.id,
-            FEATURE,
-        )
-        await connection.execute(
-            "INSERT INTO pool.quota_limit VALUES ($1, $2, '2001-01-01Z', $3)", tenant.id, FEATURE, Decimal(LIMIT)
-        )
-        await connection.execute(
-            "INSERT INTO system.balance_change (tenant_id, feature) VALUES ($1, $2)", tenant.id, FEATURE
-        )
+async def _put_tier(stack: UsageStack) -> None:
+    tier = Tier(name="bench", version=2, max_event_age_seconds=None, entitlements=ENTITLEMENTS)
+    producer = AIOKafkaProducer(**stack.kafka.client_options(), acks="all")
+    await producer.start()
+    try:
+        topic = stack.kafka.topic("platform.state.v1")
+        await producer.send_and_wait(topic, key=b"tier/bench", value=msgspec.json.encode(tier))
+    finally:
+        await producer.stop()
 
 
 async def _product(stack: UsageStack, running: AsyncExitStack) -> Entitlements:
@@ -118,7 +115,13 @@ async def _product(stack: UsageStack, running: AsyncExitStack) -> Entitlements:
     reader = BalanceReader(stack.kafka, store)
     running.push_async_callback(reader.stop)
     await reader.start()
-    return Entitlements(store, lag_seconds=lambda: reader.lag_seconds, hold_seconds=HOLD_SECONDS)
+    terms = parse_entitlements(ENTITLEMENTS, of="tier")
+    return Entitlements(
+        store,
+        lag_seconds=lambda: reader.lag_seconds,
+        hold_seconds=HOLD_SECONDS,
+        given=lambda _tenant, feature: terms.get(feature),
+    )
 
 
 async def _use_up(product: Entitlements, tenant: Tenant, producer: UsageProducer, uses: Uses) -> None:

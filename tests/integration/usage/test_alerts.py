@@ -42,6 +42,15 @@ async def test_a_crossing_is_told_once_and_so_is_its_end(usage, quota, keeper, t
     assert len({(body["id"], body["threshold"]) for _, _, body in alerts}) == 2
 
 
+async def test_an_alert_of_before_alerts_were_withdrawn_is_not_told_again(usage, quota, keeper, tenant_a):
+    await count(usage, tenant_a, 85)
+    await settle(keeper)
+    await usage.fetch("UPDATE pool.entitlement_alert SET resets_at = NULL")
+    await count(usage, tenant_a, 86)
+    await settle(keeper)
+    assert told(await published(usage, "usage.alerts.v1")) == [("0.8", "raised", 1, "85")]
+
+
 async def test_a_limit_that_moves_moves_its_alerts(usage, quota, keeper, tenant_a):
     await count(usage, tenant_a, 100)
     await settle(keeper)
