@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
@@ -12,8 +13,10 @@ import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
 
+from tenantry import uuid7
 from tenantry.events import RepeatBatch, partition_key
 from tenantry.testing import eventually
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.instants import day_number
 from usage_service.metering import rollups
 from usage_service.metering.worker import GROUP, TOPIC
@@ -24,7 +27,7 @@ from .support import API_CALLS, event
 MONDAY = date(2026, 11, 16)
 NEIGHBOURS = (MONDAY, MONDAY + timedelta(days=1))
 ADVANCE = text("UPDATE system.consumer_offset SET next_offset = :next WHERE partition = :partition")
-RECEIVED = 1_790_000_000_000
+RECEIVED = 1_795_219_200_000  # 2026-11-21
 
 offsets = count()
 
@@ -52,8 +55,13 @@ def record(
     return ConsumerRecord(TOPIC, partition, next(offsets), RECEIVED, 1, key, value, None, len(key), len(value), ())
 
 
-async def counted(usage) -> int:
+async def total(usage) -> int:
     [[value]] = await usage.fetch("SELECT COALESCE(sum(count), 0)::int FROM pool.usage_rollup")
+    return value
+
+
+async def counted(usage) -> int:
+    value = await total(usage)
     [[stored]] = await usage.fetch("SELECT count(*)::int FROM pool.usage_event")
     assert value == stored
     return value
@@ -253,3 +261,47 @@ async def test_a_tenant_that_is_gathered_is_forgotten_when_no_copy_is_left(count
     assert await spread(counting) == []
     await commit(counting, worker, record(tenant_a, 1))
     assert await spread(counting) == []
+
+
+def correction(tenant, number: int, *, buckets: int = 1, partition: int = 0) -> ConsumerRecord:
+    """One that cancels the event of this number, under the key that the event has with so many buckets."""
+    cancelled = event(tenant, number)
+    cancels = {"source": cancelled["source"], "id": cancelled["id"]}
+    sent = event(tenant, number, id=str(uuid7()), type=CORRECTION, data={"cancels": cancels})
+    made = record(tenant, number, buckets=buckets, partition=partition)
+    return dataclasses.replace(made, value=json.dumps(sent).encode())
+
+
+async def test_a_correction_under_another_key_cancels_what_is_being_stored(counting, tenant_a):
+    first, second = counting.worker(), counting.worker()
+    async with batch(counting, first, record(tenant_a, 1)):
+        other = asyncio.create_task(commit(counting, second, correction(tenant_a, 1, buckets=8, partition=1)))
+        await eventually(lambda: waits(counting))
+    await other
+    assert await total(counting) == 0
+    # The next ones wait for each other as well, whichever comes first.
+    async with batch(counting, second, correction(tenant_a, 2, buckets=8, partition=1)):
+        other = asyncio.create_task(commit(counting, first, record(tenant_a, 2)))
+        await eventually(lambda: waits(counting))
+    await other
+    assert await total(counting) == 0
+
+
+async def test_a_correction_that_waits_meets_its_event_under_another_key(counting, tenant_a):
+    """However long it waits, and wherever the event comes."""
+    first, second = counting.worker(), counting.worker()
+    await commit(counting, first, correction(tenant_a, 1), record(tenant_a, 2))
+    await commit(counting, second, record(tenant_a, 3, buckets=8, partition=1))
+    await settle(counting.databases.system, tenant_a.id, 8)
+    await commit(counting, second, record(tenant_a, 1, buckets=8, partition=1))
+    assert await total(counting) == 2
+
+
+async def test_a_correction_of_another_key_mixes_a_settled_tenant_again(counting, tenant_a):
+    worker = counting.worker()
+    await commit(counting, worker, record(tenant_a, 0, buckets=8))
+    await settle(counting.databases.system, tenant_a.id, 8)
+    await commit(counting, worker, correction(tenant_a, 0, buckets=8))
+    assert await spread(counting) == [(8, False, MONDAY)]
+    await commit(counting, worker, correction(tenant_a, 1))
+    assert await spread(counting) == [(8, True, MONDAY)]
