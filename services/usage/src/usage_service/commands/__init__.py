@@ -6,14 +6,17 @@ Nothing of the service is imported here but pure functions, so that help and com
 import typer
 
 from tenantry.cli import Group
-from usage_service.commands import dead_letters, erasures, imports, routing
+from usage_service.commands import corrections, dead_letters, erasures, imports, routing
 
 usage = typer.Typer(
-    cls=Group, no_args_is_help=True, help="Files brought in as usage, what could not be counted, and who is erased."
+    cls=Group,
+    no_args_is_help=True,
+    help="Usage brought in from files, corrected, and erased; and what could not be counted.",
 )
 usage.add_typer(imports.app, name="import")
 usage.add_typer(dead_letters.app, name="dead-letters")
 usage.add_typer(routing.app, name="routing")
+usage.command()(corrections.correct)
 usage.command()(erasures.erase)
 
 app = typer.Typer()

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tenantry.cli import Unreachable
-from usage_service.commands._ingest import Ingest, Refused
+from usage_service.commands._ingest import Refused, Sender
 from usage_service.commands._progress import Journal, Tally, Telling
 from usage_service.commands._readers import Line, Read
 
@@ -28,7 +28,7 @@ class _Batch(NamedTuple):
 
 
 async def import_lines(
-    lines: Read, ingest: Ingest, tally: Tally, telling: Telling, journal: Journal | None, *, first: int, at_once: int
+    lines: Read, sender: Sender, tally: Tally, telling: Telling, journal: Journal | None, *, first: int, at_once: int
 ) -> None:
     """Sends what can be read, from the line `first` on, and fills the tally.
 
@@ -38,7 +38,7 @@ async def import_lines(
     open_batches: deque[tuple[_Batch, asyncio.Task[list[Refused]]]] = deque()
     try:
         for batch in _batches(lines, tally, first):
-            task = asyncio.create_task(ingest.send(batch.events))
+            task = asyncio.create_task(sender.send(batch.events))
             open_batches.append((batch, task))
             if len(open_batches) >= at_once:
                 await _settle(*open_batches.popleft(), tally, telling, journal)

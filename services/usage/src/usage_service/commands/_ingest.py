@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tenantry.cli import Unreachable
 from usage_service.commands._api import PASSING, Api, failure_of
@@ -24,11 +24,45 @@ _RATE_LIMITED: Final = "rate-limited"
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Of one event: its place in the batch, and why."""
+    """Of one line: its place in the batch, and why."""
 
     index: int
     kind: str
     reason: str
+
+
+class Sender(Protocol):
+    """What takes the lines of a file, as JSON."""
+
+    async def send(self, lines: Sequence[bytes]) -> list[Refused]:
+        """Sends them until each is accepted or refused for good; returns those refused. May be repeated.
+
+        Raises Unreachable where nobody takes them for long, and CommandFailed where the request itself is refused.
+        """
+        ...
+
+
+class Patience:
+    """How long something is asked again, and how soon."""
+
+    def __init__(self, api: Api, seconds: float) -> None:
+        self._api = api
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """To be called when something was taken."""
+        self._deadline, self._pause = time.monotonic() + self._seconds, 0.2
+
+    async def wait(self, response: "httpx.Response | None") -> None:
+        """Waits as long as the answer says. Raises Unreachable when it has been enough."""
+        if time.monotonic() > self._deadline:
+            raise Unreachable(
+                f"the usage service at {self._api.url} has taken nothing for {self._seconds:.0f} seconds "
+                f"({_said(response)})"
+            )
+        await asyncio.sleep(_pause(response, self._pause))
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
 
 class Ingest:
@@ -48,47 +82,28 @@ class Ingest:
         self._params = {name: "true" for name, on in switches.items() if on}
         self._patience = patience
 
-    async def send(self, events: Sequence[bytes]) -> list[Refused]:
-        """Sends events, as JSON, until each of them is accepted or refused for good; returns those refused.
-
-        May be repeated: an event counts once. Raises Unreachable where nobody takes them for `patience` seconds, and
-        CommandFailed where the request itself is refused.
-        """
+    async def send(self, lines: Sequence[bytes]) -> list[Refused]:
+        """As of a Sender: an event counts once, however often it is sent."""
         refused: list[Refused] = []
-        waiting = list(range(len(events)))
-        deadline, pause = time.monotonic() + self._patience, 0.2
+        waiting = list(range(len(lines)))
+        patience = Patience(self._api, self._patience)
         while waiting:
-            response = await self._post([events[index] for index in waiting])
+            response = await self._post([lines[index] for index in waiting])
             if response is not None and response.is_success:
                 rejected = [_refused(waiting[each["index"]], each) for each in response.json()["rejected"]]
                 refused += [each for each in rejected if each.kind != _RATE_LIMITED]
                 still = [each.index for each in rejected if each.kind == _RATE_LIMITED]
                 if len(still) < len(waiting):
-                    deadline, pause = time.monotonic() + self._patience, 0.2
+                    patience.renew()
                 waiting = still
             elif response is not None and response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                return sorted([*refused, *await self._halves(events, waiting)], key=lambda each: each.index)
+                refused += await halves(self, lines, waiting)
+                break
             elif response is not None and response.status_code not in PASSING:
                 raise failure_of(response)
             if waiting:
-                if time.monotonic() > deadline:
-                    raise Unreachable(
-                        f"the usage service at {self._api.url} has taken nothing for "
-                        f"{self._patience:.0f} seconds ({_said(response)})"
-                    )
-                await asyncio.sleep(_pause(response, pause))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await patience.wait(response)
         return sorted(refused, key=lambda each: each.index)
-
-    async def _halves(self, events: Sequence[bytes], waiting: Sequence[int]) -> list[Refused]:
-        """What is too large together may do apart; one event that is too large is refused."""
-        if len(waiting) == 1:
-            return [Refused(waiting[0], "too-large", "the event is too large")]
-        middle, refused = len(waiting) // 2, []
-        for half in (waiting[:middle], waiting[middle:]):
-            answers = await self.send([events[index] for index in half])
-            refused += [Refused(half[each.index], each.kind, each.reason) for each in answers]
-        return refused
 
     async def _post(self, events: Sequence[bytes]) -> "httpx.Response | None":
         """The answer; None where none came."""
@@ -99,6 +114,17 @@ class Ingest:
             return await self._api.request("POST", "/v1/events", content=body, params=self._params, media_type=_BATCH)
         except httpx.TransportError:
             return None
+
+
+async def halves(sender: Sender, lines: Sequence[bytes], waiting: Sequence[int]) -> list[Refused]:
+    """What is too large together may do apart; a line that is too large alone is refused."""
+    if len(waiting) == 1:
+        return [Refused(waiting[0], "too-large", "it is too large")]
+    middle, refused = len(waiting) // 2, []
+    for half in (waiting[:middle], waiting[middle:]):
+        answers = await sender.send([lines[index] for index in half])
+        refused += [Refused(half[each.index], each.kind, each.reason) for each in answers]
+    return refused
 
 
 def _refused(index: int, error: Mapping[str, Any]) -> Refused:

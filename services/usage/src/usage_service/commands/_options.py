@@ -89,13 +89,19 @@ class Row(What):
 class Sending:
     """How what a file holds is sent, and what is said of it."""
 
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be refused, and why.")] = False
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same import was cut.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command was cut.")] = False
     strict: Annotated[bool, typer.Option("--strict", help="End with code 1 also where lines were skipped.")] = False
     concurrency: Annotated[int, typer.Option(min=1, max=32, help="Requests at a time.")] = AT_ONCE
     as_json: Annotated[bool, typer.Option("--json", help="Print progress and the summary as JSON, a line each.")] = (
         False
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importing(Sending):
+    """How events are sent."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be refused, and why.")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,6 +122,17 @@ def read_dead_letters(source: Source) -> Read:
             yield Skipped(number, "no dead letter that holds an event")
 
 
+def read_corrections(source: Source) -> Read:
+    """A correction a line, as `POST /v1/events/correct` takes it."""
+    for number, document in _documents(source):
+        if isinstance(document, Skipped):
+            yield document
+        elif isinstance(document.get("cancels"), dict):
+            yield Line(number, document)
+        else:
+            yield Skipped(number, "no correction: `cancels` says which event")
+
+
 def _payload(letter: Event) -> str | bytes:
     """The text of the API, or the base64 of a topic. Raises ValueError and TypeError where there is neither."""
     return letter["payload"] if "payload" in letter else b64decode(letter.get("value", b""), validate=True)

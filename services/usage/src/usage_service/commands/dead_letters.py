@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tenantry.cli import CommandFailed, Group, Unreachable, printable
+from tenantry.cli import CommandFailed, Group, Misused, Unreachable, printable
 from usage_service.commands._api import Api, connect
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="What could not be counted.")
@@ -99,18 +99,23 @@ def replay(
     type_: Type = None,
     start: From = None,
     to: To = None,
+    value: Annotated[
+        str | None, typer.Option(help="What the value of an invalid-value letter, the one that is named, should be.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send them to be counted, whatever their age; may be repeated. Needs an operator's credentials.
 
     Ends with code 1 where some cannot be replayed, and says why.
     """
+    if value is not None and len(letter or ()) != 1:
+        raise Misused("--value is of one letter, which is named")
     sent: list[str] = []
     refused: list[dict[str, str]] = []
     asked = _present(kind=kind, meter=meter, type=type_, to=to, **{"from": start})
     whose = _present(tenant_id=tenant)
     # Those that are named, or all that match.
-    work = partial(_replay_each, letter, whose) if letter else partial(_replay_all, asked, whose)
+    work = partial(_replay_each, letter, value, whose) if letter else partial(_replay_all, asked, whose)
     _run(lambda api: work(api, sent, refused))
     if as_json:
         sys.stdout.write(json.dumps({"replayed": sent, "refused": refused}) + "\n")
@@ -123,11 +128,16 @@ def replay(
 
 
 async def _replay_each(
-    letters: Sequence[UUID], whose: dict[str, str], api: Api, sent: list[str], refused: list[dict[str, str]]
+    letters: Sequence[UUID],
+    value: str | None,
+    whose: dict[str, str],
+    api: Api,
+    sent: list[str],
+    refused: list[dict[str, str]],
 ) -> None:
     for letter in letters:
         try:
-            done = await api.ask("POST", f"{_LETTERS}/{letter}/replay", params=whose)
+            done = await api.ask("POST", f"{_LETTERS}/{letter}/replay", _present(value=value) or None, params=whose)
         except Unreachable:
             raise
         except CommandFailed as failure:

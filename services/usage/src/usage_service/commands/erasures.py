@@ -21,6 +21,7 @@ _STEPS: Final = {
     "waiting": "waiting until everything that was received is counted",
     "days": "days in PostgreSQL",
     "archive": "the archive",
+    "again": "days again, since a backfill was under way",
     "letters": "dead letters and corrections",
     "done": "done",
 }
@@ -85,7 +86,7 @@ async def _follow(api: Api, report: dict[str, Any]) -> dict[str, Any]:
         while report["state"] != "done":
             planned, left = report["days_planned"], report["days_left"]
             said = _STEPS[report["step"]] + (f" ({report['problem']}; tried again)" if report["problem"] else "")
-            days = report["step"] == "days" and planned
+            days = report["step"] in {"days", "again"} and planned
             done = {"total": planned, "completed": planned - left} if days else {"total": None}
             bar.update(task, description=printable(f"{report['id']}: {said}").plain, **done)
             await asyncio.sleep(_POLL_SECONDS)

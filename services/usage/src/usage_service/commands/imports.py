@@ -1,20 +1,17 @@
 """`tenantry usage import`: files that others wrote, brought in as usage."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from tenantry.cli import Group, Misused
-from usage_service.commands._api import connect
-from usage_service.commands._files import Source, open_source
-from usage_service.commands._importing import import_lines
+from usage_service.commands._files import Source
 from usage_service.commands._ingest import Ingest
 from usage_service.commands._mapping import Column, RowMapping, TenantRule
-from usage_service.commands._options import History, Row, Sending, What, Whose, bundled
-from usage_service.commands._progress import Journal, Tally, Telling
+from usage_service.commands._options import History, Importing, Row, What, Whose, bundled
 from usage_service.commands._readers import (
     ACCESS_COLUMNS,
     Read,
@@ -24,10 +21,9 @@ from usage_service.commands._readers import (
     read_jsonl,
     read_parquet,
 )
+from usage_service.commands._running import send_file
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Bring in files of usage.")
-
-_NOT_ALL: Final = 1
 
 File = Annotated[Path, typer.Argument(help="Plain, gzip or zstd; - reads standard input.")]
 ParquetFile = Annotated[Path, typer.Argument(help="- reads standard input.")]
@@ -38,7 +34,7 @@ Time = Annotated[str, typer.Option("--time", help="The column of the time; witho
 @app.command("access-log")
 @bundled
 def import_access_log(
-    file: File, *, whose: Whose, kind: Kind = "http.request", what: What, history: History, sending: Sending
+    file: File, *, whose: Whose, kind: Kind = "http.request", what: What, history: History, sending: Importing
 ) -> None:
     """Import the requests of an access log in common or combined format.
 
@@ -66,7 +62,7 @@ def import_csv(
     whose: Whose,
     delimiter: Annotated[str, typer.Option(help="One character.")] = ",",
     history: History,
-    sending: Sending,
+    sending: Importing,
 ) -> None:
     """Import the lines of a CSV whose first line has the names of its columns."""
     if len(delimiter) != 1:
@@ -85,7 +81,7 @@ def import_csv(
 @app.command("parquet")
 @bundled
 def import_parquet(
-    file: ParquetFile, *, kind: Kind, time: Time, row: Row, whose: Whose, history: History, sending: Sending
+    file: ParquetFile, *, kind: Kind, time: Time, row: Row, whose: Whose, history: History, sending: Importing
 ) -> None:
     """Import the rows of a Parquet file."""
     mapping = row.mapping(whose.rule(), kind, time, source="import/parquet")
@@ -102,7 +98,7 @@ def import_jsonl(
     row: Row,
     whose: Whose,
     history: History,
-    sending: Sending,
+    sending: Importing,
 ) -> None:
     """Import JSON objects, one a line: CloudEvents, or rows that are mapped as those of a CSV are.
 
@@ -119,7 +115,7 @@ def import_dead_letters(
     file: File,
     *,
     accept_late: Annotated[bool, typer.Option(help="Whatever their age. Needs an operator's credentials.")] = True,
-    sending: Sending,
+    sending: Importing,
 ) -> None:
     """Send the events of dead letters, one a line as the API lists them; put right by hand where that is needed.
 
@@ -130,21 +126,7 @@ def import_dead_letters(
     _import(file, read_dead_letters, history=history, sending=sending)
 
 
-def _import(file: Path, read: Callable[[Source], Read], *options: object, history: History, sending: Sending) -> None:
-    """Runs an import to its end and ends the command with 1 where an event was refused."""
-    tally = Tally()
-
-    async def run(source: Source, telling: Telling) -> None:
-        journal = None if sending.dry_run else Journal(source, [read.__qualname__, *options])
-        first = journal.next_line() if journal is not None and sending.resume else 0
-        async with connect() as api:
-            ingest = Ingest(api, accept_late=history.accept_late, billable=history.billable, dry_run=sending.dry_run)
-            await import_lines(read(source), ingest, tally, telling, journal, first=first, at_once=sending.concurrency)
-
-    with open_source(file) as source, Telling(source, as_json=sending.as_json) as telling:
-        try:
-            asyncio.run(run(source, telling))
-        finally:
-            telling.end(tally, dry_run=sending.dry_run)
-    if tally.refused or (sending.strict and tally.skipped):
-        raise typer.Exit(_NOT_ALL)
+def _import(file: Path, read: Callable[[Source], Read], *options: object, history: History, sending: Importing) -> None:
+    dry_run = sending.dry_run
+    ingest = partial(Ingest, accept_late=history.accept_late, billable=history.billable, dry_run=dry_run)
+    send_file(file, read, *options, sender=ingest, sending=sending, dry_run=dry_run)
