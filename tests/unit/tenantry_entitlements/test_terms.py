@@ -164,9 +164,9 @@ def test_a_plan_holds_from_its_start_up_to_its_end():
 
 def test_a_balance_is_what_counts_once_there_is_one_but_for_what_is_forbidden():
     product = Product({"calls": 3})
-    balance = Balance(tenant_id=str(TENANT.id), feature="calls", has_access=True, hard=True, balance=Decimal(1))
+    balance = Balance(tenant_id=str(TENANT.id), feature="calls", has_access=True, hard=True, balance=Decimal(9))
     product.balances.apply(TENANT.id, "calls", balance, 1)
-    assert product.left() == 0
+    assert product.left() == 8
     product.put_tier({"calls": FORBID})
     with pytest.raises(QuotaExceeded):
         product.left()
