@@ -26,7 +26,7 @@ class Correcting:
         waiting = list(range(len(lines)))
         patience = Patience(self._api, self._patience)
         while waiting:
-            response = await self._post([lines[index] for index in waiting])
+            response = await patience.post(_PATH, [lines[index] for index in waiting])
             if response is not None and response.is_success:
                 break
             if response is None or response.status_code in PASSING:
@@ -41,15 +41,6 @@ class Correcting:
             refused += [Refused(waiting[place], "invalid", reason) for place, reason in faults.items()]
             waiting = [index for place, index in enumerate(waiting) if place not in faults]
         return sorted(refused, key=lambda each: each.index)
-
-    async def _post(self, corrections: Sequence[bytes]) -> "httpx.Response | None":
-        """The answer; None where none came."""
-        import httpx  # noqa: PLC0415 - help needs none
-
-        try:
-            return await self._api.request("POST", _PATH, content=b"[" + b",".join(corrections) + b"]")
-        except httpx.TransportError:
-            return None
 
 
 def _faults(response: "httpx.Response") -> Mapping[int, str]:

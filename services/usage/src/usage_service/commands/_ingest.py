@@ -43,7 +43,7 @@ class Sender(Protocol):
 
 
 class Patience:
-    """How long something is asked again, and how soon."""
+    """Asks for a batch to be taken, again and again: how soon, and for how long."""
 
     def __init__(self, api: Api, seconds: float) -> None:
         self._api = api
@@ -53,6 +53,23 @@ class Patience:
     def renew(self) -> None:
         """To be called when something was taken."""
         self._deadline, self._pause = time.monotonic() + self._seconds, 0.2
+
+    async def post(
+        self,
+        path: str,
+        lines: Sequence[bytes],
+        *,
+        params: Mapping[str, str] | None = None,
+        media_type: str = "application/json",
+    ) -> "httpx.Response | None":
+        """The answer to the lines as an array; None where none came."""
+        import httpx  # noqa: PLC0415 - see the module
+
+        body = b"[" + b",".join(lines) + b"]"
+        try:
+            return await self._api.request("POST", path, content=body, params=params, media_type=media_type)
+        except httpx.TransportError:
+            return None
 
     async def wait(self, response: "httpx.Response | None") -> None:
         """Waits as long as the answer says. Raises Unreachable when it has been enough."""
@@ -88,7 +105,8 @@ class Ingest:
         waiting = list(range(len(lines)))
         patience = Patience(self._api, self._patience)
         while waiting:
-            response = await self._post([lines[index] for index in waiting])
+            asked = [lines[index] for index in waiting]
+            response = await patience.post("/v1/events", asked, params=self._params, media_type=_BATCH)
             if response is not None and response.is_success:
                 rejected = [_refused(waiting[each["index"]], each) for each in response.json()["rejected"]]
                 refused += [each for each in rejected if each.kind != _RATE_LIMITED]
@@ -104,16 +122,6 @@ class Ingest:
             if waiting:
                 await patience.wait(response)
         return sorted(refused, key=lambda each: each.index)
-
-    async def _post(self, events: Sequence[bytes]) -> "httpx.Response | None":
-        """The answer; None where none came."""
-        import httpx  # noqa: PLC0415 - see the module
-
-        body = b"[" + b",".join(events) + b"]"
-        try:
-            return await self._api.request("POST", "/v1/events", content=body, params=self._params, media_type=_BATCH)
-        except httpx.TransportError:
-            return None
 
 
 async def halves(sender: Sender, lines: Sequence[bytes], waiting: Sequence[int]) -> list[Refused]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from tenantry.cli import CommandFailed, Group, Misused, Unreachable, printable
 from usage_service.commands._api import Api, connect
+from usage_service.commands._options import bundled
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="What could not be counted.")
 
@@ -22,29 +24,50 @@ _PAGE: Final = 200
 _COLUMNS: Final = ("received_at", "tenant_id", "kind", "type", "event_id", "reason", "replayed_at", "id")
 
 Kind = Annotated[str | None, typer.Option(help="undecodable, unknown-tenant, invalid-value, conflict or late.")]
-Tenant = Annotated[str | None, typer.Option(help="Id or external id of a tenant.")]
-Meter = Annotated[str | None, typer.Option(help="A meter's name.")]
-Type = Annotated[str | None, typer.Option("--type", help="The events' type.")]
-From = Annotated[str | None, typer.Option("--from", help="Received at this time or later, with an offset.")]
-To = Annotated[str | None, typer.Option(help="Received before this time, with an offset.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, a line each.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """Whose letters, and of which time."""
+
+    tenant: Annotated[str | None, typer.Option(help="Id or external id of a tenant.")] = None
+    start: Annotated[str | None, typer.Option("--from", help="Received at this time or later, with an offset.")] = None
+    to: Annotated[str | None, typer.Option(help="Received before this time, with an offset.")] = None
+
+    @property
+    def whose(self) -> dict[str, str]:
+        return _present(tenant_id=self.tenant)
+
+    @property
+    def asked(self) -> dict[str, str]:
+        return _present(to=self.to, **{"from": self.start})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which(Received):
+    """Which letters; what is left out does not narrow."""
+
+    kind: Kind = None
+    meter: Annotated[str | None, typer.Option(help="A meter's name.")] = None
+    type: Annotated[str | None, typer.Option(help="The events' type.")] = None
+
+    @property
+    def narrowed(self) -> dict[str, str]:
+        return self.asked | _present(kind=self.kind, meter=self.meter, type=self.type)
+
+
 @app.command("list")
+@bundled
 def list_letters(
     *,
-    tenant: Tenant = None,
-    kind: Kind = None,
-    meter: Meter = None,
-    type_: Type = None,
-    start: From = None,
-    to: To = None,
+    which: Which,
     replayed: Annotated[bool | None, typer.Option("--replayed/--open", help="Only such.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many at most; all without it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List them, the newest first. The lines of --json are what `tenantry usage import dead-letters` takes."""
-    asked = _present(tenant_id=tenant, kind=kind, meter=meter, type=type_, to=to, **{"from": start})
+    asked = which.whose | which.narrowed
     if replayed is not None:
         asked["replayed"] = str(replayed).lower()
     table = Table(*_COLUMNS)
@@ -66,9 +89,10 @@ def list_letters(
 
 
 @app.command()
-def summary(*, tenant: Tenant = None, start: From = None, to: To = None, as_json: AsJson = False) -> None:
+@bundled
+def summary(*, received: Received, as_json: AsJson = False) -> None:
     """Count them by tenant and kind."""
-    asked = _present(tenant_id=tenant, to=to, **{"from": start})
+    asked = received.whose | received.asked
     items: list[dict[str, Any]] = []
 
     async def work(api: Api) -> None:
@@ -88,17 +112,13 @@ def summary(*, tenant: Tenant = None, start: From = None, to: To = None, as_json
 
 
 @app.command()
+@bundled
 def replay(
     letter: Annotated[
         list[UUID] | None, typer.Argument(metavar="[ID]...", help="Those; without, by the options.")
     ] = None,
     *,
-    tenant: Tenant = None,
-    kind: Kind = None,
-    meter: Meter = None,
-    type_: Type = None,
-    start: From = None,
-    to: To = None,
+    which: Which,
     value: Annotated[
         str | None, typer.Option(help="What the value of an invalid-value letter, the one that is named, should be.")
     ] = None,
@@ -112,10 +132,12 @@ def replay(
         raise Misused("--value is of one letter, which is named")
     sent: list[str] = []
     refused: list[dict[str, str]] = []
-    asked = _present(kind=kind, meter=meter, type=type_, to=to, **{"from": start})
-    whose = _present(tenant_id=tenant)
     # Those that are named, or all that match.
-    work = partial(_replay_each, letter, value, whose) if letter else partial(_replay_all, asked, whose)
+    work = (
+        partial(_replay_each, letter, value, which.whose)
+        if letter
+        else partial(_replay_all, which.narrowed, which.whose)
+    )
     _run(lambda api: work(api, sent, refused))
     if as_json:
         sys.stdout.write(json.dumps({"replayed": sent, "refused": refused}) + "\n")
