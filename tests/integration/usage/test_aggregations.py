@@ -137,6 +137,7 @@ async def test_the_figures_are_those_of_all_events_in_whatever_order_and_batches
 
 async def test_workers_that_count_one_tenant_at_once_lose_no_sample_of_each_other(usage, tenant_a):
     """A tenant whose events are spread over partitions: its rollups are written by several workers."""
+    await usage.fetch("INSERT INTO system.spread_tenant (tenant_id, buckets) VALUES ($1, 12)", tenant_a.id)
     dice = random.Random(3)  # noqa: S311 (a seed that is repeated)
     for slug, definition in METERS.items():
         await usage.put_meter(slug, {"event_type": "gauge", **definition})
@@ -158,6 +159,11 @@ async def test_workers_that_count_one_tenant_at_once_lose_no_sample_of_each_othe
         await sender.stop()
     partitions = await usage.fetch("SELECT count(DISTINCT kafka_partition) AS spread FROM pool.usage_event")
     assert partitions[0]["spread"] > 4
+    [settled] = await usage.fetch("SELECT mixed_since IS NULL FROM system.spread_tenant")
+    assert settled[0], "nobody took the tenant for himself"
+    # Whoever writes to rows that others write to takes them in one order.
+    [stopped] = await usage.fetch("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert stopped[0] == 0
     await check(usage, tenant_a, events, Granularity.HOUR, "UTC", (0, 600))
     await check(usage, tenant_a, events, Granularity.NONE, "UTC", (0, 600))
 

@@ -21,7 +21,7 @@ from usage_service.routing.rates import TenantRates
 from usage_service.routing.repository import hold
 from usage_service.routing.router import Router, last_window
 
-from .support import API_CALLS, BANDWIDTH, event, running
+from .support import API_CALLS, BANDWIDTH, event, first_sent, running
 
 POLICY = RoutingPolicy(100, timedelta(seconds=30), timedelta(minutes=10), 12)
 
@@ -153,6 +153,50 @@ async def test_rates_are_written_and_forgotten(usage, router, tenant_a):
     await counted_until(usage, datetime.now(UTC) + timedelta(hours=1))
     await router.look()
     assert await usage.fetch("SELECT FROM system.tenant_rate") == []
+
+
+async def test_a_deadlock_only_repeats_the_batch(usage, tenant_a, monkeypatch):
+    """Of a worker with something that holds a rollup's row, and waits for the worker."""
+    await usage.put_meter("api-calls", API_CALLS)
+    same_hour = first_sent(tenant_a.id, 0)
+    async with usage.metering(members=1):
+        await usage.send(event(tenant_a, 0))
+        await eventually(usage.counted, within=60)
+    attempts: list[int] = []
+    worker = usage.worker()
+    handle = worker.handle
+
+    async def crossing(connection, records) -> None:
+        await handle(connection, records)
+        attempts.append(len(records))
+        if len(attempts) == 1:
+            waiting.append(asyncio.create_task(other.execute("UPDATE pool.usage_rollup SET groups = groups")))
+            await eventually(lambda: is_waiting(usage), within=30)
+            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(51)")
+
+    monkeypatch.setattr(worker, "handle", crossing)
+    waiting: list[asyncio.Task] = []
+    async with usage.database.connect() as other:
+        await other.execute("SET deadlock_timeout = '1h'")
+        await usage.send(event(tenant_a, 1, time=same_hour))
+        async with running(usage.consumer(worker).run()):
+            # It holds 51 and waits for the row; the worker has the row and waits for 51.
+            async with other.transaction():
+                await other.execute("SELECT pg_advisory_xact_lock(51)")
+                await eventually(lambda: waiting and waiting[0].done(), within=30)
+            await eventually(usage.counted, within=60)
+    assert attempts == [1, 1]
+    [stopped] = await usage.fetch("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert stopped[0] == 1
+    [[value]] = await usage.fetch("SELECT sum(count)::int FROM pool.usage_rollup")
+    assert value == 2
+
+
+async def is_waiting(usage) -> bool:
+    [[found]] = await usage.fetch(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return found > 0
 
 
 async def test_routing_changes_while_events_and_copies_flow(usage, service, tenant_a, tenant_b, monkeypatch):
