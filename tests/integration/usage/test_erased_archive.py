@@ -10,6 +10,7 @@ import pytest
 from archives import DAY
 
 from tenantry.testing import eventually
+from usage_service.archive.archivist import Archivist
 from usage_service.domain.erasing import PREFIX
 from usage_service.erasure.service import ask_erasure, get_erasure
 from usage_service.erasure.stored import StoredDay
@@ -17,6 +18,7 @@ from usage_service.erasure.worker import ErasureWorker
 
 from .support import event
 from .test_erasure import ALICE, METERS, START, WHOLE, ask, counted, data_of, report, worker
+from .test_erasure import finish as finish_usage
 
 __all__ = ["counted"]
 
@@ -186,3 +188,34 @@ async def test_no_batch_comes_between_a_days_events_and_its_rollups(counted, ten
         hours = await usage.query(tenant_a, slug, **WHOLE, window="hour", **grouped)
         raw = await usage.query(tenant_a, slug, **WHOLE, window="hour", **grouped, **{"filter[$.bytes][gte]": "0"})
         assert [(i["group"], i["value"]) for i in raw["items"]] == [(i["group"], i["value"]) for i in hours["items"]]
+
+
+async def test_what_a_backfill_had_read_before_is_erased_too(counted, tenant_a, monkeypatch):
+    """It writes what it counted when days and archive are done."""
+    usage = counted
+    erased_id = (await ask(usage, tenant_a)).json()["id"]
+    await usage.fetch(
+        "INSERT INTO system.meter_backfill (meter_id, first_time, last_time, unmatched_until, unmatched_before, state,"
+        " reached, after_tenant, days_done, events, hours, created_at)"
+        " SELECT id, now(), now(), now(), 0, 'running', now(), id, 0, 0, 0, now()"
+        " FROM system.meter WHERE slug = 'calls'"
+    )
+    sweep = Archivist.sweep_all
+
+    async def and_write(archivist):
+        await usage.fetch(
+            "INSERT INTO pool.usage_rollup (tenant_id, meter_id, window_start, group_hash, version, count, groups)"
+            ' SELECT $1, id, $2, id, 1, 1, \'{"plan":"z","user":"alice"}\' FROM system.meter WHERE slug = \'calls\''
+            " ON CONFLICT DO NOTHING",
+            tenant_a.id,
+            START,
+        )
+        return await sweep(archivist)
+
+    monkeypatch.setattr(Archivist, "sweep_all", and_write)
+    assert (await finish_usage(usage, erased_id))["state"] == "done"
+    assert (
+        await usage.fetch("SELECT FROM pool.usage_rollup WHERE groups LIKE '%alice%' AND tenant_id = $1", tenant_a.id)
+        == []
+    )
+    assert len(await usage.fetch("SELECT FROM pool.usage_rollup WHERE groups LIKE '%\"z\"%'")) == 1

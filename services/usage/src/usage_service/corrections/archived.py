@@ -33,11 +33,14 @@ _HOUR: Final = timedelta(hours=1)
 _NIL: Final = UUID(int=0)
 
 # A backfill reads archived hours without a lock that a correction would wait for: one waits for a step of the other.
+# While a person is erased an event may still be in the archive under the value, and in rollups under the pseudonym.
 _NEXT = text(
     """
     SELECT correction.tenant_id, correction.identity, correction.id, correction.asked_day
       FROM pool.correction JOIN system.gone_day ON gone_day.day = correction.asked_day
      WHERE correction.day IS NULL AND correction.missing_at IS NULL
+       AND NOT EXISTS (SELECT FROM pool.erasure
+                        WHERE erasure.tenant_id = correction.tenant_id AND erasure.step IN ('days', 'archive', 'again'))
      ORDER BY correction.received_at LIMIT 1 FOR UPDATE OF correction SKIP LOCKED
     """
 )

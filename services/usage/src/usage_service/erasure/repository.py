@@ -56,7 +56,7 @@ def _update(assignments: str) -> TextClause:
     return text(f"UPDATE pool.erasure SET {assignments} WHERE tenant_id = :tenant AND id = :id")  # noqa: S608 (our own)
 
 
-_PLAN = _update("step = 'days', days = :days, days_planned = :planned, problem = NULL").bindparams(
+_PLAN = _update("step = :step, cursor = NULL, days = :days, days_planned = :planned, problem = NULL").bindparams(
     bindparam("days", type_=JSONB)
 )
 _DAY_DONE = _update("days = days - CAST(:day AS text), problem = NULL")
@@ -73,6 +73,9 @@ _COUNTED = text(
     SELECT COALESCE((SELECT min(received_until) FROM system.partition_progress) >= :asked_at, false)
            AND NOT EXISTS (SELECT FROM system.parked_record WHERE tenant_id = :tenant)
     """
+)
+_BACKFILLED = text(
+    "SELECT EXISTS (SELECT FROM system.meter_backfill WHERE finished_at IS NULL OR finished_at >= :since)"
 )
 _DAYS = text(
     """
@@ -139,14 +142,21 @@ async def is_counted(connection: AsyncConnection, erasure: Claimed) -> bool:
     return bool(await connection.scalar(_COUNTED, {"asked_at": erasure.asked_at, "tenant": erasure.tenant_id}))
 
 
+async def was_backfilled(connection: AsyncConnection, erasure: Claimed) -> bool:
+    """Whether a backfill may have read events before they were erased, and written what it counted after it."""
+    return bool(await connection.scalar(_BACKFILLED, {"since": erasure.asked_at}))
+
+
 async def find_days(connection: AsyncConnection, tenant_id: UUID) -> list[date]:
     """The days of raw events that PostgreSQL has, and those of the tenant's rollups, in order."""
     return list((await connection.scalars(_DAYS, {"tenant": tenant_id})).all())
 
 
-async def plan_days(connection: AsyncConnection, erasure: Claimed, days: Sequence[date]) -> None:
+async def plan_days(connection: AsyncConnection, erasure: Claimed, step: str, days: Sequence[date]) -> None:
     """The caller commits, as for everything below."""
-    await connection.execute(_PLAN, {**erasure.key, "days": [str(day) for day in days], "planned": len(days)})
+    await connection.execute(
+        _PLAN, {**erasure.key, "step": step, "days": [str(day) for day in days], "planned": len(days)}
+    )
 
 
 async def add_found(connection: AsyncConnection, erasure: Claimed, found: Mapping[str, int]) -> None:

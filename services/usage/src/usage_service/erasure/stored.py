@@ -1,8 +1,9 @@
 """A day of a tenant in PostgreSQL: its raw events and what was counted of them change in one transaction.
 
 Whoever reads raw events and rollups must find the same groups and the same different values in both. So while a day
-changes no batch of any meter worker, nor a recount, may write rollups: the lock on their table is taken before anything
-is changed, and only for a day that has a value. What is counted after it is committed is new data.
+changes there is no batch of any meter worker, nor a step of a backfill or of a correction in the archive, that has read
+events and is yet to write rollups: their locks are taken before anything is changed, and only for a day that has a
+value. What is counted after it is committed is new data.
 
 The identity and the digest of an event stay. A copy that comes late is a copy, and one with the value still in it is no
 conflict.
@@ -23,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usage_service.domain.erasing import Erasing, dimension_paths, unique_path
 from usage_service.domain.meters import Meter
+from usage_service.metering.spreading import WHOLE
 from usage_service.publishing.rollups import RollupKey, queue_erased
 
 EVENTS: Final = "usage_event"
@@ -30,7 +32,10 @@ ROLLUPS: Final = "usage_rollup"
 UNIQUE_VALUES: Final = "usage_unique_value"
 
 _CHUNK: Final = 1_000
-_LOCK: Final = ("SET LOCAL lock_timeout = '5s'", "LOCK TABLE pool.usage_rollup IN SHARE ROW EXCLUSIVE MODE")
+# Backfills, and corrections of archived events, read events before they lock rollups, and hold such a row meanwhile.
+NO_BACKFILL: Final = "LOCK TABLE system.meter_backfill IN EXCLUSIVE MODE"
+PATIENCE: Final = "SET LOCAL lock_timeout = '5s'"
+_LOCK: Final = (PATIENCE, NO_BACKFILL, *WHOLE)
 
 # A value may hide behind an escape; only a reader of JSON can tell.
 _CANDIDATES: Final = r"""

@@ -3,6 +3,7 @@
     waiting   until everything that was received before the erasure was asked for is counted; then tokens end
     days      a day of PostgreSQL at a time: raw events and what was counted of them
     archive   an object at a time, once no archivist can write what it read before
+    again     the days once more, where a backfill was under way: it may have written what it read before
     letters   dead letters by pages, then corrections
     done      the values are forgotten
 
@@ -43,8 +44,9 @@ from usage_service.erasure.repository import (
     set_day_done,
     set_done,
     set_step,
+    was_backfilled,
 )
-from usage_service.erasure.stored import StoredDay
+from usage_service.erasure.stored import NO_BACKFILL, PATIENCE, StoredDay
 from usage_service.tokens.repository import erase_tokens
 
 ERASED = Counter("usage_erasures_total", "Erasures of one person that are done")
@@ -104,7 +106,7 @@ class ErasureWorker:
         match erasure.step:
             case "waiting":
                 await self._wait(claim, erasure)
-            case "days":
+            case "days" | "again":
                 await self._erase_day(claim, erasure, erasing)
             case "archive":
                 await self._erase_object(claim, erasure, erasing)
@@ -114,11 +116,14 @@ class ErasureWorker:
     async def _wait(self, claim: AsyncConnection, erasure: Claimed) -> None:
         if await is_counted(claim, erasure):
             await add_found(claim, erasure, {TOKENS: await erase_tokens(claim, erasure.tenant_id, erasure.pseudonyms)})
-            await plan_days(claim, erasure, await find_days(claim, erasure.tenant_id))
+            await plan_days(claim, erasure, "days", await find_days(claim, erasure.tenant_id))
         else:
             await look_later(claim, erasure, self._clock.now() + _NOT_COUNTED, None)
 
     async def _erase_day(self, claim: AsyncConnection, erasure: Claimed, erasing: Erasing) -> None:
+        if not erasure.days and erasure.step == "again":
+            await set_step(claim, erasure, "letters")
+            return
         if not erasure.days:
             # What was archived before its day changed has the values, and what begins to be archived now has not.
             async with self._engine.begin() as connection:
@@ -135,7 +140,13 @@ class ErasureWorker:
         found = await ids_of_tenant(claim, erasure.tenant_id, limit=1, after=erasure.cursor or _NIL)
         if not found:
             await self._archivist.sweep_all()
-            await set_step(claim, erasure, "letters")
+            if not await was_backfilled(claim, erasure):
+                await set_step(claim, erasure, "letters")
+                return
+            # What a backfill has begun before this ends before it; what it begins after it finds no value any more.
+            for statement in (PATIENCE, NO_BACKFILL):
+                await claim.exec_driver_sql(statement)
+            await plan_days(claim, erasure, "again", await find_days(claim, erasure.tenant_id))
             return
         known = await find_object(claim, found[0])
         rows = 0 if known is None else await count_in_object(self._store, known[0], erasure.tenant_id, erasing)
