@@ -55,6 +55,8 @@ async def plant(connection: asyncpg.Connection, catalogue: DataCatalogue, tenant
         for table in catalogue.tenant_tables:
             columns = await connection.fetch(_COLUMNS, table)
             row = {column: by_name.get(column, by_type[kind]) for column, kind in columns}
+            if table == "invoice_line":
+                row["kind"] = "charge"
             names, marks = ", ".join(f'"{name}"' for name in row), ", ".join(f"${n}" for n in range(1, len(row) + 1))
             await connection.execute(f"INSERT INTO pool.{table} ({names}) VALUES ({marks})", *row.values())
     return Planted(own_id, word)
