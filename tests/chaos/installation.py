@@ -30,12 +30,16 @@ from tenantry.testing import eventually
 from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres
 from usage_service.publishing.ends import TopicEnds
 
+from .entitlements import ALERTS, BALANCES
+
 EVENTS = "usage.events.v1"
 ROLLUPS = "usage.rollups.v1"
 _TOPICS = (
     EVENTS,
     f"{EVENTS}.dlq.v1",
     ROLLUPS,
+    ALERTS,
+    BALANCES,
     "tenant.state.v1",
     "tenant.config.v1",
     "platform.state.v1",
@@ -161,6 +165,14 @@ class Installation:
         answer = await self._clients[0].put(f"/v1/meters/{slug}", json=definition, headers=_key(self._operator))
         assert answer.is_success, answer.text
 
+    async def put_quota(self, tenant: str, meter: str, quota: dict[str, Any]) -> None:
+        answer = await self._clients[0].put(
+            f"/v1/tenants/{tenant}/quotas/{meter}",
+            json=quota,
+            headers={"Content-Type": "application/json", **_key(self._operator)},
+        )
+        assert answer.is_success, answer.text
+
     async def total(self, slug: str, tenant: str, since: datetime, until: datetime) -> str | None:
         """The figure of a meter in [since, until), by HTTP."""
         answer = await self._clients[0].get(
@@ -249,7 +261,10 @@ class Installation:
         if any(counted.get(partition, 0) < end for partition, end in ends.items()):
             return False
         [left] = await self.fetch(
-            "SELECT (SELECT count(*) FROM system.parked_record) + (SELECT count(*) FROM system.rollup_change) AS count"
+            """
+            SELECT (SELECT count(*) FROM system.parked_record) + (SELECT count(*) FROM system.rollup_change)
+                 + (SELECT count(*) FROM system.balance_change) + (SELECT count(*) FROM system.outbox) AS count
+            """
         )
         return left["count"] == 0
 

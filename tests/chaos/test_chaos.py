@@ -20,6 +20,7 @@ from servers import service_directory
 
 from tenantry.testing import eventually
 
+from .entitlements import ALERTS, BALANCES, METER, QUOTA, compare_alerts, compare_not_counted, is_settled
 from .faults import inflict
 from .installation import EVENTS, ROLLUPS, Installation
 from .oracle import METERS, Expected, Figure, Window, expect, latest_of, value_hours
@@ -50,6 +51,8 @@ async def test_nothing_is_lost_and_nothing_counts_twice():
         async with Installation(directory, tenants=TENANTS) as installation:
             for slug, definition in METERS.items():
                 await installation.put_meter(slug, dict(definition))
+            for tenant in installation.tenants:
+                await installation.put_quota(tenant, METER, QUOTA)
             workload = Workload(SEED, installation.tenants)
             over = asyncio.Event()
             sending = asyncio.create_task(workload.send(installation.client, until=over, pause=PAUSE))
@@ -101,6 +104,7 @@ async def compare(installation: Installation, expected: Expected) -> None:
         installation, {_window(row["tenant"], row["slug"], row["window_start"], row["groups"]): row for row in rows}
     )
     await compare_answers(installation, expected)
+    await compare_entitlements(installation, expected)
 
 
 async def compare_published(installation: Installation, rows) -> None:
@@ -145,6 +149,27 @@ async def compare_answers(installation: Installation, expected: Expected) -> Non
                 assert abs(told - figure) < Decimal("1e-9"), slug
             else:
                 assert told == figure, slug
+
+
+async def compare_entitlements(installation: Installation, expected: Expected) -> None:
+    """Balances and alerts are those of what counts at the end, whatever was raised and cleared on the way."""
+    tenants = installation.tenants
+
+    async def settled() -> bool:
+        return is_settled(await installation.read(BALANCES), expected, tenants)
+
+    await eventually(settled, within=60, interval=0.5)
+    await eventually(installation.settled, within=60, interval=0.5)
+    assert compare_alerts(await installation.read(ALERTS), expected, tenants)
+
+    async def told() -> bool:
+        [left] = await installation.fetch("SELECT count(*) AS count FROM pool.not_counted WHERE number IS NULL")
+        [known] = await installation.fetch("SELECT count(*) AS count FROM pool.not_counted WHERE kind = 'conflict'")
+        return left["count"] == 0 and known["count"] >= len({each.tenant for each in expected.conflicts})
+
+    await eventually(told, within=60, interval=0.5)
+    await eventually(installation.settled, within=60, interval=0.5)
+    compare_not_counted(await installation.read(ALERTS), expected)
 
 
 def _window(tenant: str, slug: str, hour: datetime, group: str | dict[str, str]) -> Window:

@@ -122,10 +122,10 @@ async def test_a_relay_killed_before_the_delete_publishes_again_in_order(
     send = OutboxRelay._send
     killed: list[object] = []
 
-    async def send_and_die(self, producer, rows):
-        await send(self, producer, rows)
+    async def send_and_die(self, *batch):
+        await send(self, *batch)
         if not killed:
-            killed.append(rows)
+            killed.append(batch)
             raise asyncio.CancelledError
 
     monkeypatch.setattr(OutboxRelay, "_send", send_and_die)
@@ -135,6 +135,35 @@ async def test_a_relay_killed_before_the_delete_publishes_again_in_order(
     running.start(OutboxRelay("svc", engine, kafka, lanes=[0]).run())
     await eventually(lambda: _is(left, 0))
     assert published(await broker.read(TOPIC, 4)) == [(key, 1), (key, 2), (key, 1), (key, 2)]
+
+
+async def test_records_of_a_topic_that_is_declared_once_are_published_once(
+    broker, kafka, engine, append, left, monkeypatch, running
+):
+    alerts, lane = "usage.alerts.v1", lane_of(str(TENANT))
+    for topic in (TOPIC, alerts):
+        await broker.create(topic)
+    monkeypatch.setattr("tenantry.events._sent_once.MOST", 2)
+    for version in range(1, 6):
+        await append(str(TENANT), version, topic=alerts, tenant_id=TENANT)
+    (other,) = keys_of_lane(lane, 1)
+    await append(other, 6)
+    send = OutboxRelay._send
+    dies = [True, False, True, True]
+
+    async def send_and_die(self, *batch):
+        await send(self, *batch)
+        if dies and dies.pop(0):
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(OutboxRelay, "_send", send_and_die)
+    for _ in range(3):
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(OutboxRelay("usage", engine, kafka, lanes=[lane])._contend(lane), 20)
+    running.start(OutboxRelay("usage", engine, kafka, lanes=[lane]).run())
+    await eventually(lambda: _is(left, 0))
+    assert published(await broker.read(alerts, 5)) == [(str(TENANT), version) for version in range(1, 6)]
+    assert published(await broker.read(TOPIC, 3)) == [(other, 6)] * 3
 
 
 async def test_a_lane_has_one_holder_and_the_next_one_takes_over(
@@ -172,18 +201,18 @@ async def test_a_holder_that_lost_the_lane_cannot_publish(
     outcome: list[KafkaError | None] = []
     send = stale._send
 
-    async def late(producer, rows):
+    async def late(*batch):
         if not entered.is_set():
             entered.set()
             await released.wait()
             try:
-                await send(producer, rows)
+                await send(*batch)
             except KafkaError as error:
                 outcome.append(error)
                 raise
             outcome.append(None)
         else:
-            await send(producer, rows)
+            await send(*batch)
 
     monkeypatch.setattr(stale, "_send", late)
     await append(key, 1)
@@ -246,9 +275,9 @@ async def _is(read, expected) -> bool:
 def _count_batches(relay, sent) -> None:
     send = relay._send
 
-    async def counted(producer, rows):
+    async def counted(*batch):
         sent[relay] += 1
-        await send(producer, rows)
+        await send(*batch)
 
     relay._send = counted
 

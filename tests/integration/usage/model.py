@@ -14,6 +14,9 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
+DIGITS = 9
+"""After the point, of value-hours."""
+
 Identity = tuple[str, str]
 """Tenant and id; there is one source."""
 
@@ -82,6 +85,25 @@ class Model:
                 windows[Window(meter, event.version, event.tenant, start, event.path)].append(event)
         return {window: FIGURES[meter](sorted(events, key=lambda each: each.at)) for window, events in windows.items()}
 
+    def total(self, meter: str, tenant: UUID, first: datetime, last: datetime) -> Decimal | None:
+        """The meter's figure of all that counts in [first, last)."""
+        counting = [
+            each
+            for found in self._events.values()
+            for each in found
+            if each.tenant == tenant and not each.cancelled and (meter != "sum" or each.version is not None)
+        ]
+        events = sorted((each for each in counting if each.at[0] < last), key=lambda each: each.at)
+        inside = [each for each in events if each.at[0] >= first]
+        if meter == "time_weighted":
+            return _value_hours(events, first, last)
+        if meter == "unique_count":
+            return Decimal(len({each.number for each in inside}))
+        if not inside:
+            return None
+        numbers = [each.number for each in inside]
+        return Decimal({"sum": sum(numbers), "max": max(numbers), "latest": numbers[-1]}[meter])
+
     def cancelled(self) -> int:
         """How many events are cancelled."""
         return sum(each.cancelled for found in self._events.values() for each in found)
@@ -129,6 +151,17 @@ def _integral(events: list[Stored]) -> Decimal:
     """In value-microseconds, from the first sample to the last."""
     pairs = pairwise(events)
     return Decimal(sum(one.number * ((other.at[0] - one.at[0]) // timedelta(microseconds=1)) for one, other in pairs))
+
+
+def _value_hours(events: list[Stored], first: datetime, last: datetime) -> Decimal | None:
+    """Of the last value over time, in [first, last), by events from its beginning on."""
+    if not events:
+        return None
+    ends = [each.at[0] for each in events[1:]] + [last]
+    held = [
+        each.number * max(timedelta(), end - max(each.at[0], first)) for each, end in zip(events, ends, strict=True)
+    ]
+    return round(Decimal(sum(held, timedelta()) // timedelta(minutes=1)) / 60, DIGITS)
 
 
 FIGURES: dict[str, Callable[[list[Stored]], dict[str, Any]]] = {

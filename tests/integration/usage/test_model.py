@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
@@ -19,20 +21,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from local_state import GivenState
 
+from tenantry import Tenant
 from tenantry.events import partition_key
 from tenantry.events._offsets import Claims, Fenced, advance, claim
 from tenantry.testing import TenantFactory
 from usage_service.domain.corrections import CORRECTION, correction_id
 from usage_service.domain.meters import Aggregation, MeterDefinition
+from usage_service.domain.windows import Granularity, windows
 from usage_service.metering.days import OwnedDays
 from usage_service.metering.worker import MeterWorker
-from usage_service.meters.service import put_meter
+from usage_service.meters.service import get_versions, put_meter
+from usage_service.queries.figures import answer
+from usage_service.queries.questions import Question
 
-from .model import FIGURES, Model, Window
+from .model import DIGITS, FIGURES, Model, Window
 
 MIDNIGHT = datetime(2026, 11, 20, tzinfo=UTC)
 PARTITIONS = 2
-RECEIVED = MIDNIGHT + timedelta(days=3)
+RECEIVED = MIDNIGHT + timedelta(hours=12)
 FILTERS: tuple[dict[str, object], ...] = ({}, {"$.path": {"eq": "/a"}}, {"$.n": {"gte": 5}})
 PASSES = (lambda _: True, lambda data: data["path"] == "/a", lambda data: data["n"] >= 5)
 NOTHING = ("count", "sum", "maximum", "latest", "integral", "stored")
@@ -187,6 +193,19 @@ def machine(service_database):
         def change_meter(self, which: int) -> None:
             self._put_meter("sum", which)
 
+        @rule(
+            which=st.integers(0, 2 * PARTITIONS - 1),
+            first=st.integers(-2 * 1440, 3 * 1440),
+            minutes=st.integers(1, 3 * 1440),
+        )
+        def ask(self, which: int, first: int, minutes: int) -> None:
+            """Any range of minutes: whole hours from rollups, the edges from raw events."""
+            start = MIDNIGHT + timedelta(minutes=first)
+            span = (start, start + timedelta(minutes=minutes))
+            tenant = self.tenants[which]
+            told = {meter: runner.run(self._answer(meter, tenant, span)) for meter in FIGURES}
+            assert told == {meter: self.model.total(meter, tenant.id, *span) for meter in FIGURES}
+
         @invariant()
         def figures_are_those_of_the_model(self) -> None:
             if not hasattr(self, "slug"):
@@ -284,6 +303,13 @@ def machine(service_database):
 
         def _slug(self, aggregation: str) -> str:
             return f"{self.slug}-{aggregation.replace('_', '-')}"
+
+        async def _answer(self, meter: str, tenant: Tenant, span: tuple[datetime, datetime]) -> Decimal | None:
+            question = Question(windows(*span, Granularity.NONE, ZoneInfo("UTC")), Granularity.NONE)
+            async with databases.tenant_session(tenant, read_only=True) as session:
+                versions = await get_versions(session, self._slug(meter))
+                [figure] = await answer(session, tenant.id, versions, question)
+            return None if figure.value is None else round(Decimal(figure.value), DIGITS)
 
         async def _fetch(self, statement: str, *values: Any):
             async with database.connect() as connection:

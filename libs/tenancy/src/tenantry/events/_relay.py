@@ -29,6 +29,7 @@ from tenantry._backoff import Backoff
 from tenantry.database import Databases
 from tenantry.events._envelope import Event, encode
 from tenantry.events._outbox import CHANNEL, LANES
+from tenantry.events._sent_once import SentOnce
 from tenantry.events._settings import KafkaSettings
 from tenantry.events._tracing import span_of_sent
 from tenantry.events._waiting import is_away, stop_client
@@ -153,20 +154,23 @@ class OutboxRelay:
             await asyncio.sleep(_CONTEND_SECONDS)
 
     async def _hold(self, connection: AsyncConnection, lane: int, backoff: Backoff) -> None:
+        name = f"{self._service}-outbox-{self._place}{lane}"
         producer = AIOKafkaProducer(
             **self._kafka.client_options(),
-            transactional_id=self._kafka.transactional_id(f"{self._service}-outbox-{self._place}{lane}"),
-            client_id=f"{self._service}-outbox-{self._place}{lane}",
+            transactional_id=self._kafka.transactional_id(name),
+            client_id=name,
         )
+        once = SentOnce(self._service, name, self._kafka)
         held = HELD.labels(self._service, f"{self._place}{lane}")
         try:
             # Fences every earlier holder, so it comes before the first row is read.
             await producer.start()
+            await once.delete(connection)
             held.set(1)
             log.info("outbox_lane_held", service=self._service, lane=f"{self._place}{lane}")
             while True:
                 self._wakes[lane].clear()
-                while await self._publish(connection, producer, lane) == _BATCH:
+                while await self._publish(connection, producer, once, lane):
                     pass
                 backoff.reset()
                 await self._wakes[lane].wait()
@@ -174,20 +178,25 @@ class OutboxRelay:
             held.set(0)
             await stop_client(producer)
 
-    async def _publish(self, connection: AsyncConnection, producer: AIOKafkaProducer, lane: int) -> int:
-        rows = (await connection.execute(_READ, {"lane": lane, "batch": _BATCH})).all()
-        OLDEST.labels(self._service, f"{self._place}{lane}").set(max((row.age for row in rows), default=0.0))
-        if not rows:
-            return 0
-        await self._send(producer, rows)
-        # Killed here, the next holder publishes the rows again: consumers drop a version that is not newer.
+    async def _publish(
+        self, connection: AsyncConnection, producer: AIOKafkaProducer, once: SentOnce, lane: int
+    ) -> bool:
+        """Publishes a batch; whether there may be more."""
+        found = (await connection.execute(_READ, {"lane": lane, "batch": _BATCH})).all()
+        OLDEST.labels(self._service, f"{self._place}{lane}").set(max((row.age for row in found), default=0.0))
+        if not found:
+            return False
+        rows = once.cut(found)
+        await self._send(producer, rows, once)
+        # Killed here, the next holder publishes most rows again: consumers drop a version that is not newer.
         await connection.execute(_DELETE, {"ids": [row.id for row in rows]})
         PUBLISHED.labels(self._service).inc(len(rows))
-        return len(rows)
+        return len(found) == _BATCH or len(rows) < len(found)
 
-    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Row[Any]]) -> None:
+    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[Row[Any]], once: SentOnce) -> None:
         async with producer.transaction():
             acknowledgements = [await self._send_one(producer, row) for row in rows]
+            await once.note(producer, rows)
             # The commit does not ask whether the records arrived, so it must wait for them.
             await asyncio.gather(*acknowledgements)
 

@@ -25,7 +25,7 @@ _RETRY_SECONDS = 0.5
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
-    """A topic as declared. `key` says in words what the key of its records is."""
+    """A topic as declared. `key` says in words what the key of its records is; of `once`, no relay writes one twice."""
 
     name: str
     key: str
@@ -33,6 +33,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     cleanup: Literal["compact", "compact+delete", "delete"]
     retention_days: int | None = None
     dead_letters: bool = False
+    once: bool = False
 
     @property
     def dead_letter_topic(self) -> str | None:
