@@ -36,6 +36,10 @@ class Member:
             member._claims = await claim(connection, member._group, {member._place: 0})
         return member
 
+    def bound_groups(self, groups: int) -> None:
+        """Gives hours no more groups than this."""
+        self._worker._rollups._max_groups = groups
+
     async def count(self, *events: dict[str, Any]) -> None:
         """A batch of these events, committed."""
         async with self.batch(*events):

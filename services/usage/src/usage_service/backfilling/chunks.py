@@ -2,13 +2,13 @@
 
 They are set and never added to, so a step may be repeated. Workers count for the same rollups meanwhile:
 
-1.  The events are counted without a lock. The different values of `unique_count` are stored now, before any rollup is
-    locked, as workers do it; the key keeps copies out, whoever comes first.
+1.  The events are counted without a lock.
 2.  The rollups are locked in the order of their keys, those that are not there by making them. What a worker has
     committed before is in its rollups and in the raw events; what it commits from now on, it adds to what is set here.
 3.  Where PostgreSQL has other events of the scope than before, they are counted once more, under the lock. A group that
     turns up then was not locked: the locks are given back and taken again with it, so that they are taken in order.
-4.  What differs from the rows is written, and queued for publication as a worker queues it.
+4.  What differs from the rows is written, and queued for publication as a worker queues it. The different values of
+    `unique_count` are rows of their own, which nobody touches without the lock of their rollup.
 
 A group that a worker commits after the last count has its own events only, and has them all.
 """
@@ -35,6 +35,19 @@ from usage_service.metering.staging import STAGES, UNIQUE_COLUMNS, copy_into, un
 _STAGED_AT_ONCE: Final = 25  # blocks whose different values are in memory, before they go to the stage
 _WRITTEN_AT_ONCE: Final = 5_000  # rollups in one row of the queue of changes, about as many as a batch has
 
+_CLEAR_STAGE: Final = "TRUNCATE staged_unique_value"
+# A value that no event has any more: its group has got a rollup of its own.
+_DELETE_VALUES: Final = """
+DELETE FROM pool.usage_unique_value AS value
+ USING unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[])
+       AS key (tenant_id, meter_id, window_start, group_hash)
+ WHERE (value.tenant_id, value.meter_id, value.window_start, value.group_hash)
+     = (key.tenant_id, key.meter_id, key.window_start, key.group_hash)
+   AND NOT EXISTS (
+       SELECT FROM staged_unique_value AS staged
+        WHERE (staged.tenant_id, staged.meter_id, staged.window_start, staged.group_hash, staged.value_hash)
+            = (value.tenant_id, value.meter_id, value.window_start, value.group_hash, value.value_hash))
+"""
 _ADD_VALUES: Final = f"""
 INSERT INTO pool.usage_unique_value ({", ".join(UNIQUE_COLUMNS)})
 SELECT DISTINCT {", ".join(UNIQUE_COLUMNS)} FROM staged_unique_value ORDER BY {", ".join(UNIQUE_COLUMNS)}
@@ -47,11 +60,14 @@ SELECT key.ordinal - 1 AS ordinal, count(*) AS uniques
   JOIN pool.usage_unique_value USING (tenant_id, meter_id, window_start, group_hash)
  GROUP BY 1
 """
-# No batch counts events of the type as unmatched any more, so nobody else has these rows.
+# Locked in order: backfills of two meters may have events of one type.
+_LOCK_LIST: Final = """
+SELECT FROM pool.unmatched_type WHERE tenant_id = ANY($1::uuid[]) AND type = $2 ORDER BY tenant_id FOR UPDATE
+"""
 _TAKE_OFF: Final = """
 UPDATE pool.unmatched_type AS known SET count = known.count - matched.count
-  FROM unnest($1::uuid[], $2::bigint[]) AS matched (tenant_id, count)
- WHERE known.tenant_id = matched.tenant_id AND known.type = $3
+  FROM unnest($1::uuid[], $3::bigint[]) AS matched (tenant_id, count)
+ WHERE known.tenant_id = matched.tenant_id AND known.type = $2
 """
 _FORGET: Final = "DELETE FROM pool.unmatched_type WHERE tenant_id = ANY($1::uuid[]) AND type = $2 AND count <= 0"
 
@@ -70,20 +86,21 @@ async def recount_scope(
     Raises what the archive raises.
     """
     events = RawEvents(connection, archive, scope, meter.meter.definition.event_type)
-    mark = await events.mark()
-    recount = await _count(connection, events, Recount(meter, job, max_groups), store_values=True)
+    recount = await _count(connection, events, Recount(meter, job, max_groups))
     wanted: dict[RollupKey, str] = {}
+    again = False
     while True:
         wanted |= {key: recount.groups[key[3]] for key in recount.keys}
         locking = connection.transaction()
         await locking.start()
         kept = await lock_rollups(connection, sorted(wanted), {key[3]: text for key, text in wanted.items()})
-        if await events.mark() != mark:
-            recount = await _count(connection, events, Recount(meter, job, max_groups), store_values=False)
+        if again or await events.have_changed():
+            recount = await _count(connection, events, Recount(meter, job, max_groups))
         if kept.keys() >= set(recount.keys):
             await locking.commit()
             break
         await locking.rollback()
+        again = True
     await _write(connection, recount, kept)
     return recount
 
@@ -94,34 +111,31 @@ async def take_off_the_list(connection: asyncpg.Connection, recount: Recount) ->
         return
     kind = recount.meter.meter.definition.event_type
     tenants: list[UUID] = sorted(recount.unmatched)
-    await connection.execute(_TAKE_OFF, tenants, [recount.unmatched[tenant] for tenant in tenants], kind)
+    await connection.execute(_LOCK_LIST, tenants, kind)
+    await connection.execute(_TAKE_OFF, tenants, kind, [recount.unmatched[tenant] for tenant in tenants])
     await connection.execute(_FORGET, tenants, kind)
 
 
-async def _count(connection: asyncpg.Connection, events: RawEvents, recount: Recount, *, store_values: bool) -> Recount:
+async def _count(connection: asyncpg.Connection, events: RawEvents, recount: Recount) -> Recount:
     aggregation = recount.meter.meter.definition.aggregation
-    stores = store_values and aggregation is Aggregation.UNIQUE_COUNT
-    order = Order.TIME if aggregation is Aggregation.TIME_WEIGHTED else Order.RECEIPT
-    if stores:
-        for statement in STAGES:
+    if aggregation is Aggregation.UNIQUE_COUNT:
+        for statement in (*STAGES, _CLEAR_STAGE):
             await connection.execute(statement)
+    order = Order.RECEIPT if recount.meter.readers else Order.ANY
     blocks = 0
-    async for block in events.blocks(order if recount.meter.readers or order is Order.TIME else Order.ANY):
+    async for block in events.blocks(Order.TIME if aggregation is Aggregation.TIME_WEIGHTED else order):
         if windows := recount.unknown_windows(block):
             recount.learn(await groups_of(connection, sorted(windows)))
         recount.count(block)
         blocks += 1
         if blocks % _STAGED_AT_ONCE == 0:
-            await _stage_values(connection, recount, stores=stores)
-    await _stage_values(connection, recount, stores=stores)
-    if stores:
-        await connection.execute(_ADD_VALUES)
+            await _stage_values(connection, recount)
+    await _stage_values(connection, recount)
     return recount
 
 
-async def _stage_values(connection: asyncpg.Connection, recount: Recount, *, stores: bool) -> None:
-    values = recount.take_values()
-    if stores and values:
+async def _stage_values(connection: asyncpg.Connection, recount: Recount) -> None:
+    if values := recount.take_values():
         rows = [unique_bytes(key, value) for key, value in values]
         await copy_into(connection, "staged_unique_value", UNIQUE_COLUMNS, rows, clear=False)
 
@@ -130,6 +144,8 @@ async def _write(connection: asyncpg.Connection, recount: Recount, kept: dict[Ro
     keys = recount.keys
     uniques: dict[RollupKey, int] = {}
     if recount.meter.meter.definition.aggregation is Aggregation.UNIQUE_COUNT:
+        await connection.execute(_DELETE_VALUES, *key_columns(keys))
+        await connection.execute(_ADD_VALUES)
         found = await connection.fetch(_COUNT_VALUES, *key_columns(keys))
         uniques = {keys[row["ordinal"]]: row["uniques"] for row in found}
     rows = recount.rows(uniques)

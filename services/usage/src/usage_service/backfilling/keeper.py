@@ -30,7 +30,7 @@ from usage_service.backfilling.jobs import (
     unfinished_jobs,
 )
 from usage_service.backfilling.scopes import CHUNK_EVENTS, next_scope
-from usage_service.backfilling.settling import Window, full_windows, open_window
+from usage_service.backfilling.settling import Window, full_windows, scope_of
 from usage_service.domain.meters import MAX_GROUPS, CompiledMeter
 from usage_service.meters.repository import METER_COLUMNS, meter_of, next_catalogue_version
 
@@ -133,7 +133,7 @@ class BackfillKeeper:
         if not windows:
             await self._finish(connection, job)
             return
-        scope = await open_window(driver, meter, windows[0])
+        scope = await scope_of(driver, windows[0])
         await recount_scope(driver, self._archive, job, meter, scope, max_groups=self._max_groups)
 
     async def _finish(self, connection: AsyncConnection, job: Job) -> None:

@@ -31,6 +31,10 @@ _MARK: Final = f"SELECT count(*), COALESCE(sum(kafka_offset), 0) {_EVENTS}"
 _CANCELLED: Final = "SELECT identity FROM pool.correction WHERE tenant_id = $1 AND day = $2"
 
 
+Mark = tuple[int, int]
+"""How many events, and the sum of their offsets."""
+
+
 class RawEvent(NamedTuple):
     tenant_id: UUID
     event_time: datetime
@@ -41,6 +45,9 @@ class RawEvent(NamedTuple):
     data: str
 
 
+_OFFSET: Final = RawEvent._fields.index("kafka_offset")
+
+
 class Order(StrEnum):
     """In which order events are needed; those of the archive come by time in any case."""
 
@@ -49,7 +56,7 @@ class Order(StrEnum):
     TIME = "ORDER BY event_time, received_at, kafka_partition, kafka_offset"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawEvents:
     """The events of a type in a scope that no correction cancels, in the caller's transaction."""
 
@@ -57,6 +64,7 @@ class RawEvents:
     archive: ArchiveReader
     scope: Scope
     event_type: str
+    _seen: Mark = (0, 0)
 
     async def blocks(self, order: Order) -> AsyncIterator[Sequence[RawEvent]]:
         """Some events at a time, so that an hour of any size can be counted.
@@ -75,18 +83,21 @@ class RawEvents:
                 block = []
         yield block
 
-    async def mark(self) -> tuple[int, int]:
-        """What tells whether PostgreSQL has got other events since: rows are only ever added, or purged."""
+    async def have_changed(self) -> bool:
+        """Whether PostgreSQL has other events than it had for the blocks: rows are only ever added, or purged."""
         [(count, offsets)] = await self.connection.fetch(_MARK, *self._parameters())
-        return count, int(offsets)
+        return (count, int(offsets)) != self._seen
 
     def _parameters(self) -> tuple[object, ...]:
         scope = self.scope
         return scope.day, scope.after, scope.upto, self.event_type, *scope.span
 
     async def _stored(self, order: Order) -> AsyncIterator[Sequence[Any]]:
+        self._seen = (0, 0)
         cursor = await self.connection.cursor(_READ + order.value, *self._parameters())
         while rows := await cursor.fetch(_BLOCK):
+            count, offsets = self._seen
+            self._seen = (count + len(rows), offsets + sum(row[_OFFSET] for row in rows))
             yield rows
 
     async def _stored_events(self, order: Order) -> AsyncIterator[RawEvent]:

@@ -12,7 +12,7 @@ import asyncpg
 
 from usage_service.backfilling.jobs import Job
 
-CHUNK_EVENTS: Final = 50_000
+CHUNK_EVENTS: Final = 100_000
 """Events, whatever their type, that one transaction reads, but for those of an hour of one tenant."""
 
 _HOURS: Final = 24

@@ -26,11 +26,6 @@ SELECT tenant_id, window_start FROM pool.usage_rollup
  WHERE meter_id = $1 AND group_hash = $2 AND window_start > $3::timestamptz - interval '1 hour' AND window_start < $4
  ORDER BY window_start, tenant_id
 """
-# A value may have been of a group that has its own rollup now; those that are left are stored again by the count.
-_FORGET_VALUES: Final = """
-DELETE FROM pool.usage_unique_value
- WHERE tenant_id = $1 AND meter_id = $2 AND window_start = $3 AND group_hash = $4
-"""
 
 
 async def full_windows(connection: asyncpg.Connection, job: Job, meter: CompiledMeter) -> Sequence[Window]:
@@ -39,10 +34,9 @@ async def full_windows(connection: asyncpg.Connection, job: Job, meter: Compiled
     return [tuple(row) for row in await connection.fetch(_FULL, job.meter_id, overflow, *_span(job))]
 
 
-async def open_window(connection: asyncpg.Connection, meter: CompiledMeter, window: Window) -> Scope:
-    """The scope of one hour, which is to be counted in the caller's transaction."""
+async def scope_of(connection: asyncpg.Connection, window: Window) -> Scope:
+    """The scope of one hour."""
     tenant, start = window
-    await connection.execute(_FORGET_VALUES, tenant, meter.meter.id, start, UUID(bytes=meter.overflow.hash))
     start = start.astimezone(UTC)
     before = UUID(int=tenant.int - 1)
     archived = tenant in await archived_tenants(connection, start.date(), before, limit=1)
