@@ -7,18 +7,22 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from load import post
 from report import Servers
 from workload import METERS, Sample, Workload
 
@@ -28,6 +32,7 @@ from tenantry.events import KafkaSettings, UsageProducer, create_topics, partiti
 from tenantry.identity import Credential, Scope, new_api_key, secret_hash
 
 PASSWORD = "only-for-tests"
+BATCH = 100
 ROLES = ("migrator", "service", "system", "provisioner", "backup")
 TOPICS = (
     "usage.events.v1",
@@ -113,11 +118,14 @@ class UsageStack:
                 await connection.execute(_METER, uuid7(), slug, *values)
             await connection.execute("UPDATE system.meter_catalogue SET version = 1")
 
-    async def preload(self, samples: Sequence[Sample]) -> float:
-        """Puts the events into the topic; returns events a second of the producer alone."""
+    async def preload(self, samples: Sequence[Sample], *, buckets: int = 1) -> float:
+        """Puts the events into the topic, under so many keys a tenant; returns events a second of the producer."""
         producer = UsageProducer(self.kafka)
         await producer.start()
-        events = [(partition_key(sample.tenant_id), sample.cloudevent()) for sample in samples]
+        events = [
+            (partition_key(sample.tenant_id, buckets, sample.source, sample.id), sample.cloudevent())
+            for sample in samples
+        ]
         chunks = [events[start : start + 1_000] for start in range(0, len(events), 1_000)]
         started = time.perf_counter()
         try:
@@ -131,6 +139,16 @@ class UsageStack:
         """Records of usage.events.v1 whose effect is committed."""
         total: int = await connection.fetchval(_COUNTED)
         return total
+
+    async def ready(self) -> None:
+        """Waits until the service's API answers that it is."""
+        async with httpx.AsyncClient() as client:
+            for _ in range(600):
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == HTTPStatus.OK:
+                        return
+                await asyncio.sleep(0.1)
+        raise TimeoutError("the usage service does not become ready")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[asyncpg.Connection]:
@@ -195,8 +213,30 @@ async def _remove(servers: Servers, name: str, kafka: KafkaSettings) -> None:
         await connection.close()
 
 
+def batch_requests(stack: UsageStack, samples: Iterable[Sample]) -> list[bytes]:
+    """Whole requests of `BATCH` events each."""
+    events = iter(sample.cloudevent() for sample in samples)
+    requests = []
+    while batch := list(islice(events, BATCH)):
+        body = b"[" + b",".join(batch) + b"]"
+        requests.append(post(body, "application/cloudevents-batch+json", stack.secret, stack.port))
+    return requests
+
+
 def in_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def sample_memory(seconds: float, *pids: int) -> list[int]:
+    """The memory of processes together, every so many seconds until it is cancelled, and once more then."""
+    pss: list[int] = []
+    try:
+        while True:
+            pss.append(sum(map(memory_pss, pids)))
+            await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        pss.append(sum(map(memory_pss, pids)))
+        return pss
 
 
 def memory_pss(pid: int) -> int:
