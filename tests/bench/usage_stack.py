@@ -7,22 +7,18 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
-from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from load import post
 from report import Servers
 from workload import METERS, Sample, Workload
 
@@ -32,7 +28,6 @@ from tenantry.events import KafkaSettings, UsageProducer, create_topics, partiti
 from tenantry.identity import Credential, Scope, new_api_key, secret_hash
 
 PASSWORD = "only-for-tests"
-BATCH = 100
 ROLES = ("migrator", "service", "system", "provisioner", "backup")
 TOPICS = (
     "usage.events.v1",
@@ -140,16 +135,6 @@ class UsageStack:
         total: int = await connection.fetchval(_COUNTED)
         return total
 
-    async def ready(self) -> None:
-        """Waits until the service's API answers that it is."""
-        async with httpx.AsyncClient() as client:
-            for _ in range(600):
-                with contextlib.suppress(httpx.TransportError):
-                    if (await client.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == HTTPStatus.OK:
-                        return
-                await asyncio.sleep(0.1)
-        raise TimeoutError("the usage service does not become ready")
-
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await asyncpg.connect(in_database(self.servers.postgres, self.name))
@@ -213,30 +198,8 @@ async def _remove(servers: Servers, name: str, kafka: KafkaSettings) -> None:
         await connection.close()
 
 
-def batch_requests(stack: UsageStack, samples: Iterable[Sample]) -> list[bytes]:
-    """Whole requests of `BATCH` events each."""
-    events = iter(sample.cloudevent() for sample in samples)
-    requests = []
-    while batch := list(islice(events, BATCH)):
-        body = b"[" + b",".join(batch) + b"]"
-        requests.append(post(body, "application/cloudevents-batch+json", stack.secret, stack.port))
-    return requests
-
-
 def in_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-
-
-async def sample_memory(seconds: float, *pids: int) -> list[int]:
-    """The memory of processes together, every so many seconds until it is cancelled, and once more then."""
-    pss: list[int] = []
-    try:
-        while True:
-            pss.append(sum(map(memory_pss, pids)))
-            await asyncio.sleep(seconds)
-    except asyncio.CancelledError:
-        pss.append(sum(map(memory_pss, pids)))
-        return pss
 
 
 def memory_pss(pid: int) -> int:
