@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from billing_service.domain.runs import RunState
+from billing_service.invoicing.late_repository import changed_periods
+from billing_service.subscriptions.repository import of_tenant
 from tenantry import Tenant
 
 from .support import APRIL, MARCH, MAY, PLAN, Billing, as_record, partition_of, rollup
@@ -119,6 +121,29 @@ async def test_runs_at_the_same_time_book_late_usage_once(billing: Billing, tena
     await billing.finish_runs(chunk=1)
     assert [line[1:4] for line in await billing.rows(ADJUSTING)] == [("-600", "-7.50", MARCH)]
     assert await billing.scalar("SELECT sum(total)::text FROM invoice_final") == "65.00"  # 3 * 20 + 400 * 0.0125
+
+
+async def test_only_what_changed_since_it_was_looked_at_is_rated_again(billing: Billing, tenant_a: Tenant) -> None:
+    await billing.put_plan()
+    await billing.subscribe(tenant_a)
+    await billing.feed(rollup(tenant_a.id, "requests", MARCH, 1, 1000), rollup(tenant_a.id, "requests", APRIL, 1, 80))
+    await billing.run(MAY)
+    async with billing.databases.system.begin() as connection:  # longer ago than clocks are allowed to be wrong
+        await connection.exec_driver_sql("UPDATE usage_rollup SET changed_at = changed_at - interval '3 hours'")
+    assert await changed(billing, tenant_a) == []
+    await billing.feed(rollup(tenant_a.id, "requests", MARCH, 2, 400))
+    assert await changed(billing, tenant_a) == [MARCH]
+    await billing.run(JUNE)
+    assert [line[1:4] for line in await billing.rows(ADJUSTING)] == [("-600", "-7.50", MARCH)]
+    # All of its periods have been looked at by the cut of the last run.
+    assert await billing.scalar("SELECT count(DISTINCT usage_seen_at) FROM billed_period") == 1
+
+
+async def changed(billing: Billing, tenant: Tenant) -> list[datetime]:
+    async with billing.databases.system_session() as session:
+        subscribed = await of_tenant(session, tenant.id)
+        found = await changed_periods(session, subscribed, datetime(2100, 1, 1, tzinfo=UTC))
+        return [each.period_from for each in found]
 
 
 async def test_a_dry_run_shows_what_would_be_adjusted_and_books_nothing(billing: Billing, tenant_a: Tenant) -> None:
