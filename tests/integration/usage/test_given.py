@@ -16,7 +16,7 @@ from tenantry.testing import eventually
 from usage_service.entitlements.following import BILLING, GROUP, TENANTS, TIERS, TOPICS, EntitledFollower
 
 from .quotas import NOW, count, get, post, published, put, settle, value
-from .support import API_CALLS, event, producer, running
+from .support import API_CALLS, BANDWIDTH, event, producer, running
 
 LIMITED = {"api-calls": {"limit": "100", "alerts": ["0.8"]}, "sso": True, "seats": 5}
 FORBID = {"forbid": True}
@@ -214,6 +214,29 @@ async def test_a_top_up_adds_to_what_a_plan_gives_and_outlives_a_change_of_its_p
     assert (await value(usage, tenant_a))["limit"] in {"6", "16"}  # 16 where the day began with the month
     missing = await post(usage, tenant_a, "entitlements/sso/grants", {"amount": "5"})
     assert missing.status_code == 404
+
+
+async def test_what_nothing_meters_stays_whole_and_a_number_is_a_config_then(usage, sources, keeper, tenant_a):
+    await usage.put_meter("mean", {**BANDWIDTH, "aggregation": "avg"})
+    async with following(usage):
+        await sources.tenant(tenant_a)
+        await sources.tier({"ghosts": {"limit": "5"}, "mean": {"limit": "2"}, "seats": 9})
+        await eventually(sources.followed)
+    for feature, limit in (("ghosts", "5"), ("mean", "2")):
+        seen = await value(usage, tenant_a, feature)
+        assert (seen["balance"], seen["limit"], seen["usage"], seen["has_access"]) == (limit, limit, "0", True)
+        assert (await post(usage, tenant_a, f"entitlements/{feature}/grants", {"amount": "1"})).status_code == 404
+    seats = await value(usage, tenant_a, "seats")
+    assert (seats["config"], seats["balance"]) == (9, None)
+    # A meter, or a feature of one, that is made later is used up from what it has counted.
+    await usage.put_meter("ghosts", API_CALLS)
+    body = {"kind": "metered", "meter": "api-calls"}
+    await count(usage, tenant_a, 4)
+    await settle(keeper)
+    assert (await usage.http.put("/v1/features/seats", json=body, headers=usage.operator)).status_code == 200
+    await settle(keeper)
+    assert [body["balance"] for _, _, body in await published(usage, "usage.balances.v1")] == ["5"]
+    assert (await post(usage, tenant_a, "entitlements/ghosts/grants", {"amount": "1"})).status_code == 201
 
 
 async def test_periods_may_follow_the_subscription(usage, sources, tenant_a):
