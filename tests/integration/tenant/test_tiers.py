@@ -78,6 +78,8 @@ async def test_versions_are_compared_and_taken_back(api):
         ({"placement": {"stores": ["a", "a"]}}, ["body", "placement", "stores"]),
         ({"constraints": {"features": 1}}, ["body", "constraints", "features"]),
         ({"entitlements": {"a": "\x00"}}, ["body", "entitlements"]),
+        ({"entitlements": {"sso": True, "calls": {"limit": "many"}}}, ["body", "entitlements", "calls"]),
+        ({"entitlements": {"seats": 0.5}}, ["body", "entitlements", "seats"]),
     ],
 )
 async def test_what_has_no_meaning_is_refused(api, body, loc):
