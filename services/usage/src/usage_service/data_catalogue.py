@@ -9,6 +9,7 @@ CATALOGUE = DataCatalogue(
         TenantTable("usage_event"),
         TenantTable("usage_rollup"),
         TenantTable("usage_unique_value"),
+        TenantTable("ended_rollup"),
         TenantTable("correction"),
         TenantTable("dead_letter"),
         TenantTable("erasure"),

@@ -53,6 +53,8 @@ class UsageSettings(BaseSettings):
         default=35, ge=35, le=365, description="the greatest of any tier; with the window, identities are kept"
     )
     archive_days: int = Field(default=396, ge=90, description="raw events stay in the archive: 13 months")
+    hour_rollup_days: int = Field(default=396, ge=90, description="rollups of hours stay, then become days: 13 months")
+    day_rollup_days: int = Field(default=1_096, ge=90, description="rollups of whole days stay: 3 years")
     dead_letter_days: int = Field(default=396, ge=30, description="dead letters are kept: 13 months")
 
     @property
@@ -95,6 +97,8 @@ class UsageSettings(BaseSettings):
             identities=timedelta(days=self.max_event_age_days + self.dedupe_window_days),
             archive=timedelta(days=self.archive_days),
             dead_letters=timedelta(days=self.dead_letter_days),
+            hours=timedelta(days=self.hour_rollup_days),
+            days=timedelta(days=self.day_rollup_days),
         )
 
     @property

@@ -78,6 +78,21 @@ _OF_TENANT = text(
     """  # noqa: S608 - names of our own
 )
 
+_LOST_DAY = text(
+    """
+    SELECT min(gone.day) FROM system.gone_day AS gone
+     WHERE gone.day = ANY(CAST(:days AS date[]))
+       AND NOT EXISTS (
+           SELECT FROM system.archived_tenant AS part JOIN system.archive_object AS object ON object.id = part.object_id
+            WHERE part.tenant_id = :tenant AND object.day = gone.day)
+       AND EXISTS (
+           SELECT FROM pool.usage_rollup AS rollup
+            WHERE rollup.tenant_id = :tenant AND rollup.meter_id = ANY(CAST(:meters AS uuid[]))
+              AND rollup.window_start >= gone.day::timestamp AT TIME ZONE 'UTC'
+              AND rollup.window_start < (gone.day + 1)::timestamp AT TIME ZONE 'UTC')
+    """
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveObject:
@@ -158,6 +173,15 @@ async def objects_of_tenant(
     """Objects that have events of a tenant in [first, last) that PostgreSQL has no longer, by day."""
     found = await connection.execute(_OF_TENANT, {"tenant": tenant_id, "first": first, "last": last})
     return [ArchiveObject.of(row) for row in found]
+
+
+async def find_lost_day(
+    connection: AsyncConnection, tenant_id: UUID, meters: Sequence[UUID], days: Sequence[date]
+) -> date | None:
+    """The first of these days that has rollups of these meters, and events neither in PostgreSQL nor in the archive."""
+    asked = {"tenant": tenant_id, "meters": list(meters), "days": list(days)}
+    lost: date | None = await connection.scalar(_LOST_DAY, asked)
+    return lost
 
 
 async def add_object(

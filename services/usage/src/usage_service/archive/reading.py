@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tenantry import Unavailable
 from tenantry.database import Databases
-from usage_service.archive.manifest import ArchiveObject, objects_of_tenant
+from usage_service.archive.manifest import ArchiveObject, find_lost_day, objects_of_tenant
 from usage_service.archive.store import ArchiveStore, MissingObject
 
 _COLUMNS: Final = (
@@ -134,6 +134,17 @@ class ArchiveReader:
                 except MissingObject as error:
                     raise ArchiveIncomplete("The archive does not have what its manifest names.") from error
 
+    async def find_lost_day(
+        self, tenant_id: UUID, meters: Sequence[UUID], spans: Sequence[tuple[datetime, datetime]]
+    ) -> date | None:
+        """A day of the spans of which something was counted, and whose events nobody has any more."""
+        recent = datetime.now(UTC) - SHORTEST_STAY
+        days = sorted({day for span in spans if span[0] < recent for day in _utc_days(*span)})
+        if not days:
+            return None
+        async with self._databases.system_session() as session:
+            return await find_lost_day(await session.connection(), tenant_id, meters, days)
+
     async def _objects(self, wanted: Wanted) -> Sequence[ArchiveObject]:
         if max(wanted.first, wanted.after[0]) >= datetime.now(UTC) - SHORTEST_STAY:
             return []
@@ -181,6 +192,13 @@ def _joined_ranges(ranges: Sequence[tuple[datetime, datetime]]) -> list[tuple[da
         else:
             found.append((first, last))
     return found
+
+
+def _utc_days(first: datetime, last: datetime) -> Iterator[date]:
+    day, final = _utc_day(first), _utc_day(last - timedelta(microseconds=1))
+    while day <= final:
+        yield day
+        day += timedelta(days=1)
 
 
 def _utc_day(moment: datetime) -> date:

@@ -62,7 +62,7 @@ _RELABEL = text(
       FROM unnest(CAST(:meters AS uuid[]), CAST(:olds AS uuid[]), CAST(:news AS uuid[]), CAST(:groups AS text[]))
            AS changed (meter_id, old, new, groups)
      WHERE {_OF_THE_DAY} AND rollup.meter_id = changed.meter_id AND rollup.group_hash = changed.old
-    RETURNING rollup.tenant_id, rollup.meter_id, rollup.window_start, changed.old, changed.new
+    RETURNING rollup.tenant_id, rollup.meter_id, rollup.window_start, rollup.whole_day, changed.old, changed.new
     """  # noqa: S608 (texts of our own)
 )
 _RELABEL_VALUES = text(
@@ -176,10 +176,12 @@ class StoredDay:
             return 0
         await self._connection.execute(_RELABEL_VALUES, {**self._key, **hashes.columns})
         done = (await self._connection.execute(_RELABEL, {**self._key, **hashes.columns, "groups": groups})).all()
-        # Who has read them gets a tombstone under the old key, and the same figures under the new one.
+        # Who has read them gets a tombstone under the old key, and the same figures under the new one; only hours are
+        # published.
         keys = [
             RollupKey(row.tenant_id, row.meter_id, row.window_start, group)
             for row in done
+            if not row.whole_day
             for group in (row.old, row.new)
         ]
         await queue_erased(self._connection, keys)

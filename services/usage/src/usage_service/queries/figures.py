@@ -22,6 +22,7 @@ from usage_service.domain.instants import microseconds
 from usage_service.domain.meters import Aggregation, Meter
 from usage_service.domain.rollups import At, LatestState, RollupState, Sample, State, empty_state
 from usage_service.domain.windows import Granularity
+from usage_service.queries.kept import check_kept
 from usage_service.queries.questions import Question, Reading, Values, decode_group
 from usage_service.queries.repository import find_latest, find_rollups
 from usage_service.queries.series import integrals
@@ -60,10 +61,12 @@ async def answer(
     """The figures in order of window and group; windows without events only where zeroes are asked for.
 
     `versions` are all versions of one meter; without the archive, raw events of its days are missing. Raises
-    InvalidWindow for a dimension that the meter does not have, and for more figures than an answer holds.
+    InvalidWindow for a dimension that the meter does not have, and for more figures than an answer holds; FiguresEnded
+    where a part of them is no longer kept.
     """
     question.check(versions)
     reading = Reading(session, tenant_id, versions, question, archive)
+    await check_kept(session, tenant_id, reading.meter_ids, [piece.span for piece in reading.hours])
     if reading.aggregation is Aggregation.UNIQUE_COUNT:
         texts: Texts = {key: str(count) for key, count in (await unique_counts(reading)).items()}
     elif reading.aggregation is Aggregation.TIME_WEIGHTED:

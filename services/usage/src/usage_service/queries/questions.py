@@ -21,6 +21,7 @@ from usage_service.domain.meters import Aggregation, CompiledMeter, Group, Meter
 from usage_service.domain.quantities import canonical_number, value_text
 from usage_service.domain.rollups import At, State, empty_state
 from usage_service.domain.windows import Granularity, Window, pieces
+from usage_service.queries.kept import FiguresEnded
 from usage_service.queries.overflow import NEVER_FULL, FullHours, full_hours, placed
 from usage_service.queries.repository import Range, find_cancelled, stream_raw
 
@@ -167,6 +168,9 @@ class Reading:
             self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered
         )
         if self.archive is not None:
+            lost = await self.archive.find_lost_day(self.tenant_id, self.meter_ids, spans)
+            if lost is not None:
+                raise FiguresEnded(f"The events of {lost} have ended; ask for whole hours, or for whole days (UTC).")
             archived = self.archive.stream(self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
             rows = joined(rows, self._counted(archived, spans), ordered=ordered)
         async for row in rows:

@@ -7,7 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tenantry.http import require_scope
 from tenantry.identity import Scope
@@ -17,6 +17,7 @@ from usage_service.dependencies import SystemTransaction
 from usage_service.retention.days import known_days
 from usage_service.retention.letters import count_old_letters
 from usage_service.retention.policy import Step, Terms, next_step
+from usage_service.retention.rollups import Ending, due_days
 
 router = APIRouter(prefix="/v1/retention", tags=["retention"], dependencies=[Depends(require_scope(Scope.PLATFORM))])
 
@@ -50,6 +51,8 @@ class RetentionOut(BaseModel):
     days: list[DueDay]
     archive_objects: list[ExpiredObject]
     dead_letters: int
+    rollup_hours: list[date] = Field(description="Days whose hours become one row; at most a thousand.")
+    rollup_days: list[date] = Field(description="Days whose rollups are deleted; at most a thousand.")
 
 
 def _terms(request: Request) -> Terms:
@@ -79,4 +82,6 @@ async def get(
             ExpiredObject(id=each.id, day=each.day, rows=each.totals.rows, path=each.path) for each in expired
         ],
         dead_letters=await count_old_letters(connection, until - terms.dead_letters),
+        rollup_hours=await due_days(connection, Ending.HOURS, until - terms.hours, limit=_OBJECTS),
+        rollup_days=await due_days(connection, Ending.DAYS, until - terms.days, limit=_OBJECTS),
     )

@@ -31,6 +31,7 @@ from usage_service.retention.days import (
 )
 from usage_service.retention.letters import delete_old_letters
 from usage_service.retention.policy import DayState, Step, Terms, next_step
+from usage_service.retention.rollups import EndedDay, Ending, end_next
 
 DROPPED = Counter("usage_days_dropped_total", "Days of raw events that left PostgreSQL, archived and verified")
 HELD = Counter(
@@ -79,6 +80,7 @@ class RetentionKeeper:
             pass
         await self._expire_objects()
         await self._expire_letters()
+        await self._end_rollups()
         await self._sweep_archive()
         async with self._engine.connect() as connection:
             now = self._clock.now()
@@ -173,6 +175,19 @@ class RetentionKeeper:
                 log.info("archive_not_swept", error=type(error).__name__)
             else:
                 self._swept_at = now
+
+    async def _end_rollups(self) -> None:
+        """A day in a transaction: its hours become one row, or its days go."""
+        for ending, term in ((Ending.HOURS, self._terms.hours), (Ending.DAYS, self._terms.days)):
+            now = self._clock.now()
+            ended: EndedDay | None = None
+            while True:
+                async with self._engine.begin() as connection:
+                    ended = await end_next(connection, ending, now - term, now)
+                if ended is None:
+                    break
+                EXPIRED.labels("rollup").inc(ended.rows)
+                log.info("usage_rollups_ended", day=str(ended.day), what=ending.name.lower(), rows=ended.rows)
 
     async def _expire_letters(self) -> None:
         until = self._clock.now() - self._terms.dead_letters

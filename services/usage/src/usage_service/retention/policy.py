@@ -24,13 +24,18 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long what is kept; `archive_after` is how long after its end a day is archived for the first time."""
+    """How long what is kept; `archive_after` is how long after its end a day is archived for the first time.
+
+    `hours` and `days` are of rollups: hours become days when they end.
+    """
 
     archive_after: timedelta
     raw: timedelta
     identities: timedelta
     archive: timedelta
     dead_letters: timedelta
+    hours: timedelta = timedelta(days=396)
+    days: timedelta = timedelta(days=1_096)
 
     @property
     def stored(self) -> timedelta:

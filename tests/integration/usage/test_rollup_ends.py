@@ -1,0 +1,202 @@
+"""Rollups end by age: hours become whole days with the same figures, and days go; what is gone is told, not guessed."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from archives import TERMS, SetClock
+from obstore.store import LocalStore
+
+from tenantry.testing import eventually
+from usage_service.archive.archivist import Archivist
+from usage_service.archive.store import ArchiveStore
+from usage_service.retention.keeper import RetentionKeeper
+
+from .support import event
+from .test_erasure import METERS, ask, finish
+
+DAY = date(2024, 3, 10)
+NEXT = DAY + timedelta(days=1)
+RECEIVED = datetime.now(UTC)
+HOURS_OVER = RECEIVED + TERMS.hours + timedelta(days=2)
+DAYS_OVER = RECEIVED + TERMS.days + timedelta(days=2)
+
+
+def midnight(day: date) -> str:
+    return f"{day}T00:00:00Z"
+
+
+WHOLE: dict[str, Any] = {"from": midnight(DAY), "to": midnight(DAY + timedelta(days=2))}
+
+
+@pytest.fixture
+async def two_days(usage, tenant_a, tenant_b, tmp_path):
+    """Two old days that were counted by meters of every aggregation, and a keeper on a clock of its own."""
+    usage.archive = ArchiveStore(LocalStore(tmp_path), tmp_path)
+    usage.clock = SetClock(RECEIVED)
+    for slug, definition in METERS.items():
+        await usage.put_meter(slug, definition)
+    async with usage.metering():
+        for tenant in (tenant_a, tenant_b):
+            sent = await usage.send(*events(tenant), headers=usage.operator, accept_late="true", billable="true")
+            assert sent.status_code == 202, sent.text
+        await eventually(usage.counted, within=60)
+    return usage
+
+
+def events(tenant) -> list[dict[str, Any]]:
+    start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
+    users = ("alice", "bob", "carol")
+    return [
+        event(
+            tenant,
+            number,
+            time=(start + timedelta(minutes=47 * number)).isoformat(),
+            data={"user": users[number % 3], "plan": "ab"[number % 2], "bytes": (number * 7) % 31},
+        )
+        for number in range(60)
+    ]
+
+
+async def sweep(usage, moment: datetime) -> None:
+    """Everything that is due by then, in as many turns as a keeper would take."""
+    engine = usage.databases.system
+    keeper = RetentionKeeper(
+        engine,
+        Archivist(engine, usage.archive),
+        TERMS,
+        usage.clock,
+        migrator_url=usage.database.urls.migrator,
+    )
+    for step in (timedelta(days=3), timedelta(days=41), timedelta(days=42)):
+        usage.clock.moment = max(usage.clock.moment, RECEIVED + step)
+        await usage.fetch("UPDATE system.partition_progress SET received_until = $1", usage.clock.moment)
+        await keeper.sweep()
+    usage.clock.moment = max(usage.clock.moment, moment)
+    await keeper.sweep()
+    await keeper.sweep()
+
+
+async def figures(usage, tenant, **params) -> dict[str, Any]:
+    found = {}
+    for slug, definition in METERS.items():
+        grouped = {"group_by": list(definition["group_by"])} if "group_by" in definition else {}
+        answer = await usage.query(tenant, slug, **{**WHOLE, **params}, **grouped)
+        found[slug] = [(item["window_start"], item["group"], item["value"]) for item in answer["items"]]
+    return found
+
+
+async def asked(usage, tenant, slug="calls", **params):
+    params = {"tenant_id": str(tenant.id), **WHOLE, **params}
+    return await usage.http.get(f"/v1/meters/{slug}/query", params=params, headers=usage.operator)
+
+
+async def forms(usage, tenant) -> set[tuple[bool, int]]:
+    rows = await usage.fetch(
+        "SELECT whole_day, extract(hour FROM window_start AT TIME ZONE 'UTC') AS hour FROM pool.usage_rollup"
+        " WHERE tenant_id = $1",
+        tenant.id,
+    )
+    return {(row["whole_day"], int(row["hour"])) for row in rows}
+
+
+async def test_hours_become_days_with_the_same_figures(two_days, tenant_a):
+    usage = two_days
+    spans: list[dict[str, Any]] = [{"window": "day"}, {}, {"window": "month"}, {"from": midnight(NEXT)}]
+    before = [await figures(usage, tenant_a, **span) for span in spans]
+    queued = await usage.fetch("SELECT id FROM system.rollup_change")
+    await sweep(usage, RECEIVED + TERMS.hours - timedelta(days=5))
+    assert len(await forms(usage, tenant_a)) > 20
+    await sweep(usage, HOURS_OVER)
+    assert await forms(usage, tenant_a) == {(True, 0)}
+    assert [await figures(usage, tenant_a, **span) for span in spans] == before
+    # What was published stays as it was: the topic has hours only.
+    assert await usage.fetch("SELECT id FROM system.rollup_change") == queued
+    [[hours]] = await usage.fetch(
+        "SELECT count(*) FROM pool.usage_unique_value WHERE extract(hour FROM window_start AT TIME ZONE 'UTC') <> 0"
+    )
+    assert hours == 0
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"window": "hour"},
+        {"from": f"{DAY}T05:00:00Z"},
+        {"to": f"{NEXT}T05:00:00Z"},
+        {"window": "day", "timezone": "Europe/Berlin"},
+        {"window": "minute", "to": midnight(NEXT)},
+        {"from": f"{DAY}T05:30:00Z"},
+        {"filter[$.bytes][gte]": "5"},
+    ],
+)
+async def test_a_question_that_cuts_a_day_is_told(two_days, tenant_a, tenant_b, span):
+    usage = two_days
+    assert (await asked(usage, tenant_a, **span)).status_code == 200
+    await sweep(usage, HOURS_OVER)
+    for slug in ("calls", "users", "weighted", "last"):
+        if slug == "weighted" and "filter[$.bytes][gte]" in span:
+            continue
+        response = await asked(usage, tenant_a, slug, **span)
+        assert (response.status_code, response.json()["type"].rsplit("/", 1)[-1]) == (410, "figures-ended")
+    await usage.fetch("DELETE FROM pool.usage_rollup WHERE tenant_id = $1", tenant_b.id)
+    assert (await asked(usage, tenant_b, **span)).status_code == 200  # who had nothing there loses nothing
+
+
+async def test_days_end_and_are_not_answered_with_nothing(two_days, tenant_a):
+    usage = two_days
+    disks = (await asked(usage, tenant_a, "weighted")).json()["items"]
+    after = {"from": midnight(DAY + timedelta(days=2)), "to": midnight(DAY + timedelta(days=3))}
+    carried = (await asked(usage, tenant_a, "weighted", **after)).json()["items"]
+    await sweep(usage, HOURS_OVER)
+    await sweep(usage, DAYS_OVER)
+    refused = await asked(usage, tenant_a)
+    assert (refused.status_code, str(DAY + timedelta(days=2)) in refused.json()["detail"]) == (410, True)
+    assert (await asked(usage, tenant_a, **after)).status_code == 200
+    # The value of a disk that nobody has resized since holds for ever.
+    assert (await asked(usage, tenant_a, "weighted", **after)).json()["items"] == carried != disks
+    left = await usage.fetch(
+        "SELECT DISTINCT slug FROM pool.usage_rollup JOIN system.meter ON meter_id = meter.id WHERE tenant_id = $1",
+        tenant_a.id,
+    )
+    assert [row["slug"] for row in left] == ["weighted"]
+    assert await usage.fetch("SELECT FROM pool.usage_unique_value WHERE tenant_id = $1", tenant_a.id) == []
+
+
+async def test_a_meter_of_a_quota_keeps_its_hours(two_days, tenant_a, tenant_b):
+    usage = two_days
+    quota = {"limit": 1000, "period": "month"}
+    put = await usage.http.put(f"/v1/tenants/{tenant_a.id}/quotas/calls", json=quota, headers=usage.operator)
+    assert put.status_code == 200, put.text
+    await sweep(usage, HOURS_OVER)
+    assert (await asked(usage, tenant_a, window="hour")).status_code == 200
+    assert (await asked(usage, tenant_b, window="hour")).status_code == 410
+    assert (await asked(usage, tenant_a, "volume", window="hour")).status_code == 410
+
+
+async def test_what_would_end_is_shown(two_days, tenant_a):
+    usage = two_days
+    await sweep(usage, RECEIVED + TERMS.hours + timedelta(hours=1))
+    # The archive's objects have gone with the first sweep, and so have the hours; the days have time.
+    params = {"at": (RECEIVED + TERMS.days + timedelta(days=1)).isoformat()}
+    shown = (await usage.http.get("/v1/retention", params=params, headers=usage.operator)).json()
+    assert shown["rollup_days"] == [str(DAY), str(NEXT)]
+    assert shown["rollup_hours"] == []
+
+
+async def test_a_person_is_erased_from_whole_days_too(two_days, tenant_a):
+    usage = two_days
+    await sweep(usage, HOURS_OVER)
+    before = await figures(usage, tenant_a, window="day")
+    queued = await usage.fetch("SELECT id FROM system.rollup_change")
+    done = await finish(usage, (await ask(usage, tenant_a, values=["alice"])).json()["id"])
+    assert done["rows"]["usage_rollup"] > 5
+    after = await figures(usage, tenant_a, window="day")
+    assert "alice" not in repr(after)
+    assert {slug: sorted((w, v) for w, _, v in rows) for slug, rows in after.items()} == {
+        slug: sorted((w, v) for w, _, v in rows) for slug, rows in before.items()
+    }
+    # A whole day is not published as if it were an hour.
+    assert await usage.fetch("SELECT id FROM system.rollup_change") == queued
