@@ -239,6 +239,16 @@ async def test_what_nothing_meters_stays_whole_and_a_number_is_a_config_then(usa
     assert (await post(usage, tenant_a, "entitlements/ghosts/grants", {"amount": "1"})).status_code == 201
 
 
+async def test_what_was_not_used_rolls_over_from_the_first_period_of_the_subscription_on(usage, sources, tenant_a):
+    terms = {"limit": "10", "period": "day", "rollover_max": "4"}
+    began = (NOW - timedelta(days=2)).isoformat()
+    async with following(usage):
+        await sources.tenant(tenant_a)
+        await sources.plans(tenant_a, {"entitlements": {"api-calls": terms}, "starts_at": began})
+        await eventually(sources.followed)
+    assert (await value(usage, tenant_a))["balance"] == "14"
+
+
 async def test_periods_may_follow_the_subscription(usage, sources, tenant_a):
     starts = (NOW - timedelta(days=3)).replace(hour=5)
     terms = {"limit": "10", "anniversary": True}

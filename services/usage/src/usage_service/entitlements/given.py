@@ -183,7 +183,9 @@ def _choose(
     # What nothing meters cannot be used up: a number is then a config, and a quota stays whole.
     if terms.quota is None or (meter is None and terms.config is not None):
         return InForce(given.source, access=Access(feature, terms.has_access, terms.config, version=0))
-    quota = renew(None if stored is None else stored.quota, given.quota_terms(terms.quota), now)
+    # What was not used since the subscription began rolls over, although nothing was stored then.
+    first = now if stored is not None or not terms.quota.rollover_max else min(now, given.starts_at or now)
+    quota = renew(None if stored is None else stored.quota, given.quota_terms(terms.quota), first)
     renewed = StoredQuota(feature, meter or "", quota, 0 if stored is None else stored.version, given.source)
     changed = meter is not None and renewed != stored
     return InForce(given.source, quota=renewed, config=terms.config, changed=changed)
