@@ -55,13 +55,14 @@ async def test_a_copy_on_a_neighbouring_day_never_counts_whenever_it_comes(usage
 
 
 async def test_a_copy_that_came_through_another_partition_never_counts(usage, tenant_a, monkeypatch):
-    """The filters of its owner do not know the first one: the key refuses the batch, and then only what is there."""
+    """What another owner stored since is in no filter here: the key refuses the batch, then only what is there."""
     monkeypatch.setattr(events, "_WARY", 1)
     await usage.put_meter("api-calls", API_CALLS)
     for partition in (0, 1):
         held = (usage.kafka.group(GROUP), usage.kafka.topic(TOPIC), partition)
         await usage.fetch("INSERT INTO system.consumer_offset VALUES ($1, $2, $3, 0, 1)", *held)
     batches = (
+        (1, [(7, "a")]),  # from here on this worker remembers the day
         (0, [(1, "a"), (2, "a")]),
         (1, [(2, "a"), (3, "a")]),  # refused as a whole, then without the copy
         (1, [(1, "b"), (4, "a")]),  # skips what is there from the start
@@ -78,11 +79,11 @@ async def test_a_copy_that_came_through_another_partition_never_counts(usage, te
             await workers[partition].handle(connection, records)
     [row] = await usage.fetch("SELECT sum(count)::int AS count FROM pool.usage_rollup")
     stored = await usage.fetch("SELECT event_id, kafka_partition FROM pool.usage_event ORDER BY 1")
-    assert row["count"] == 6
+    assert row["count"] == 7
     assert [tuple(each) for each in stored] == [
         ("e-1", 0),
         ("e-2", 0),
-        *((f"e-{number}", 1) for number in (3, 4, 5, 6)),
+        *((f"e-{number}", 1) for number in range(3, 8)),
     ]
     [letter] = await usage.fetch("SELECT kind FROM pool.dead_letter")
     assert letter["kind"] == "conflict"

@@ -42,6 +42,7 @@ from usage_service.entitlements.following import EntitledFollower
 from usage_service.erasure.worker import ErasureWorker
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
+from usage_service.metering.identities import KnownIdentities
 from usage_service.metering.parking import nudge_parked
 from usage_service.metering.worker import GROUP, NUDGE, TOPIC, MeterWorker
 from usage_service.not_counted.keeper import NotCountedKeeper
@@ -77,6 +78,7 @@ async def run_meter() -> None:
     async with _databases(database) as databases, _directory(kafka) as state, asyncio.TaskGroup() as tasks:
         rates = TenantRates()
         tasks.create_task(rates.keep_writing(databases.system))
+        identities = KnownIdentities(group=kafka.group(GROUP), topic=kafka.topic(TOPIC))
         for _ in range(settings.meter_members):
             worker = MeterWorker(
                 directory=state.directory,
@@ -84,6 +86,7 @@ async def run_meter() -> None:
                 window_days=settings.dedupe_window_days,
                 group=kafka.group(GROUP),
                 topic=kafka.topic(TOPIC),
+                identities=identities,
                 rates=rates,
             )
             consumer = TransactionalConsumer(

@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 
 from usage_service.domain.instants import day_of
-from usage_service.metering.filters import IdentityFilters
+from usage_service.metering.identities import KnownIdentities
 from usage_service.metering.rows import EventRow
 from usage_service.metering.spreading import NEVER, SpreadTenants
 from usage_service.metering.staging import EVENT_COLUMNS, copy_into, event_bytes
@@ -57,13 +57,6 @@ SELECT staged.kafka_partition, staged.kafka_offset, stored.digest
     ON stored.tenant_id = staged.tenant_id AND stored.identity = staged.identity AND stored.day = staged.day
  WHERE (stored.kafka_partition, stored.kafka_offset) <> (staged.kafka_partition, staged.kafka_offset)
 """
-_IDENTITIES = """
-SELECT kafka_partition, day, string_agg(uuid_send(tenant_id) || uuid_send(identity), ''::bytea) AS keys
-  FROM pool.usage_event
- WHERE day = ANY($1::date[]) AND kafka_partition = ANY($2::int[])
- GROUP BY kafka_partition, day, left(identity::text, 2)
-"""
-_KEY = 32
 
 
 @dataclass(slots=True)
@@ -76,17 +69,21 @@ class Stored:
 
 
 class EventStore:
-    """Stores batches for one consumer member; remembers identities of the partitions that the member owns."""
+    """Stores batches for one consumer member, one at a time."""
 
-    def __init__(self, spreads: SpreadTenants, *, window_days: int) -> None:
+    def __init__(self, spreads: SpreadTenants, identities: KnownIdentities, *, window_days: int) -> None:
+        """`identities` are shared by the members of a process."""
         self._spreads = spreads
+        self._identities = identities
         self._window = window_days
-        self._filters = IdentityFilters()
+        self._epochs: dict[int, int] = {}
         self._wary = 0
 
     def own(self, partition: int, epoch: int) -> bool:
         """To be called for every partition of a batch before `store`; True when the partition is newly owned."""
-        return self._filters.own(partition, epoch)
+        is_new = self._epochs.get(partition) != epoch
+        self._epochs[partition] = epoch
+        return is_new
 
     async def store(
         self, connection: asyncpg.Connection, rows: Sequence[EventRow], catalogue_version: int, *, clear: bool
@@ -96,11 +93,15 @@ class EventStore:
         `rows` are in the order of (partition, offset). `clear` says that the stage was used in this transaction before.
         """
         stored = Stored(staged=clear)
-        await self._load_filters(connection, rows)
+        if not clear:
+            self._identities.release(self)  # the transaction of the last batch has ended
+        places = {(row.partition, row.day) for row in rows}
+        await self._identities.hold(
+            self, connection, {(partition, near) for partition, day in places for near in self._near(day)}, self._epochs
+        )
         remaining: Sequence[EventRow] = rows
         while remaining:
             remaining = await self._round(connection, remaining, catalogue_version, stored)
-        self._filters.forget_unused()
         return stored
 
     async def _round(
@@ -172,12 +173,7 @@ class EventStore:
         return duplicates
 
     def _suspects(self, rows: Iterable[EventRow]) -> list[EventRow]:
-        around = {
-            (partition, day): [
-                each for near in self._near(day) for each in self._filters.get((partition, near)).filters
-            ]
-            for partition, day in {(row.partition, row.day) for row in rows}
-        }
+        around = {day: self._identities.filters(self._near(day)) for day in {row.day for row in rows}}
         suspects = []
         looked_up = self._spreads.looked_up
         for row in rows:
@@ -185,7 +181,7 @@ class EventStore:
                 suspects.append(row)
                 continue
             key = row.key
-            for each in around[row.partition, row.day]:
+            for each in around[row.day]:
                 if key in each:
                     suspects.append(row)
                     break
@@ -208,30 +204,11 @@ class EventStore:
         return kept
 
     def _remember(self, rows: Iterable[EventRow]) -> None:
-        keys: dict[tuple[int, int], list[bytes]] = {}
+        keys: dict[int, list[bytes]] = {}
         for row in rows:
-            keys.setdefault((row.partition, row.day), []).append(row.key)
-        for place, new in keys.items():
-            self._filters.get(place).extend(new)
-
-    async def _load_filters(self, connection: asyncpg.Connection, rows: Iterable[EventRow]) -> None:
-        days = {(row.partition, row.day) for row in rows}
-        missing = self._filters.missing({(partition, near) for partition, day in days for near in self._near(day)})
-        if not missing:
-            return
-        keys: dict[tuple[int, int], list[bytes]] = {place: [] for place in missing}
-        found = await connection.fetch(
-            _IDENTITIES,
-            [day_of(day) for day in sorted({day for _, day in missing})],
-            sorted({partition for partition, _ in missing}),
-        )
-        number = {day_of(day): day for _, day in missing}
-        for partition, day, joined in found:
-            known = keys.get((partition, number[day]))
-            if known is not None:
-                known += [joined[start : start + _KEY] for start in range(0, len(joined), _KEY)]
-        for place, known in keys.items():
-            self._filters.load(place, known)
+            keys.setdefault(row.day, []).append(row.key)
+        for day, new in keys.items():
+            self._identities.add(day, new)
 
     def _near(self, day: int) -> range:
         return range(day - self._window, day + self._window + 1)

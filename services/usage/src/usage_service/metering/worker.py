@@ -42,6 +42,7 @@ from usage_service.metering.counting import count_events
 from usage_service.metering.days import Days
 from usage_service.metering.dead_letters import NO_TENANT, DeadLetter, write_dead_letters
 from usage_service.metering.events import EventStore
+from usage_service.metering.identities import KnownIdentities
 from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_parked
 from usage_service.metering.rollups import RollupStore
 from usage_service.metering.rows import TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
@@ -114,10 +115,12 @@ class MeterWorker:
         topic: str = TOPIC,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         rates: TenantRates | None = None,
+        identities: KnownIdentities | None = None,
     ) -> None:
         """`window_days`: days on either side of an event's own in which a copy never counts.
 
-        `group` and `topic` are the names on the cluster. `rates` gets samples of what comes.
+        `group` and `topic` are the names on the cluster. `rates` gets samples of what comes. `identities`
+        are those of the process, for workers of one event loop.
         """
         self._directory = directory
         self._days = days
@@ -126,7 +129,8 @@ class MeterWorker:
         self._now = now
         self._rates = rates
         self._spreads = SpreadTenants(window_days=window_days)
-        self._events = EventStore(self._spreads, window_days=window_days)
+        identities = identities or KnownIdentities(group=group, topic=topic)
+        self._events = EventStore(self._spreads, identities, window_days=window_days)
         self._rollups = RollupStore(self._spreads)
         self._corrections = CorrectionStore(self._spreads)
         self._catalogue = Catalogue(-1, {})
