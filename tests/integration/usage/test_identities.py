@@ -82,7 +82,7 @@ async def test_no_filter_goes_while_a_batch_of_another_member_is_under_way(meter
     assert await counted(metered) == 4
 
 
-async def test_members_load_a_day_once_for_all_and_again_only_what_has_a_new_owner(metered, tenant_a, tenant_b):
+async def test_members_load_a_day_once_and_again_only_what_has_a_new_owner(metered, tenant_a, tenant_b, monkeypatch):
     shared = known(metered)
     one, two = (metered.worker(identities=shared) for _ in range(2))
     loads = []
@@ -92,7 +92,7 @@ async def test_members_load_a_day_once_for_all_and_again_only_what_has_a_new_own
         loads.append((day, partitions))
         await load(connection, day, partitions)
 
-    shared._load = counting
+    monkeypatch.setattr(shared, "_load", counting)
     await handle(metered, one, record(tenant_a, 1, TUESDAY, offset=0))
     await handle(metered, two, record(tenant_b, 1, TUESDAY, partition=1, offset=0))
     assert [partitions for _, partitions in loads] == [[0]] * 3  # the day and its neighbours
