@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -129,10 +130,15 @@ async def find_entitled_tenants(session: AsyncSession, tenants: Collection[UUID]
     """The tiers and plans of those tenants that are known."""
     found = {}
     for row in await session.execute(_ENTITLED, {"tenants": list(tenants)}):
-        tier = readable_entitlements(msgspec.json.decode(row.tier or "{}"), of="tier")
-        plans = [(plan, readable_entitlements(plan.entitlements, of="plan")) for plan in _decode_plans(row.plans)]
-        found[row.tenant_id] = Entitled(tier, plans)
+        plans = [(plan, _terms(msgspec.json.encode(plan.entitlements), "plan")) for plan in _decode_plans(row.plans)]
+        found[row.tenant_id] = Entitled(_terms((row.tier or "{}").encode(), "tier"), plans)
     return found
+
+
+# Thousands of tenants are on the same tier and the same few plans.
+@lru_cache(maxsize=1024)
+def _terms(document: bytes, of: Literal["tier", "plan"]) -> Mapping[str, Terms]:
+    return readable_entitlements(msgspec.json.decode(document), of=of)
 
 
 async def find_in_force(session: AsyncSession, wanted: Mapping[Held, datetime], *, lock: bool = False) -> Entitlements:

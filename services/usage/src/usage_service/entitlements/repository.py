@@ -94,10 +94,11 @@ _PUT_QUOTAS: Final = text(
            AS given (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
                      preserve_overage, rollover_max, refill, alerts, given_by)
     ON CONFLICT (tenant_id, feature) DO UPDATE SET
-           interval = excluded.interval, time_zone = excluded.time_zone, anchored_at = excluded.anchored_at,
-           since = excluded.since, hard = excluded.hard, pays_overage = excluded.pays_overage,
-           preserve_overage = excluded.preserve_overage, rollover_max = excluded.rollover_max,
-           refill = excluded.refill, alerts = excluded.alerts, given_by = excluded.given_by, version = known.version + 1
+           meter = excluded.meter, interval = excluded.interval, time_zone = excluded.time_zone,
+           anchored_at = excluded.anchored_at, since = excluded.since, hard = excluded.hard,
+           pays_overage = excluded.pays_overage, preserve_overage = excluded.preserve_overage,
+           rollover_max = excluded.rollover_max, refill = excluded.refill, alerts = excluded.alerts,
+           given_by = excluded.given_by, version = known.version + 1
      WHERE excluded.given_by = 'override' OR known.given_by <> 'override'
     RETURNING tenant_id, feature, version
     """
