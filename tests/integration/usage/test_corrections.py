@@ -15,6 +15,7 @@ from tenantry import Tier
 from tenantry.testing import eventually
 from usage_service.archive.reading import ArchiveReader
 from usage_service.corrections.archived import ArchivedCorrections
+from usage_service.metering.rollups import RollupStore
 
 from .support import API_CALLS, BANDWIDTH, event
 
@@ -148,6 +149,27 @@ async def test_every_aggregation_forgets_what_is_cancelled(usage, tenant_a):
         assert answer.status_code == 202, answer.text
         await eventually(usage.counted, within=60)
     assert await answers() == without
+
+
+async def test_an_event_is_taken_out_of_the_rollup_that_counted_it(usage, tenant_a, monkeypatch):
+    """Its own group's, or that of all groups past the bound."""
+    monkeypatch.setattr(RollupStore.__init__, "__kwdefaults__", {"max_groups": 2})
+    for slug, aggregation in (("calls", "count"), ("largest", "max")):
+        value = {} if aggregation == "count" else {"value": "$.bytes"}
+        await usage.put_meter(slug, {**API_CALLS, "aggregation": aggregation, **value, "group_by": {"path": "$.path"}})
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0).isoformat()
+    async with usage.metering():
+        for number in range(5):
+            data = {"path": f"/{number}", "bytes": number}
+            await usage.send(event(tenant_a, number, time=now, data=data))
+            await eventually(usage.counted, within=60)
+        await correct(usage, cancels(tenant_a, 1), cancels(tenant_a, 4))
+        await eventually(usage.counted, within=60)
+    rows = await usage.fetch(
+        "SELECT groups, count, maximum FROM pool.usage_rollup AS rollup JOIN system.meter ON meter.id = meter_id"
+    )
+    found = {(json.loads(row["groups"])["path"], row["maximum"]): row["count"] for row in rows if row["count"]}
+    assert found == {("/0", None): 1, ("__other__", None): 2, ("/0", 0): 1, ("__other__", 3): 2}
 
 
 async def test_a_correction_that_comes_first_waits(usage, tenant_a):

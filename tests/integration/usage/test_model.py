@@ -349,5 +349,21 @@ def test_an_owner_that_returns_does_not_trust_what_it_remembers(machine):
     steps.figures_are_those_of_the_model()
 
 
+def test_an_owner_that_returns_knows_what_is_waited_for(machine):
+    """Another one has kept a correction meanwhile, whose event comes now."""
+    steps = machine()
+    steps.begin()
+    steps.receive([(0, 0, 0, 0, 1, "/a")])
+    steps.work(5, "commit")
+    steps.rebalance()
+    steps.correct(0, 1, None, None, of_replacement=False)
+    steps.work(5, "commit")
+    steps.return_to_former_owner()
+    steps.receive([(0, 1, 0, 0, 1, "/a")])
+    steps.work(5, "commit")
+    steps.figures_are_those_of_the_model()
+    steps.corrections_are_those_of_the_model()
+
+
 def _ends(batch: list[ConsumerRecord]) -> dict[TopicPartition, int]:
     return {TopicPartition(record.topic, record.partition): record.offset + 1 for record in batch}
