@@ -46,7 +46,7 @@ def _victim(installation: Installation, step: Step) -> object:
             return "how many meter workers there are"
         case Fault.KILL_POSTGRES | Fault.REFUSE_POSTGRES:
             return installation.postgres
-        case Fault.KILL_KAFKA | Fault.STOP_KAFKA:
+        case Fault.KILL_KAFKA | Fault.STOP_KAFKA | Fault.CHANGE_ROUTING:  # it is told over Kafka
             return installation.kafka
     return pool[int(step.choice * len(pool))]
 
@@ -71,3 +71,5 @@ async def _inflict_one(installation: Installation, step: Step, victim: object) -
             await installation.kill_kafka(step.lasts)
         case Fault.STOP_KAFKA:
             await installation.stop_kafka(step.lasts)
+        case Fault.CHANGE_ROUTING:
+            await installation.change_routing(step.choice)

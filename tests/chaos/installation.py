@@ -22,7 +22,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from processes import SERVE, free_port, is_ready
 
-from tenantry import Tenant, TenantId, TenantStatus, Tier, uuid7
+from tenantry import Routing, Tenant, TenantId, TenantStatus, Tier, uuid7
 from tenantry.database import create_service_database, migrate
 from tenantry.events import KafkaSettings, create_topics
 from tenantry.identity import Credential, Scope, new_api_key, secret_hash
@@ -51,6 +51,9 @@ _ROLES = ("migrator", "service", "system", "provisioner", "backup")
 _PASSWORD = "only-for-tests"
 _DATABASE = "chaos"
 _MOST_METERS = 3
+HOT = 5
+"""As many tenants are spread over keys, one after the other and again and again."""
+_BUCKETS = (1, 2, 4, 12)
 _REST_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -117,6 +120,7 @@ class Installation:
         self.postgres = EmbeddedPostgres(directory / "postgres")
         self.kafka = EmbeddedKafka(directory / "kafka")
         self.tenants = [str(uuid7()) for _ in range(tenants)]
+        self.hot = self.tenants[:HOT]
         self.meters: list[Process] = []
         self.ingests: list[Process] = []
         self.relays: list[Process] = []
@@ -220,6 +224,15 @@ class Installation:
         await asyncio.sleep(seconds)
         os.kill(self.kafka.pid, signal.SIGCONT)
 
+    async def change_routing(self, choice: float) -> None:
+        """A hot tenant gets another number of keys; each process learns of it when it does."""
+        number = int(choice * 1e6) % len(self.hot)
+        tenant = self._documents[number]
+        buckets = [each for each in _BUCKETS if each != tenant.routing.buckets][int(choice * 1e3) % 3]
+        tenant = msgspec.structs.replace(tenant, routing=Routing(buckets=buckets), version=tenant.version + 1)
+        self._documents[number] = tenant
+        await self._publish([("tenant.state.v1", str(tenant.id), tenant)])
+
     async def fetch(self, statement: str) -> Sequence[asyncpg.Record]:
         """Rows of the service's database, past every policy."""
         connection = await asyncpg.connect(_in_database(self.postgres.url, _DATABASE))
@@ -307,8 +320,8 @@ class Installation:
                 ("service", self._service, Scope.SERVICE),
             )
         ]
-        for number, tenant_id in enumerate(self.tenants):
-            tenant = Tenant(
+        self._documents = [
+            Tenant(
                 id=TenantId(UUID(tenant_id)),
                 slug=f"chaos-{number}",
                 name="Chaos",
@@ -317,7 +330,12 @@ class Installation:
                 version=1,
                 created_at=born,
             )
-            records.append(("tenant.state.v1", tenant_id, tenant))
+            for number, tenant_id in enumerate(self.tenants)
+        ]
+        records += [("tenant.state.v1", str(tenant.id), tenant) for tenant in self._documents]
+        await self._publish(records)
+
+    async def _publish(self, records: Sequence[tuple[str, str, object]]) -> None:
         producer = AIOKafkaProducer(**self.settings.client_options(), acks="all")
         await producer.start()
         try:

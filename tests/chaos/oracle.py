@@ -1,8 +1,9 @@
 """What the figures must be: plain dictionaries over what Kafka has, without a line of the product's code.
 
-It goes by the rules: an identity counts once in its own day and the day on either side, the copy with the lowest
-(partition, offset) decides; a value that is no number is reported for the meter and counts nowhere in it. A correction
-cancels the newest event of its identity that counts, or that of the day it names, or the first one that comes.
+It goes by the rules: an identity counts once in its own day and the day on either side, and the first copy decides, as
+a rule that with the lowest (partition, offset); a value that is no number is reported for the meter and counts nowhere
+in it. A correction cancels the newest event of its identity that counts, or that of the day it names, or the first one
+that comes.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Expected:
 
 
 def expect(records: Iterable[tuple[int, bytes]]) -> Expected:
-    """What must be counted of `usage.events.v1`: receipt in milliseconds and value, by (partition, offset)."""
+    """What must be counted of `usage.events.v1`: receipt in milliseconds and value, in order."""
     expected = Expected()
     kept: dict[Identity, list[Kept]] = defaultdict(list)
     corrections: dict[Identity, list[Correction]] = defaultdict(list)

@@ -25,6 +25,7 @@ class Fault(Enum):
     REFUSE_POSTGRES = "connections to PostgreSQL are cut and refused"
     KILL_KAFKA = "SIGKILL of Kafka"
     STOP_KAFKA = "SIGSTOP of Kafka"
+    CHANGE_ROUTING = "other keys for the events of a hot tenant"
 
 
 # How long each lasts at least and at most, in seconds, and how often it comes in a round of all.
@@ -41,6 +42,7 @@ _LASTS = {
     Fault.REFUSE_POSTGRES: (0.5, 6.0, 1),
     Fault.KILL_KAFKA: (0.0, 4.0, 1),
     Fault.STOP_KAFKA: (1.0, 9.0, 1),
+    Fault.CHANGE_ROUTING: (0.0, 0.0, 3),
 }
 _PAUSE = (0.5, 6.0)
 

@@ -18,7 +18,6 @@ from tenantry.events import RepeatBatch, partition_key
 from tenantry.testing import eventually
 from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.instants import day_number
-from usage_service.metering import rollups
 from usage_service.metering.worker import GROUP, TOPIC
 from usage_service.routing.repository import forget_gathered, settle
 
@@ -200,49 +199,48 @@ async def test_who_settles_waits_for_the_batches_that_are_under_way(counting, te
     assert await spread(counting) == [(8, False, MONDAY + timedelta(days=9))]
 
 
-async def test_a_parked_record_keeps_its_key(counting, tenant_a):
-    """It comes back when the tenant is known, to a tenant that has settled under another key meanwhile."""
+@pytest.mark.parametrize(("parked", "settled"), [(1, 8), (8, 1)])
+async def test_a_parked_record_keeps_its_key(counting, tenant_a, parked, settled):
+    """It comes back when the tenant is known, and has settled under another key meanwhile."""
     first, second = counting.worker(), counting.worker()
     tenant = counting.state.directory.get(tenant_a.id)
     counting.state.directory.forget(tenant_a.id)
-    await commit(counting, first, record(tenant_a, 1, NEIGHBOURS[0]))
-    assert [tuple(row) for row in await counting.fetch("SELECT key FROM system.parked_record")] == [
-        (str(tenant_a.id).encode(),)
-    ]
+    await commit(counting, first, record(tenant_a, 1, NEIGHBOURS[0], buckets=parked))
     counting.state.directory.upsert(tenant)
-    await commit(counting, second, record(tenant_a, 1, NEIGHBOURS[1], buckets=8, partition=1))
-    await settle(counting.databases.system, tenant_a.id, 8)
-    await commit(counting, first, record(tenant_a, 2, buckets=8))
-    assert await spread(counting) == [(8, True, NEIGHBOURS[1])]
+    await commit(counting, second, record(tenant_a, 1, NEIGHBOURS[1], buckets=settled, partition=1))
+    await settle(counting.databases.system, tenant_a.id, settled)
+    await commit(counting, first, record(tenant_a, 2, buckets=settled))
     assert await counted(counting) == 2
+    [(_, mixed, _)] = await spread(counting)
+    assert mixed
 
 
-async def test_groups_of_a_full_window_have_one_rollup_whoever_counts_them(counting, tenant_a, monkeypatch):
+async def test_groups_of_a_full_window_have_one_rollup_whoever_counts_them(counting, tenant_a):
     """A group that one worker gives its own rollup the other one must not put with the rest."""
-    monkeypatch.setattr(rollups, "MAX_GROUPS", 3)
     workers = [counting.worker(), counting.worker()]
     for worker in workers:
         worker._rollups._max_groups = 3
-    await commit(counting, workers[0], record(tenant_a, 0, buckets=8, data={"path": "/0"}))
+
+    numbers = count(1)
+
+    def call(path: str, partition: int, day: date = MONDAY) -> ConsumerRecord:
+        return record(tenant_a, next(numbers), day, buckets=8, partition=partition, data={"path": path})
+
+    await commit(counting, workers[0], call("/0", 0))
     await settle(counting.databases.system, tenant_a.id, 8)
-    for number in range(1, 9):
-        path = {"path": f"/{number // 2}"}
-        await commit(
-            counting, workers[number % 2], record(tenant_a, number, buckets=8, partition=number % 2, data=path)
-        )
-    async with batch(counting, workers[0], record(tenant_a, 10, MONDAY + timedelta(1), buckets=8, data={"path": "/x"})):
-        same = record(tenant_a, 11, MONDAY + timedelta(1), buckets=8, partition=1, data={"path": "/x"})
-        other = asyncio.create_task(commit(counting, workers[1], same))
+    # What the second one remembers is old when the first one has filled the window.
+    for partition, path in ((1, "/0"), (0, "/1"), (0, "/2"), (1, "/3"), (0, "/3"), (1, "/2")):
+        await commit(counting, workers[partition], call(path, partition))
+    # Two that would each fill the last place.
+    await commit(counting, workers[0], call("/a", 0, NEIGHBOURS[1]), call("/b", 0, NEIGHBOURS[1]))
+    async with batch(counting, workers[0], call("/c", 0, NEIGHBOURS[1])):
+        other = asyncio.create_task(commit(counting, workers[1], call("/d", 1, NEIGHBOURS[1])))
         await eventually(lambda: waits(counting))
     await other
     rows = await counting.fetch("SELECT groups, count::int FROM pool.usage_rollup ORDER BY window_start, groups")
-    assert [(json.loads(row["groups"])["path"], row["count"]) for row in rows] == [
-        ("/0", 2),
-        ("/1", 2),
-        ("/2", 2),
-        ("__other__", 3),
-        ("/x", 2),
-    ]
+    found = [(json.loads(row["groups"])["path"], row["count"]) for row in rows]
+    assert found[:4] == [("/0", 2), ("/1", 1), ("/2", 2), ("__other__", 2)]
+    assert found[4:] == [("/a", 1), ("/b", 1), ("/c", 1), ("__other__", 1)]
 
 
 async def test_a_tenant_that_is_gathered_is_forgotten_when_no_copy_is_left(counting, tenant_a):
