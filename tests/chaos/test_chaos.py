@@ -205,9 +205,9 @@ def _report(workload: Workload, expected: Expected, done: Counter[Fault], behind
     print(  # noqa: T201 - what a long run has to show
         f"\nseed {SEED}, {SECONDS:.0f} s: {len(workload.acknowledged):,} identities acknowledged, "
         f"{workload.repeated} requests repeated, {expected.stored:,} events kept, {expected.cancelled:,} of them "
-        f"cancelled by {len(expected.corrections):,} corrections, {spread:,} records under keys of buckets, {len(expected.windows):,} windows, "
+        f"cancelled by {len(expected.corrections):,} corrections, {len(expected.windows):,} windows, "
         f"{len(expected.conflicts)} conflicts, {sum(expected.invalid.values())} invalid values; "
-        f"all counted {behind:.1f} s later"
+        f"{spread:,} records under keys of buckets; all counted {behind:.1f} s later"
     )
     for fault, times in sorted(done.items(), key=lambda each: each[0].name):
         print(f"  {times:3} x {fault.value}")  # noqa: T201
