@@ -32,7 +32,7 @@ from usage_service.settings import UsageSettings
 SCOPES = [Scope.TENANT_READ, Scope.TENANT_WRITE, Scope.TENANT_ADMIN]
 NOW = datetime.now(UTC)
 # What one side has and the other has not, by the names under which it is asked for.
-OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id", "letter_id", "grant_id"}
+OWNED = {"subscription_id", "run_id", "invoice_id", "cut_id", "letter_id", "grant_id", "erasure_id"}
 SHARED = {
     "slug": "meter",
     "meter": "meter",
@@ -52,7 +52,8 @@ class Side:
 
     @property
     def ids(self) -> dict[str, str]:
-        return SHARED | dict.fromkeys(OWNED, str(self.own_id)) | {"tenant_id": str(self.tenant.id)}
+        own = {"tenant_id": str(self.tenant.id), "token": self.word}
+        return SHARED | dict.fromkeys(OWNED, str(self.own_id)) | own
 
     def leaks(self, answer: httpx.Response) -> list[str]:
         given = str(answer.request.url) + answer.request.content.decode("latin-1")

@@ -11,6 +11,8 @@ from archives import DAY
 
 from tenantry.testing import eventually
 from usage_service.archive.archivist import Archivist
+from usage_service.archive.reading import ArchiveReader
+from usage_service.corrections.archived import ArchivedCorrections
 from usage_service.domain.erasing import PREFIX
 from usage_service.erasure.service import ask_erasure, get_erasure
 from usage_service.erasure.stored import StoredDay
@@ -219,3 +221,20 @@ async def test_what_a_backfill_had_read_before_is_erased_too(counted, tenant_a, 
         == []
     )
     assert len(await usage.fetch("SELECT FROM pool.usage_rollup WHERE groups LIKE '%\"z\"%'")) == 1
+
+
+async def test_a_correction_in_the_archive_waits_for_an_erasure(two_days, tenant_a):
+    """Its event may still have the value, and the rollups the pseudonym."""
+    world = two_days
+    await world.fetch(
+        "INSERT INTO pool.correction (tenant_id, identity, id, asked_day, source, event_id, received_at,"
+        " kafka_partition, kafka_offset) VALUES ($1, $1, $1, $2, 's', 'e', now(), 0, 0)",
+        tenant_a.id,
+        DAY,
+    )
+    erasure_id = await asked(world, tenant_a)
+    keeper = ArchivedCorrections(world.databases.system, ArchiveReader(world.databases, world.store))
+    assert await eraser(world).turn()
+    assert not await keeper.turn()
+    await finish(world, erasure_id)
+    assert await keeper.turn()
