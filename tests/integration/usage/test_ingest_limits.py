@@ -7,9 +7,10 @@ import json
 
 import pytest
 
-from tenantry import Tier
+from tenantry import Routing, Tier
+from tenantry.testing import eventually
 
-from .support import end_offsets, event
+from .support import API_CALLS, end_offsets, event
 from .test_http import replaced
 
 BATCH = "application/cloudevents-batch+json"
@@ -140,3 +141,25 @@ async def test_a_services_events_cost_by_their_size(usage, limited, tenant_a, te
     partly = await usage.send(*too_much, partial="true")
     assert (partly.status_code, partly.json()["accepted"]) == (202, 1)
     assert [(each["index"], each["kind"]) for each in partly.json()["rejected"]] == [(0, "too-large"), (1, "too-large")]
+
+
+async def test_a_tenant_of_many_keys_has_one_rate_and_leaves_room_in_every_partition(
+    usage, limited, tenant_a, tenant_b
+):
+    """However loud it is, and in whichever partitions: what bounds it is its tier, before anything reaches Kafka."""
+    limited(service_ingest=20)
+    loud = usage.state.directory.get(tenant_a.id)
+    usage.state.directory.upsert(replaced(loud, routing=Routing(buckets=12), version=loud.version + 1))
+    await usage.put_meter("api-calls", API_CALLS)
+    for number in range(60):
+        own = [event(tenant_a, 3 * number + n) for n in range(3)]
+        answer = await usage.send(*own, event(tenant_b, number), partial="true")
+        assert answer.json()["accepted"] == (4 if number < 20 else 1)
+    async with usage.metering():
+        await eventually(usage.counted, within=60)
+    rows = await usage.fetch("SELECT tenant_id, sum(count)::int FROM pool.usage_rollup GROUP BY 1")
+    assert {row[0]: row[1] for row in rows} == {tenant_a.id: 60, tenant_b.id: 60}
+    [[partitions]] = await usage.fetch(
+        "SELECT count(DISTINCT kafka_partition) FROM pool.usage_event WHERE tenant_id = $1", tenant_a.id
+    )
+    assert partitions > 4
