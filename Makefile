@@ -22,7 +22,7 @@ ARGS ?=
 # Processes that run the tests; they wait for servers half of the time. 0 runs them in pytest's own (for --pdb).
 WORKERS ?= 3
 
-.PHONY: help up demo down clean test check mutants fmt bench chaos e2e lock lock-jars setup
+.PHONY: help up demo down clean test check mutants fmt bench bench-usage chaos e2e lock lock-jars setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ fmt: $(READY) ## Format the code and fix what the linter can fix
 
 bench: $(READY) ## Measure, print, and write .tenantry/bench.json
 	@exec $(BIN)/tenantry bench $(ARGS)
+
+bench-usage: $(READY) ## Measure the usage service: figures and a chart in .tenantry/bench (BENCH_SHORT=1: minutes)
+	@exec $(BIN)/tenantry bench usage
 
 lock: $(READY) ## Resolve all dependencies anew
 	@echo 'uv=='"$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) - -o infra/dev/bootstrap.lock

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import cast
 
-import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from load import post
 from report import Row, Servers, row
-from usage_stack import UsageStack, memory_pss, usage_stack
+from usage_stack import UsageStack, sample_memory, usage_stack
 from workload import PARTITIONS, Workload
 
 SECONDS = float(os.environ.get("BENCH_OVERDRIVE_SECONDS", "60"))
@@ -40,11 +39,11 @@ async def run(servers: Servers) -> list[Row]:
         workload = Workload()
         await stack.publish_state(workload)
         async with stack.role("usage-api") as process:
-            await _ready(stack)
+            await stack.ready()
             flood = _Flood(stack, _bodies(stack, workload))
             for _ in range(2):  # the first one is slower: connections, routes and the machine get warm
                 calm = await flood.offer(rate=float("inf"), seconds=CALM_SECONDS, connections=CALM_CONNECTIONS)
-            sampling = asyncio.create_task(_sample(process.pid))
+            sampling = asyncio.create_task(sample_memory(SECONDS / 10, process.pid))
             started = time.perf_counter()
             loud = await flood.offer(rate=FACTOR * calm, seconds=SECONDS, connections=CONNECTIONS)
             seconds = time.perf_counter() - started
@@ -169,18 +168,6 @@ def _bodies(stack: UsageStack, workload: Workload) -> list[bytes]:
     return requests
 
 
-async def _sample(pid: int) -> list[int]:
-    """The memory of a process, about ten times in all, until it is cancelled."""
-    pss: list[int] = []
-    try:
-        while True:
-            pss.append(memory_pss(pid))
-            await asyncio.sleep(SECONDS / 10)
-    except asyncio.CancelledError:
-        pss.append(memory_pss(pid))
-        return pss
-
-
 async def _count(stack: UsageStack) -> Counter[int]:
     """How many records the topic has of each request."""
     counts: Counter[int] = Counter()
@@ -200,15 +187,3 @@ async def _count(stack: UsageStack) -> Counter[int]:
     finally:
         await consumer.stop()
     return counts
-
-
-async def _ready(stack: UsageStack) -> None:
-    async with httpx.AsyncClient() as client:
-        for _ in range(300):
-            try:
-                if (await client.get(f"http://127.0.0.1:{stack.port}/readyz")).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.1)
-    raise TimeoutError("the usage service does not become ready")

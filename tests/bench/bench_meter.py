@@ -29,6 +29,8 @@ async def run(servers: Servers) -> list[Row]:
         median(each.rate for each in counted),
         "events/s",
         limit=median(limits),
+        goal=80_000,
+        goal_ratio=0.7,
         runs=RUNS,
         events=EVENTS,
         processes=PROCESSES,

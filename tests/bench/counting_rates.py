@@ -102,16 +102,17 @@ async def worker_rate(
 
 
 async def counting_rate(stack: UsageStack, events: int, *, processes: int = PROCESSES) -> Counted:
-    """As `worker_rate`, of what is in the topic already."""
+    """As `worker_rate`, of so many events that are in the topic and not counted yet."""
     async with AsyncExitStack() as running:
         connection = await running.enter_async_context(stack.connect())
         await connection.execute("CHECKPOINT")
+        base = await stack.counted(connection)
         roles = [await running.enter_async_context(stack.role("usage-meter")) for _ in range(processes)]
-        first, begun = await until(connection, stack, 1), time.perf_counter()
-        low, low_at = await until(connection, stack, round(FROM * events)), time.perf_counter()
-        high, high_at = await until(connection, stack, round(UNTIL * events)), time.perf_counter()
-        await until(connection, stack, events)
-        whole = (events - first) / (time.perf_counter() - begun)
+        first, begun = await until(connection, stack, base + 1), time.perf_counter()
+        low, low_at = await until(connection, stack, base + round(FROM * events)), time.perf_counter()
+        high, high_at = await until(connection, stack, base + round(UNTIL * events)), time.perf_counter()
+        await until(connection, stack, base + events)
+        whole = (base + events - first) / (time.perf_counter() - begun)
         return Counted((high - low) / (high_at - low_at), whole, sum(memory_pss(role.pid) for role in roles))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -117,6 +117,15 @@ async def offer(port: int, requests: Iterator[bytes], *, rate: float, seconds: f
         transport.close()
     load.outcome.answered = answered
     return load.outcome
+
+
+def statuses(outcomes: Iterable[Outcome]) -> dict[int, int]:
+    """How many answers of each status there were."""
+    total: dict[int, int] = {}
+    for outcome in outcomes:
+        for status, count in outcome.statuses.items():
+            total[status] = total.get(status, 0) + count
+    return total
 
 
 def post(body: bytes, content_type: str, secret: str, port: int) -> bytes:

@@ -53,6 +53,12 @@ def percentiles(samples: Sequence[float]) -> dict[str, float]:
     return {"p50": round(median(samples), 4), "p99": round(quantiles(samples, n=100)[98], 4)}
 
 
+def drift(samples: Sequence[float]) -> float | None:
+    """How far the last four fifths of samples lie apart, as a part of their middle."""
+    last = samples[len(samples) // 5 :]
+    return round((max(last) - min(last)) / median(last), 4) if len(last) > 1 else None
+
+
 def merge(path: Path, rows: list[Row]) -> list[Row]:
     """Writes the rows into the list at `path`: a name that is already there is replaced, none is ever dropped."""
     known: dict[str, Row] = {}

@@ -1,7 +1,9 @@
-"""Runs the benches and merges their rows into `.tenantry/bench.json`.
+"""Runs benches and merges their rows into `.tenantry/bench.json`.
 
-`python tests/bench/run.py [bench name ...]`; without names, all of them. The servers are those of
-TENANTRY_POSTGRES_URL and TENANTRY_KAFKA_BOOTSTRAP.
+`python tests/bench/run.py [bench name ...]`; without names, all of them. The name `usage` stands for those of the usage
+service, whose rows also go to `.tenantry/bench/usage.json` and into a chart beside it. BENCH_SHORT=1 takes minutes for
+them and shows that they run, not how fast the service is. The servers are those of TENANTRY_POSTGRES_URL and
+TENANTRY_KAFKA_BOOTSTRAP.
 """
 
 from __future__ import annotations
@@ -18,16 +20,37 @@ import uvloop
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from report import Row, Servers, merge  # noqa: E402 (benches are scripts: their folder is the import path)
+from chart import chart  # noqa: E402 (benches are scripts: their folder is the import path)
+from report import Row, Servers, merge  # noqa: E402
 
-RESULT = HERE.parents[1] / ".tenantry" / "bench.json"
+RESULTS = HERE.parents[1] / ".tenantry"
+USAGE = ("ingest", "ingest_overdrive", "meter", "meter_growth", "end_to_end", "queries")
+SHORT = {
+    "BENCH_RUNS": "1",
+    "BENCH_SECONDS": "2",
+    "BENCH_OVERDRIVE_SECONDS": "6",
+    "BENCH_EVENTS": "100000",
+    "BENCH_GROWTH_RUNS": "1",
+    "BENCH_STORED": "300000",
+    "BENCH_TENANTS": "5000",
+    "BENCH_REBUILD_SECONDS": "10",
+    "BENCH_END_TO_END_SECONDS": "10",
+    "BENCH_LATE_SECONDS": "5",
+    "BENCH_QUERY_EVENTS": "310000",
+    "BENCH_QUERY_REQUESTS": "50",
+}
+"""Sizes that BENCH_SHORT sets where the environment does not."""
 
 
 def main() -> int:
     available = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *available], help="which benches; all without")
+    parser.add_argument("names", nargs="*", choices=[[], "usage", *available], help="which benches; all without")
     chosen = parser.parse_args().names or available
+    with_chart = "usage" in chosen
+    chosen = [each for name in chosen for each in (USAGE if name == "usage" else (name,))]
+    if os.environ.get("BENCH_SHORT"):
+        os.environ.update({name: value for name, value in SHORT.items() if name not in os.environ})
     servers = Servers(postgres=os.environ["TENANTRY_POSTGRES_URL"], kafka=os.environ["TENANTRY_KAFKA_BOOTSTRAP"])
     failed = False
     for name in chosen:
@@ -37,7 +60,10 @@ def main() -> int:
             traceback.print_exc()
             failed = True
             continue
-        merge(RESULT, rows)
+        merge(RESULTS / "bench.json", rows)
+        if with_chart:
+            known = merge(RESULTS / "bench" / "usage.json", rows)
+            (RESULTS / "bench" / "usage.svg").write_text(chart(known, "Usage service"), encoding="utf-8")
         for line in rows:
             print(_line(line), flush=True)  # noqa: T201 (its output is what it is for)
     return int(failed)

@@ -7,18 +7,22 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import count, islice
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from load import post
 from report import Servers
 from workload import METERS, Sample, Workload
 
@@ -28,6 +32,8 @@ from tenantry.events import KafkaSettings, UsageProducer, create_topics, partiti
 from tenantry.identity import Credential, Scope, new_api_key, secret_hash
 
 PASSWORD = "only-for-tests"
+BATCH = 100
+MARK = b"bench/########"
 ROLES = ("migrator", "service", "system", "provisioner", "backup")
 TOPICS = (
     "usage.events.v1",
@@ -40,7 +46,7 @@ TOPICS = (
     "tenant.requests.v1",
     "tenant.acks.v1",
 )
-_METER = """
+METER = """
 INSERT INTO system.meter (id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, created_at)
 VALUES ($1, $2, 1, $3, $4, $5, $6, '{}', $7, 1, now())
 """
@@ -110,7 +116,7 @@ class UsageStack:
             for slug, meter in METERS.items():
                 group_by = msgspec.json.encode(meter.get("group_by", {})).decode()
                 values = (meter["event_type"], meter["aggregation"], meter.get("value"), group_by, meter["unit"])
-                await connection.execute(_METER, uuid7(), slug, *values)
+                await connection.execute(METER, uuid7(), slug, *values)
             await connection.execute("UPDATE system.meter_catalogue SET version = 1")
 
     async def preload(self, samples: Sequence[Sample], *, buckets: int = 1) -> float:
@@ -134,6 +140,16 @@ class UsageStack:
         """Records of usage.events.v1 whose effect is committed."""
         total: int = await connection.fetchval(_COUNTED)
         return total
+
+    async def ready(self) -> None:
+        """Waits until the service's API answers that it is."""
+        async with httpx.AsyncClient() as client:
+            for _ in range(600):
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == HTTPStatus.OK:
+                        return
+                await asyncio.sleep(0.1)
+        raise TimeoutError("the usage service does not become ready")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[asyncpg.Connection]:
@@ -198,8 +214,38 @@ async def _remove(servers: Servers, name: str, kafka: KafkaSettings) -> None:
         await connection.close()
 
 
+def batch_requests(stack: UsageStack, samples: Iterable[Sample], *, source: bytes = b"bench/api") -> list[bytes]:
+    """Whole requests of `BATCH` events each, all of one source."""
+    events = iter(sample.cloudevent().replace(b"bench/api", source) for sample in samples)
+    requests = []
+    while batch := list(islice(events, BATCH)):
+        body = b"[" + b",".join(batch) + b"]"
+        requests.append(post(body, "application/cloudevents-batch+json", stack.secret, stack.port))
+    return requests
+
+
+def ever_new(requests: Sequence[bytes]) -> Iterator[bytes]:
+    """The requests, made with `source=MARK`, again and again: each time round of a source of its own, so all new."""
+    for number in count():
+        source = b"bench/%08d" % number
+        for request in requests:
+            yield request.replace(MARK, source)
+
+
 def in_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def sample_memory(seconds: float, *pids: int) -> list[int]:
+    """The memory of processes together, every so many seconds until it is cancelled, and once more then."""
+    pss: list[int] = []
+    try:
+        while True:
+            pss.append(sum(map(memory_pss, pids)))
+            await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        pss.append(sum(map(memory_pss, pids)))
+        return pss
 
 
 def memory_pss(pid: int) -> int:
