@@ -184,6 +184,9 @@ async def test_what_would_end_is_shown(two_days, tenant_a):
     shown = (await usage.http.get("/v1/retention", params=params, headers=usage.operator)).json()
     assert shown["rollup_days"] == [str(DAY), str(NEXT)]
     assert shown["rollup_hours"] == []
+    stays = {each["what"]: each["days"] for each in shown["stays"]}
+    assert (stays["rollups of hours"], stays["rollups of whole days"]) == (396, 1_096)
+    assert stays["topic usage.events.v1"] == 7
 
 
 async def test_a_person_is_erased_from_whole_days_too(two_days, tenant_a):

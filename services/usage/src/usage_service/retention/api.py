@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
+from tenantry.events import load_topics
 from tenantry.http import require_scope
 from tenantry.identity import Scope
 from usage_service.archive.manifest import expired_objects
@@ -40,6 +41,14 @@ class ExpiredObject(BaseModel):
     path: str
 
 
+class StayOut(BaseModel):
+    """How long what stays; without `days`, until the tenant is purged or the person erased."""
+
+    what: str
+    days: int | None
+    then: str
+
+
 class RetentionOut(BaseModel):
     """What is due at an instant if nothing comes in before it.
 
@@ -48,6 +57,7 @@ class RetentionOut(BaseModel):
     """
 
     at: datetime
+    stays: list[StayOut]
     days: list[DueDay]
     archive_objects: list[ExpiredObject]
     dead_letters: int
@@ -73,6 +83,7 @@ async def get(
     expired = await expired_objects(connection, until - terms.archive, limit=_OBJECTS)
     return RetentionOut(
         at=until,
+        stays=_stays(terms),
         days=[
             DueDay(day=known.state.day, step=step, due=when, problem=known.problem)
             for known, step, when in sorted(due, key=lambda each: each[0].state.day)
@@ -85,3 +96,16 @@ async def get(
         rollup_hours=await due_days(connection, Ending.HOURS, until - terms.hours, limit=_OBJECTS),
         rollup_days=await due_days(connection, Ending.DAYS, until - terms.days, limit=_OBJECTS),
     )
+
+
+def _stays(terms: Terms) -> list[StayOut]:
+    topics = [each for each in load_topics() if each.name.startswith("usage.")]
+    return [
+        StayOut(what="raw events and identities in PostgreSQL", days=terms.stored.days, then="archived"),
+        StayOut(what="raw events in the archive", days=terms.archive.days, then="deleted"),
+        StayOut(what="rollups of hours", days=terms.hours.days, then="become rollups of whole days"),
+        StayOut(what="rollups of whole days", days=terms.days.days, then="deleted"),
+        StayOut(what="dead letters", days=terms.dead_letters.days, then="deleted"),
+        StayOut(what="tokens and who has read them, corrections, reports of erasures", days=None, then="deleted"),
+        *(StayOut(what=f"topic {each.name}", days=each.retention_days, then=each.cleanup) for each in topics),
+    ]
