@@ -144,3 +144,34 @@ async def test_what_was_unmatched_is_taken_off_the_list_once(usage, tenant_a, te
         await finish(backfiller)
         assert await left() == expected, (slug, hours)
     assert await left("other") == 1
+
+
+QUEUED = """
+SELECT DISTINCT key.tenant_id, key.window_start, key.group_hash
+  FROM system.rollup_change AS change
+ CROSS JOIN LATERAL unnest(change.tenant_ids, change.meter_ids, change.window_starts, change.group_hashes)
+       AS key (tenant_id, meter_id, window_start, group_hash)
+  JOIN system.meter AS meter ON meter.id = key.meter_id
+ WHERE meter.slug = 'late'
+"""
+
+
+async def test_what_it_changes_is_published_and_nothing_else(usage, tenant_a, tenant_b, backfiller):
+    dice = random.Random(7)  # noqa: S311 (a seed that is repeated)
+    member = await Member.join(usage)
+    await member.count(*sample([tenant_a, tenant_b], dice, range(60)))
+    await usage.put_meter("late", {**definition("sum"), "backfill_from": (START + timedelta(hours=20)).isoformat()})
+    await finish(backfiller)
+    stored = "SELECT tenant_id, window_start, group_hash FROM pool.usage_rollup"
+    queued = set(map(tuple, await usage.fetch(QUEUED)))
+    assert queued == set(map(tuple, await usage.fetch(stored))) != set()
+
+    await usage.fetch("DELETE FROM system.rollup_change")
+    versions = dict(await usage.fetch("SELECT ctid::text, version FROM pool.usage_rollup"))
+    await usage.put_meter("late", {**definition("sum"), "backfill_from": START.isoformat()})
+    await finish(backfiller)
+    # The days that were counted already are as they were.
+    new = {tuple(row) for row in await usage.fetch(stored)} - queued
+    assert new
+    assert set(map(tuple, await usage.fetch(QUEUED))) == new
+    assert set(versions.values()) == {1}

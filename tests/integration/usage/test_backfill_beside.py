@@ -15,8 +15,8 @@ from tenantry.testing import eventually
 from usage_service.backfilling import chunks, keeper
 from usage_service.domain.instants import microseconds
 from usage_service.domain.meters import CompiledMeter
+from usage_service.metering import rollup_rows
 from usage_service.metering.recounting import recount
-from usage_service.metering.rollup_rows import Kept
 from usage_service.meters.repository import versions_of
 
 from .backfills import METERS, START, backfill, backfiller_of, definition, finish, gauge, rows, sample
@@ -37,7 +37,7 @@ async def waits(usage) -> bool:
 def before_locks(monkeypatch):
     """Calls what a test gives it when a step has counted and is about to lock, once."""
     acts: list[Callable[[], Awaitable[object]]] = []
-    lock = chunks.lock_rollups
+    lock = rollup_rows.lock_rollups
 
     async def locking(*given: Any):
         if acts:
@@ -52,7 +52,7 @@ def before_locks(monkeypatch):
 def after_locks(monkeypatch):
     """Calls what a test gives it when a step holds its locks, once."""
     acts: list[Callable[[], Awaitable[object]]] = []
-    lock = chunks.lock_rollups
+    lock = rollup_rows.lock_rollups
 
     async def locking(*given: Any):
         kept = await lock(*given)
@@ -271,7 +271,7 @@ async def consistent(usage, slug: str) -> bool:
             for row in await connection.fetch(keys, version.id)
         }
         made = await recount(connection, dict.fromkeys(found, meter))
-    return {key: Kept.of(state).count for key, state in made.items()} == found
+    return {key: rollup_rows.Kept.of(state).count for key, state in made.items()} == found
 
 
 @pytest.mark.parametrize("aggregation", ["count", "unique_count", "latest", "time_weighted"])
@@ -283,13 +283,15 @@ async def test_full_hours_stay_bounded_and_every_event_is_in_its_group(usage, te
     await ask(usage, aggregation, group_by={"disk": "$.disk"})
     await member.count(*[gauge(tenant_a, 100 + n, 30 + n, disk=f"new-{n}", v=n) for n in range(2)])
     backfiller = backfiller_of(usage, archive, max_groups=4)
-    numbers = iter(range(200, 1_000))
-    while await backfiller.turn():
-        n = next(numbers)
-        await member.count(
-            gauge(tenant_a, n, n % 60, disk=f"old-{n % 8}", v=n), gauge(tenant_a, n + 2_000, 5, disk=f"x-{n}")
-        )
-    await member.count(gauge(tenant_a, 9_000, 7, disk="last"), gauge(tenant_a, 9_001, 8, disk="old-7"))
+    while not (await backfill(usage, "late"))["events"]:
+        assert await backfiller.turn()
+    # It believes that there is room for these two, and none for the third, which has its rollup already.
+    await member.count(
+        *[gauge(tenant_a, 200 + n, 40, disk=disk, v=n) for n, disk in enumerate(("old-5", "old-6", "old-1"))]
+    )
+    assert not await consistent(usage, "late")
+    await finish(backfiller)
+    await member.count(gauge(tenant_a, 300, 7, disk="last"), gauge(tenant_a, 301, 8, disk="old-7"))
     assert await consistent(usage, "late")
     events = (await usage.fetch("SELECT count(*) FROM pool.usage_event"))[0][0]
     assert sum(row[3] for row in await rows(usage, "late")) == events
