@@ -107,6 +107,7 @@ class Billing(CutSource):
     databases: Databases
     directory: LocalDirectory = field(default_factory=lambda: LocalDirectory(ready=True))
     clock: ManualClock = field(default_factory=lambda: ManualClock(datetime(2030, 1, 1, tzinfo=UTC)))
+    write_off: Decimal = Decimal(0)
     after_cut: Callable[[UUID], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +174,15 @@ class Billing(CutSource):
         return run.id
 
     def runner(self, *, chunk: int = 500) -> InvoiceRunner:
-        return InvoiceRunner(self.databases, self.directory, self, self.clock, freshen=_fresh, chunk=chunk)
+        return InvoiceRunner(
+            self.databases,
+            self.directory,
+            self,
+            self.clock,
+            freshen=_fresh,
+            chunk=chunk,
+            write_off=self.write_off,
+        )
 
     async def finish_runs(self, *, chunk: int = 500, within: float = 120) -> None:
         """Run a worker until no run is open."""

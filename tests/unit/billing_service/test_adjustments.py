@@ -1,14 +1,16 @@
 """A closed period at its usage of now: the lines that its next invoice takes along."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_service.domain.adjustments import Booked, LineKey, adjustments, with_adjustments
-from billing_service.domain.periods import Period
+from billing_service.domain.adjustments import Booked, LineKey, adjustments, closing, with_adjustments
+from billing_service.domain.periods import Interval, Period, Schedule, closing_period
 from billing_service.domain.plans import Plan
 from billing_service.domain.rating import Line, LineKind, Rated, Skip, rate
 from billing_service.domain.usage import MeterUsage
@@ -108,3 +110,27 @@ def test_whatever_happened_between_all_lines_sum_to_the_last_rating(price: dict[
     booked = {key: each.amount for key, each in book(*lines).items() if each.amount}
     assert booked == {(line.charge, line.kind): line.amount for line in last.lines if line.amount}
     assert all(line.kind in LineKind for line in lines)
+
+
+def test_what_comes_late_to_a_subscription_that_is_over_is_invoiced_above_what_is_written_off() -> None:
+    late = adjustments(MARCH, rated(400), book(*rated(1000).lines))
+    invoice = closing("USD", late, Decimal("7.49"))
+    assert (invoice.skip, str(invoice.total), told(list(invoice.lines))) == (None, "-7.50", told(late))
+    written_off = closing("USD", late, Decimal("7.50"))
+    assert (written_off.skip, written_off.lines, str(written_off.total)) == (Skip.WRITTEN_OFF, (), "0.00")
+    assert closing("USD", [], Decimal(0)).skip is Skip.NO_USAGE
+
+
+def test_a_subscription_is_closed_once_its_last_period_is_billed_and_its_grace_has_passed() -> None:
+    over = Schedule(MARCH.start, Interval.MONTH, ZoneInfo("UTC"), ends_at=datetime(2026, 4, 16, tzinfo=UTC))
+    april, last = datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 4, 16, tzinfo=UTC)
+    hour = timedelta(hours=1)
+
+    def at(now: datetime, *billed: datetime, schedule: Schedule = over, as_of: datetime = last) -> Period | None:
+        return closing_period(schedule, now=now, as_of=as_of, grace=hour, billed=frozenset(billed))
+
+    assert at(last + hour, MARCH.start, april) == Period(last + hour, last + hour, 0, 30)
+    assert at(last + hour, MARCH.start) is None
+    assert at(last, MARCH.start, april) is None
+    assert at(last + hour, MARCH.start, april, as_of=april) is None
+    assert at(last + hour, MARCH.start, april, schedule=replace(over, ends_at=None)) is None

@@ -67,6 +67,7 @@ async def run_worker() -> None:
             tenancy.clock,
             freshen=runtime.freshen,
             chunk=settings.run_chunk,
+            write_off=settings.write_off,
             cut_timeout=timedelta(seconds=settings.cut_timeout_seconds),
         )
         handlers: dict[str, Handler] = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from billing_service.domain.money import exact, plain
+from billing_service.domain.money import exact, plain, round_amount
 from billing_service.domain.periods import Period
 from billing_service.domain.rating import ZERO, Line, LineKind, Rated, Skip
 
@@ -47,6 +47,15 @@ def with_adjustments(rated: Rated, late: Sequence[Line]) -> Rated:
     own = () if rated.skip is Skip.NO_USAGE else rated.lines
     total = sum((line.amount for line in late), rated.total)
     return replace(rated, lines=(*own, *late), total=total, skip=None)
+
+
+@exact
+def closing(currency: str, late: Sequence[Line], write_off: Decimal) -> Rated:
+    """The invoice of a subscription that is over: what came late, unless it is as little as `write_off`, either way."""
+    total = round_amount(sum((line.amount for line in late), ZERO), currency)
+    if abs(total) <= write_off:
+        return Rated(currency, (), round_amount(ZERO, currency), Skip.WRITTEN_OFF if late else Skip.NO_USAGE)
+    return Rated(currency, tuple(late), total)
 
 
 def _difference(line: Line, before: Booked, period: Period) -> Line:

@@ -46,6 +46,10 @@ class Period:
     days_whole: int
 
     @property
+    def is_empty(self) -> bool:
+        return self.start == self.end
+
+    @property
     def share(self) -> Decimal:
         """The part of a whole period, by local calendar days; 1 for a whole one."""
         if self.days_used == self.days_whole:
@@ -153,6 +157,21 @@ class Schedule:
 
     def _instant(self, day: date) -> datetime:
         return datetime.combine(day, time(), tzinfo=self.zone).astimezone(UTC)
+
+
+def closing_period(
+    schedule: Schedule, *, now: datetime, as_of: datetime, grace: timedelta, billed: frozenset[datetime]
+) -> Period | None:
+    """A period of no length, now, for what comes late to a subscription that is over: its last period is in `billed`.
+
+    None while the subscription goes on, or another period is to be billed first.
+    """
+    if schedule.ends_at is None:
+        return None
+    *_, last = schedule.periods()
+    if last.start not in billed or last.end > as_of or last.end + grace > now:
+        return None
+    return Period(now, now, 0, last.days_whole)
 
 
 def billed_usage(period: Period, bill_from: datetime | None) -> tuple[datetime, datetime]:

@@ -32,6 +32,7 @@ class Skip(StrEnum):
 
     NO_USAGE = "no_usage"
     ZERO_TOTAL = "zero_total"
+    WRITTEN_OFF = "written_off"
 
 
 @dataclass(frozen=True, slots=True)

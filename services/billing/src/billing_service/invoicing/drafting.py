@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from billing_service.bill_from.repository import hold_bill_froms
 from billing_service.catalog.repository import plan_versions
-from billing_service.domain.adjustments import with_adjustments
+from billing_service.domain.adjustments import closing, with_adjustments
 from billing_service.domain.errors import BillingRuleError
 from billing_service.domain.money import EXACT
 from billing_service.domain.periods import billed_usage
@@ -46,12 +46,13 @@ class _RatedItem:
         return self.subscription.id, self.item.period.start
 
 
-async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int) -> int:
+async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int, *, write_off: Decimal) -> int:
     """Rate the next `limit` pending periods of `run` and write their drafts; returns how many there were.
 
-    A subscription's first invoice adjusts what its billed periods lack. A period that somebody billed meanwhile is left
-    out, one that cannot be rated says why and stays due. A dry run writes no drafts and takes no periods. The caller
-    commits; until then a crash leaves the chunk pending.
+    A subscription's first invoice adjusts what its billed periods lack; one that is over gets an invoice of that alone
+    where it is more than `write_off`. A period that somebody billed meanwhile is left out, one that cannot be rated
+    says why and stays due. A dry run writes no drafts and takes no periods. The caller commits; until then a crash
+    leaves the chunk pending.
     """
     items = await run_repository.claim_items(session, run.id, limit)
     if not items:
@@ -72,7 +73,7 @@ async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int)
     for item in items:
         subscription = subscriptions[item.subscription_id]
         plan = plans[subscription.plan_code, subscription.plan_version]
-        result = _rate(item, subscription, plan, usage.get(item.n, {}), late.get(subscription.id))
+        result = _rate(item, subscription, plan, usage.get(item.n, {}), late.get(subscription.id), write_off)
         if isinstance(result, Outcome):
             outcomes.append(result)
         else:
@@ -117,13 +118,21 @@ async def _take(
 
 
 def _rate(
-    item: Item, subscription: Subscription, plan: Plan, usage: Mapping[str, MeterUsage], late: Late | None
+    item: Item,
+    subscription: Subscription,
+    plan: Plan,
+    usage: Mapping[str, MeterUsage],
+    late: Late | None,
+    write_off: Decimal,
 ) -> _RatedItem | Outcome:
     """`late` is what the invoice has to take along; None where another one does."""
     try:
-        rated = rate(plan, subscription.currency, item.period, subscription.quantities, usage)
-        if late is not None:
-            rated = with_adjustments(rated, late.lines())
+        lines = [] if late is None else late.lines()
+        if item.period.is_empty:
+            rated = closing(subscription.currency, lines, write_off)
+        else:
+            rated = rate(plan, subscription.currency, item.period, subscription.quantities, usage)
+            rated = with_adjustments(rated, lines)
     except BillingRuleError as error:
         return Outcome(n=item.n, state=ItemState.FAILED, reason=str(error))
     return _RatedItem(item, subscription, rated, None if rated.skip else uuid7(), adjusts=late is not None)

@@ -22,7 +22,8 @@ _CHANGED: Final = text(
     f"""
     SELECT billed.tenant_id, billed.subscription_id, billed.period_from, billed.period_to
       FROM billed_period AS billed JOIN {_WANTED} USING (tenant_id, subscription_id)
-     WHERE billed.kind = :kind AND billed.usage_seen_at < :read_at
+     WHERE billed.kind = :kind
+       AND (CAST(:read_at AS timestamptz) IS NULL OR billed.usage_seen_at < :read_at)
        AND EXISTS (
            SELECT FROM usage_rollup AS rollup
             WHERE rollup.tenant_id = billed.tenant_id
@@ -71,9 +72,9 @@ class BilledPeriod(NamedTuple):
 
 
 async def changed_periods(
-    session: AsyncSession, subscriptions: Iterable[Subscription], read_at: datetime
+    session: AsyncSession, subscriptions: Iterable[Subscription], read_at: datetime | None = None
 ) -> list[BilledPeriod]:
-    """Billed or skipped periods whose usage may have changed since it was last looked at, before a cut read then.
+    """Billed or skipped periods whose usage may have changed since it was last looked at, before `read_at`.
 
     They are locked until the caller commits.
     """

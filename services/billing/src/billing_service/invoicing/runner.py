@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final, assert_never
 
 import httpx
@@ -18,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from billing_service.domain.rating import ZERO
 from billing_service.domain.runs import RunState
 from billing_service.invoicing import repository, run_repository
 from billing_service.invoicing.cuts import CutSource
@@ -60,6 +62,7 @@ class InvoiceRunner:
         *,
         freshen: Callable[[], Awaitable[None]],
         chunk: int = 500,
+        write_off: Decimal = ZERO,
         cut_timeout: timedelta = timedelta(minutes=15),
     ) -> None:
         self._databases = databases
@@ -68,6 +71,7 @@ class InvoiceRunner:
         self._clock = clock
         self._freshen = freshen
         self._chunk = chunk
+        self._write_off = write_off
         self._cut_timeout = cut_timeout
         self._wake = asyncio.Event()
 
@@ -175,7 +179,7 @@ class InvoiceRunner:
         rated = 1
         while rated:
             async with self._databases.system_session() as session:
-                rated = await draft_chunk(session, run, run.cut_id, self._chunk)
+                rated = await draft_chunk(session, run, run.cut_id, self._chunk, write_off=self._write_off)
         async with self._databases.system_session() as session:
             if await run_repository.has_pending(session, run.id):
                 return False
