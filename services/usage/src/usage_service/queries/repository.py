@@ -163,6 +163,7 @@ _CANCELLED_EVENTS = text(
        AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
     """
 )
+_ROWS_AT_ONCE: Final = 1_000
 _WATERMARK = text("SELECT min(received_until) FROM system.partition_progress")
 
 
@@ -295,8 +296,10 @@ async def stream_raw(
             "days": sorted({day for span in ranges for day in _utc_days(*span)}),
         },
     )
-    async for row in rows:
-        yield row
+    # One by one each row would wait for a switch of its own, which takes five times as long as the row.
+    async for part in rows.partitions(_ROWS_AT_ONCE):
+        for row in part:
+            yield row
 
 
 def _spans(tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]) -> dict[str, Any]:
