@@ -43,7 +43,7 @@ DIGEST: Final = (
 )
 # A worker that is stopped inside a batch holds its share: others go on between two attempts.
 WHOLE: Final = (
-    "SET LOCAL lock_timeout = '2s'",
+    "SET LOCAL lock_timeout = '4s'",
     "LOCK TABLE system.spread_tenant IN EXCLUSIVE MODE",
     "SET LOCAL lock_timeout TO DEFAULT",
 )

@@ -13,6 +13,9 @@ rows, where samples came out of order the raw events of their hours, the write, 
 
 A batch with corrections is handled in parts (`metering.corrections`): before 3 what is known of the corrected events,
 and the corrections' own rows; after 9 the rollups that counted what is cancelled.
+
+A batch of tenants whose events lie under several keys (`metering.spreading`) adds before 2 the rows of `spread_tenant`
+where they have changed, the locks of the mixed ones, and what corrections of them wait for.
 """
 
 from __future__ import annotations

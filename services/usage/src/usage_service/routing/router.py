@@ -83,7 +83,6 @@ class Router:
 
     async def look(self) -> None:
         """Settles what is drained, and has the routing changed of tenants that need it."""
-        policy = self._policy
         async with self._engine.begin() as connection:
             if not await hold(connection):
                 return
@@ -99,8 +98,8 @@ class Router:
             if until is None:
                 return
             end = last_window(until)
-            since = end - policy.quiet_for
-            await forget_rates(connection, since - policy.hot_for)
+            since = end - self._policy.quiet_for
+            await forget_rates(connection, since - self._policy.hot_for)
             if self._routing is None:
                 return
             rates = await rates_since(connection, since)
@@ -108,7 +107,7 @@ class Router:
                 tenant = self._directory.get(tenant_id)
                 if tenant is None or tenant.routing.pinned:
                     continue
-                wanted = _wanted(tenant, rates.get(tenant_id, ()), since, end, policy)
+                wanted = _wanted(tenant, rates.get(tenant_id, ()), since, end, self._policy)
                 if wanted != tenant.routing.buckets:
                     await self._route(self._routing, tenant, wanted)
 
