@@ -98,6 +98,20 @@ async def test_it_changes_nothing_that_has_been_billed(billing: Billing, tenant_
         await state(billing, tenant_a, MARCH)
 
 
+async def test_it_holds_for_a_run_that_was_planned_before_it_was_stated(billing: Billing, tenant_a: Tenant) -> None:
+    await billing.put_plan()
+    await billing.subscribe(tenant_a)
+
+    async def put(_: UUID) -> None:
+        await state(billing, tenant_a, APRIL)
+
+    billing.after_cut = put
+    await billing.run(MAY)
+    assert set(await billing.totals()) == {(tenant_a.id, APRIL)}
+    items = await billing.rows("SELECT state, reason FROM system.invoice_run_item ORDER BY n")
+    assert items == [("skipped", "before_bill_from"), ("invoiced", None)]
+
+
 async def test_usage_that_nobody_bills_is_named(billing: Billing, tenant_factory: TenantFactory) -> None:
     billed, unset, behind, ended = sorted((tenant_factory() for _ in range(4)), key=lambda tenant: tenant.id)
     await billing.put_plan()

@@ -31,6 +31,8 @@ from tenantry.database import copy_rows
 
 # Exact amounts are kept to 40 places: all of them where nothing was divided, plenty where a period was prorated.
 _STORED_EXACT = Decimal(1).scaleb(-40)
+# The tenant's `bill_from` was moved behind a period after the run was planned.
+_BEFORE_BILL_FROM = "before_bill_from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int,
     outcomes: list[Outcome] = []
     rated: list[_RatedItem] = []
     for item in items:
+        seam = seams.get(item.tenant_id)
+        if seam is not None and item.period.end <= seam and not item.period.is_empty:
+            outcomes.append(Outcome(n=item.n, state=ItemState.SKIPPED, reason=_BEFORE_BILL_FROM))
+            continue
         subscription = subscriptions[item.subscription_id]
         plan = plans[subscription.plan_code, subscription.plan_version]
         result = _rate(item, subscription, plan, usage.get(item.n, {}), late.get(subscription.id), write_off)

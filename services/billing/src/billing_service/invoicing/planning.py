@@ -50,8 +50,9 @@ async def plan_items(session: AsyncSession, run: Run, directory: TenantDirectory
                 over.append((subscription, closing))
             items += [_item(subscription, period, now, n) for n, period in enumerate(due, start=len(items) + 1)]
         late = {each.subscription_id for each in await changed_periods(session, [each for each, _ in over])}
-        closing_now = [each for each in over if each[0].id in late]
-        items += [_item(*each, each[1].start, n) for n, each in enumerate(closing_now, start=len(items) + 1)]
+        for subscription, closing in over:
+            if subscription.id in late:
+                items.append(_item(subscription, closing, closing.start, len(items) + 1))
     return items
 
 
