@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -85,7 +85,8 @@ _GO_ON = text(
 _NEXT_DAY = text(
     f"""
     UPDATE system.meter_backfill AS done
-       SET days_done = days_done + 1, reached = GREATEST(first_time, done.day::timestamp AT TIME ZONE 'UTC'),
+       SET days_done = days_done + 1, days = GREATEST(days, days_done + 1),
+           reached = GREATEST(first_time, done.day::timestamp AT TIME ZONE 'UTC'),
            day = (SELECT max(day) FROM ({_DAYS}) AS wanted WHERE day < done.day),
            after_tenant = CAST(:nil AS uuid), hours = 0
      WHERE meter_id = :meter AND first_time = :first
@@ -113,6 +114,13 @@ class State(StrEnum):
     FINISHED = "finished"
 
 
+class JobKey(NamedTuple):
+    """Which row: of a meter's first version, and from when on."""
+
+    meter: UUID
+    first: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """An unfinished row, locked. Times are microseconds; without a `day` there is no day left.
@@ -120,7 +128,7 @@ class Job:
     `after_tenant` was the last tenant of the day that is done, and `hours` of the next one are.
     """
 
-    key: dict[str, Any]
+    key: JobKey
     state: State
     first: int
     last: int
@@ -133,7 +141,7 @@ class Job:
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
         return cls(
-            key={"meter": row.meter_id, "first": row.first_time},
+            key=JobKey(row.meter_id, row.first_time),
             state=State(row.state),
             first=microseconds(row.first_time),
             last=microseconds(row.last_time),
@@ -143,10 +151,6 @@ class Job:
             after_tenant=row.after_tenant,
             hours=row.hours,
         )
-
-    @property
-    def meter_id(self) -> UUID:
-        return self.key["meter"]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,34 +186,34 @@ async def progress_of(session: AsyncSession, slugs: Collection[str]) -> dict[str
     }
 
 
-async def unfinished_jobs(connection: AsyncConnection) -> list[dict[str, Any]]:
-    """The keys of all rows with something left to do, oldest first."""
-    return [{"meter": row.meter_id, "first": row.first_time} for row in await connection.execute(_UNFINISHED)]
+async def unfinished_jobs(connection: AsyncConnection) -> list[JobKey]:
+    """All rows with something left to do, oldest first."""
+    return [JobKey(*row) for row in await connection.execute(_UNFINISHED)]
 
 
-async def claim_job(connection: AsyncConnection, key: dict[str, Any]) -> Job | None:
+async def claim_job(connection: AsyncConnection, key: JobKey) -> Job | None:
     """The row, locked until the caller's transaction ends; None where another has it, or it is finished."""
-    row = (await connection.execute(_CLAIM, key)).one_or_none()
+    row = (await connection.execute(_CLAIM, key._asdict())).one_or_none()
     return None if row is None else Job.of(row)
 
 
 async def begin_job(connection: AsyncConnection, job: Job) -> None:
     """Every batch that does not know the meter has ended: begins with the last day."""
-    await connection.execute(_BEGIN, job.key)
+    await connection.execute(_BEGIN, job.key._asdict())
 
 
 async def go_on(connection: AsyncConnection, job: Job, after_tenant: UUID, hours: int, *, events: int) -> None:
     """Notes what is done of the day, and how many events were counted."""
-    await connection.execute(_GO_ON, {**job.key, "after": after_tenant, "hours": hours, "events": events})
+    await connection.execute(_GO_ON, {**job.key._asdict(), "after": after_tenant, "hours": hours, "events": events})
 
 
 async def finish_day(connection: AsyncConnection, job: Job) -> None:
     """Goes to the day before, where there is one."""
-    await connection.execute(_NEXT_DAY, {**job.key, "nil": _NIL})
-    await connection.execute(_INCOMPLETE, {"meter": job.meter_id})
+    await connection.execute(_NEXT_DAY, {**job.key._asdict(), "nil": _NIL})
+    await connection.execute(_INCOMPLETE, {"meter": job.key.meter})
 
 
 async def enter(connection: AsyncConnection, job: Job, state: State) -> None:
     """All days are done: settles, or ends."""
-    await connection.execute(_ENTER, {**job.key, "state": state.value, "finished": state is State.FINISHED})
-    await connection.execute(_INCOMPLETE, {"meter": job.meter_id})
+    await connection.execute(_ENTER, {**job.key._asdict(), "state": state.value, "finished": state is State.FINISHED})
+    await connection.execute(_INCOMPLETE, {"meter": job.key.meter})

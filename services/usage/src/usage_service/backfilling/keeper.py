@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import asyncpg
 import structlog
@@ -21,6 +21,7 @@ from usage_service.backfilling.barrier import open_batches
 from usage_service.backfilling.chunks import recount_scope, take_off_the_list
 from usage_service.backfilling.jobs import (
     Job,
+    JobKey,
     State,
     begin_job,
     claim_job,
@@ -36,6 +37,7 @@ from usage_service.meters.repository import METER_COLUMNS, meter_of, next_catalo
 
 EVENTS: Final = Counter("usage_backfilled_events_total", "Events counted for a meter that was made after them")
 UNFINISHED: Final = Gauge("usage_backfills_unfinished", "Backfills that wait or run")
+FAILURES: Final = Counter("usage_backfill_failures_total", "Steps of backfills that failed and are tried again")
 
 _POLL_SECONDS: Final = 1.0
 _METER: Final = text(f"SELECT {METER_COLUMNS} FROM system.meter WHERE id = :id")  # noqa: S608 (our own columns)
@@ -58,38 +60,45 @@ class BackfillKeeper:
         self._archive = archive
         self._chunk_events = chunk_events
         self._max_groups = max_groups
-        self._awaited: dict[tuple[Any, ...], set[str]] = {}
-        self._full: dict[tuple[Any, ...], deque[Window]] = {}
+        self._awaited: dict[tuple[JobKey, State], set[str]] = {}
+        self._full: dict[JobKey, deque[Window]] = {}
 
     async def run(self) -> NoReturn:
-        """Works until cancelled. Raises what the database and the archive raise."""
+        """Works until cancelled. Raises what the database raises when it is away."""
         while True:
             if not await self.turn():
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def turn(self) -> bool:
-        """One step of every backfill; whether there was anything to do but wait."""
+        """One step of every backfill; whether any was done. One that fails is logged and holds up no other."""
         async with self._engine.connect() as connection:
             keys = await unfinished_jobs(connection)
         UNFINISHED.set(len(keys))
-        places = set(map(_place, keys))
-        self._awaited = {place: batches for place, batches in self._awaited.items() if place[:-1] in places}
-        self._full = {place: windows for place, windows in self._full.items() if place in places}
-        stepped = [await self._step(key) for key in keys]
+        self._awaited = {place: batches for place, batches in self._awaited.items() if place[0] in keys}
+        self._full = {key: windows for key, windows in self._full.items() if key in keys}
+        stepped = [await self._try(key) for key in keys]
         return any(stepped)
 
-    async def _step(self, key: dict[str, Any]) -> bool:
+    async def _try(self, key: JobKey) -> bool:
+        try:
+            return await self._step(key)
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with one backfill, or away, ends a try)
+            FAILURES.inc()
+            log.warning("backfill_step_failed", meter=str(key.meter), error=repr(error))
+            return False
+
+    async def _step(self, key: JobKey) -> bool:
         async with self._engine.begin() as connection:
             job = await claim_job(connection, key)
             if job is None or (job.state is not State.RUNNING and not await self._batches_have_ended(connection, job)):
                 return False
             if job.state is State.WAITING:
                 await begin_job(connection, job)
-                log.info("backfill_begins", meter=str(job.meter_id))
+                log.info("backfill_begins", meter=str(job.key.meter))
                 return True
             driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            meter = CompiledMeter.of(meter_of((await connection.execute(_METER, {"id": job.meter_id})).one()))
+            meter = CompiledMeter.of(meter_of((await connection.execute(_METER, {"id": job.key.meter})).one()))
             if job.state is State.SETTLING:
                 await self._settle(connection, driver, job, meter)
             elif job.day is not None:
@@ -99,14 +108,14 @@ class BackfillKeeper:
                 await enter(connection, job, State.SETTLING)
             else:
                 await self._finish(connection, job)
-        if settled := self._full.get(_place(key)):
+        if settled := self._full.get(key):
             settled.popleft()  # now that it is committed
         return True
 
     async def _batches_have_ended(self, connection: AsyncConnection, job: Job) -> bool:
         """Whether no batch is under way that was when the backfill came into its state."""
         now_open = await open_batches(connection)
-        awaited = self._awaited.setdefault((*_place(job.key), job.state), now_open)
+        awaited = self._awaited.setdefault((job.key, job.state), now_open)
         awaited &= now_open
         return not awaited
 
@@ -126,10 +135,9 @@ class BackfillKeeper:
         self, connection: AsyncConnection, driver: asyncpg.Connection, job: Job, meter: CompiledMeter
     ) -> None:
         """One full hour a step. They are listed anew by whoever goes on after a kill: to repeat one changes nothing."""
-        place = _place(job.key)
-        windows = self._full.get(place)
+        windows = self._full.get(job.key)
         if windows is None:
-            windows = self._full[place] = deque(await full_windows(driver, job, meter))
+            windows = self._full[job.key] = deque(await full_windows(driver, job, meter))
         if not windows:
             await self._finish(connection, job)
             return
@@ -138,8 +146,4 @@ class BackfillKeeper:
 
     async def _finish(self, connection: AsyncConnection, job: Job) -> None:
         await enter(connection, job, State.FINISHED)
-        log.info("backfill_finished", meter=str(job.meter_id))
-
-
-def _place(key: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(key.values())
+        log.info("backfill_finished", meter=str(job.key.meter))

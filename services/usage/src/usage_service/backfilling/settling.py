@@ -31,7 +31,7 @@ SELECT tenant_id, window_start FROM pool.usage_rollup
 async def full_windows(connection: asyncpg.Connection, job: Job, meter: CompiledMeter) -> Sequence[Window]:
     """The hours of a backfill that have `__other__`."""
     overflow = UUID(bytes=meter.overflow.hash)
-    return [tuple(row) for row in await connection.fetch(_FULL, job.meter_id, overflow, *_span(job))]
+    return [tuple(row) for row in await connection.fetch(_FULL, job.key.meter, overflow, *_span(job))]
 
 
 async def scope_of(connection: asyncpg.Connection, window: Window) -> Scope:
