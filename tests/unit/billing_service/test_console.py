@@ -118,6 +118,35 @@ def test_each_subscription_is_rated_by_its_own_period() -> None:
     assert shown.tenants[TENANT].amounts == {"USD": Decimal(7), "EUR": Decimal(4)}
 
 
+def test_what_is_taken_back_is_taken_off_and_is_no_rate() -> None:
+    shown = board()
+    shown.apply(record(1, 10, "100"), 5)
+    shown.apply(record(2, 4, "40"), 7)
+    assert counted(shown) == (Decimal(4), Decimal(40))
+    shown.apply(record(3, 0), 8)
+    assert counted(shown) == (Decimal(0), Decimal(0))
+    assert sum(shown.counted_by_second(10)) == 10
+
+
+def test_usage_before_bill_from_costs_nothing() -> None:
+    priced = Plan.model_validate(
+        {
+            "currencies": ["USD"],
+            "charges": [
+                {"code": "calls", "meter": "requests", "price": {"model": "per_unit", "unit_amount": "1"}},
+            ],
+        }
+    )
+    seam = START + timedelta(hours=1)
+    opened = OpenSubscription("standard", priced, "USD", Period(START, END, 31, 31), {}, seam)
+    shown = board(subscriptions=(opened,))
+    shown.apply(record(1, 900, hour=0), 0)
+    shown.apply(record(1, 8, hour=1), 0)
+    shown.rerate(10)
+    assert shown.tenants[TENANT].amounts == {"USD": Decimal(8)}
+    assert counted(shown)[0] == 908
+
+
 def test_the_rate_is_by_second_and_forgets() -> None:
     shown = board()
     shown.apply(record(1, 10), 1000)
