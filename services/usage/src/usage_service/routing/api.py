@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
-from tenantry import Routing
+from tenantry import Routing, Tenant
 from tenantry.http import require_scope
 from tenantry.identity import Scope
 from usage_service.dependencies import CurrentTenancy, SystemTransaction
@@ -58,23 +58,23 @@ async def list_routing(
     items = []
     for tenant_id in dict.fromkeys((*rates, *known)):
         tenant = tenancy.directory.get(tenant_id)
-        routing = Routing() if tenant is None else tenant.routing
-        items.append(_shown(tenant_id, tenant and tenant.slug, routing, rates.get(tenant_id, 0), known.get(tenant_id)))
+        items.append(_shown(tenant_id, tenant, rates.get(tenant_id, 0), known.get(tenant_id)))
     return RoutingList(items=items)
 
 
-def _shown(tenant_id: UUID, slug: str | None, routing: Routing, events: int, known: SpreadRow | None) -> RoutedTenant:
+def _shown(tenant_id: UUID, tenant: Tenant | None, events: int, known: SpreadRow | None) -> RoutedTenant:
+    routing = Routing() if tenant is None else tenant.routing
     keys: Literal["one", "mixed", "settled"] = "one"
     if known is not None:
         keys = "settled" if known.mixed_since is None else "mixed"
     return RoutedTenant(
         tenant_id=tenant_id,
-        slug=slug,
+        slug=None if tenant is None else tenant.slug,
         buckets=routing.buckets,
         pinned=routing.pinned,
         changed_at=routing.changed_at,
         events_per_second=events // int(_MEASURED.total_seconds()),
         keys=keys,
-        mixed_since=known and known.mixed_since,
-        mixed_until=known and known.mixed_until,
+        mixed_since=None if known is None else known.mixed_since,
+        mixed_until=None if known is None else known.mixed_until,
     )
