@@ -10,12 +10,12 @@ from report import Row, Servers, row
 from usage_stack import usage_stack
 from workload import Workload
 
-EVENTS = int(os.environ.get("BENCH_EVENTS", "600000"))
+EVENTS = int(os.environ.get("BENCH_EVENTS", "1200000"))
 RUNS = int(os.environ.get("BENCH_RUNS", "5"))
 
 
 async def run(servers: Servers) -> list[Row]:
-    workload = Workload(events=1_000_000)
+    workload = Workload(events=max(1_000_000, EVENTS))
     samples = list(workload.take(EVENTS))
     limits: list[float] = []
     counted: list[Counted] = []

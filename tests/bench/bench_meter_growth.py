@@ -25,7 +25,7 @@ from usage_stack import MARK, UsageStack, batch_requests, ever_new, usage_stack
 from workload import PARTITIONS, Sample, Workload
 
 STORED = int(os.environ.get("BENCH_STORED", "10000000"))
-EVENTS = int(os.environ.get("BENCH_EVENTS", "600000"))
+EVENTS = int(os.environ.get("BENCH_EVENTS", "1200000"))
 RUNS = int(os.environ.get("BENCH_GROWTH_RUNS", "3"))
 MANY, FEW = int(os.environ.get("BENCH_TENANTS", "100000")), 100
 INGEST_SECONDS = float(os.environ.get("BENCH_REBUILD_SECONDS", "25"))
@@ -134,7 +134,7 @@ async def _many_tenants(servers: Servers) -> Row:
     raw: list[float] = []
     for _ in range(RUNS):
         for tenants, found in rates.items():
-            workload = Workload(events=1_000_000, tenants=tenants)
+            workload = Workload(events=max(1_000_000, EVENTS), tenants=tenants)
             samples = list(workload.take(EVENTS))
             if tenants == MANY:
                 async with usage_stack(servers) as stack:
