@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from usage_service.meters.repository import versions_of
 
 from .backfills import METERS, START, backfill, backfiller_of, definition, finish, gauge, rows, sample
 from .batches import Member
+from .support import RoleProcess
 
 UNFINISHED = "SELECT FROM system.meter_backfill WHERE state <> 'finished'"
 WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -228,6 +230,32 @@ async def test_keepers_share_the_work_and_none_does_a_step_twice(usage, tenant_a
             assert isinstance(found, asyncio.CancelledError), found
     assert await rows(usage, "late") == await rows(usage, "always")
     assert (await backfill(usage, "late"))["events"] == (await backfill(usage, "count"))["events"] == 300
+
+
+async def test_a_relay_that_is_killed_leaves_the_rest_to_the_next(usage, tenant_a, archive):
+    """Processes that get SIGKILL at whatever they are at, until one is left alone."""
+    await usage.put_meter("first", {"event_type": "other", "aggregation": "count"})
+    for n in range(20):
+        day = (START - timedelta(days=n)).date()
+        await archive.put_events(tenant_a.id, range(200), day=day, data={"v": n}, kind="gauge")
+    since = START - timedelta(days=30)
+    await usage.put_meter("late", {"event_type": "gauge", "aggregation": "count", "backfill_from": since.isoformat()})
+
+    async def done(days: int) -> bool:
+        state = await backfill(usage, "late")
+        return bool(state["state"] == "finished" or days <= state["days_done"])
+
+    for days in (1, 6, 1_000):
+        process = await RoleProcess.start(
+            "usage-relay", usage.environment() | {"USAGE_ARCHIVE_URL": archive.directory.as_uri()}
+        )
+        try:
+            await eventually(lambda days=days: done(days), within=60)
+        finally:
+            await process.kill()
+    state = await backfill(usage, "late")
+    assert (state["state"], state["events"]) == ("finished", 4_000)
+    assert sum(row[3] for row in await rows(usage, "late")) == 4_000
 
 
 async def test_a_connection_that_is_cut_costs_a_step(usage, tenant_a, backfiller, after_locks):
