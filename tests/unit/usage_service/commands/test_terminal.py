@@ -78,7 +78,7 @@ def test_credentials_come_from_the_environment_and_then_from_the_file(tmp_path):
     urls = {"usage": "http://u/", "tenant": "http://t"}
     file.write_text(json.dumps({"urls": urls, "client_id": "operator", "client_secret": "s3cret"}))
     found = find_credentials({"TENANTRY_OPERATOR_FILE": str(file), "TENANTRY_CLIENT_ID": "mine"})
-    assert (found.usage_url, found.client_id, found.client_secret) == ("http://u", "mine", "s3cret")
+    assert (found.url, found.client_id, found.client_secret) == ("http://u", "mine", "s3cret")
     assert "s3cret" not in repr(found)
     with pytest.raises(CommandFailed, match="no credentials"):
         find_credentials({"TENANTRY_OPERATOR_FILE": str(tmp_path / "none")})

@@ -6,7 +6,7 @@ Nothing of the service is imported here but pure functions, so that help and com
 import typer
 
 from tenantry.cli import Group
-from usage_service.commands import corrections, dead_letters, erasures, imports, meters, routing
+from usage_service.commands import billing, corrections, dead_letters, erasures, imports, meters, routing
 
 usage = typer.Typer(
     cls=Group,
@@ -18,6 +18,8 @@ usage.add_typer(dead_letters.app, name="dead-letters")
 usage.add_typer(meters.app, name="meters")
 usage.add_typer(routing.app, name="routing")
 usage.command()(corrections.correct)
+usage.command()(billing.bill_from)
+usage.command()(billing.unbilled)
 usage.command()(erasures.erase)
 
 app = typer.Typer()

@@ -19,6 +19,8 @@ from tenantry.cli import CommandFailed, Unreachable
 if TYPE_CHECKING:
     import httpx
 
+Service = Literal["usage", "tenant", "billing"]
+
 DEFAULT_FILE: Final = Path(".tenantry/operator.json")
 PASSING: Final = frozenset({429, 502, 503, 504})
 """Statuses that say: later."""
@@ -29,45 +31,44 @@ _RENEW_SECONDS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where the services are and who asks."""
+    """Where the service is, where its tokens come from, and who asks."""
 
-    usage_url: str
+    url: str
     tenant_url: str
     client_id: str
     client_secret: str = field(repr=False)
 
 
-def find_credentials(environment: Mapping[str, str]) -> Credentials:
-    """From TENANTRY_USAGE_URL, TENANTRY_TENANT_URL, TENANTRY_CLIENT_ID and TENANTRY_CLIENT_SECRET.
+def find_credentials(environment: Mapping[str, str], service: Service = "usage") -> Credentials:
+    """From TENANTRY_USAGE_URL, or that of another service, TENANTRY_TENANT_URL, TENANTRY_CLIENT_ID and
+    TENANTRY_CLIENT_SECRET.
 
     What they leave out is in the operator file that TENANTRY_OPERATOR_FILE names. Raises CommandFailed.
     """
-    names = ("USAGE_URL", "TENANT_URL", "CLIENT_ID", "CLIENT_SECRET")
-    usage, tenant, client_id, secret = (environment.get(f"TENANTRY_{name}") for name in names)
-    if not (usage and tenant and client_id and secret):
+    names = (f"{service.upper()}_URL", "TENANT_URL", "CLIENT_ID", "CLIENT_SECRET")
+    url, tenant, client_id, secret = (environment.get(f"TENANTRY_{name}") for name in names)
+    if not (url and tenant and client_id and secret):
         path = Path(environment.get("TENANTRY_OPERATOR_FILE") or DEFAULT_FILE)
         try:
             operator = json.loads(path.read_bytes())
-            usage = usage or str(operator["urls"]["usage"])
+            url = url or str(operator["urls"][service])
             tenant = tenant or str(operator["urls"]["tenant"])
             client_id = client_id or str(operator["client_id"])
             secret = secret or str(operator["client_secret"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            variables = ", ".join(f"TENANTRY_{name}" for name in names)
+            variables = ", ".join(f"TENANTRY_{name}" for name in dict.fromkeys(names))
             raise CommandFailed(
                 f"no credentials: {path} cannot be used ({error!r})",
                 f"`make up` writes it; or set TENANTRY_OPERATOR_FILE, or {variables}",
             ) from None
-    return Credentials(usage.rstrip("/"), tenant.rstrip("/"), client_id, secret)
+    return Credentials(url.rstrip("/"), tenant.rstrip("/"), client_id, secret)
 
 
 class Api:
     """What is asked of the service. `request` raises httpx's TransportError where no answer comes."""
 
-    def __init__(
-        self, client: "httpx.AsyncClient", credentials: Credentials, service: Literal["usage", "tenant"] = "usage"
-    ) -> None:
-        self.url = credentials.usage_url if service == "usage" else credentials.tenant_url
+    def __init__(self, client: "httpx.AsyncClient", credentials: Credentials, service: Service = "usage") -> None:
+        self.url = credentials.url
         self._service = service
         self._client = client
         self._credentials = credentials
@@ -136,11 +137,11 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(service: Literal["usage", "tenant"] = "usage") -> AsyncIterator[Api]:
+async def connect(service: Service = "usage") -> AsyncIterator[Api]:
     """The service where the environment says it is. Nothing is sent yet."""
     import httpx  # noqa: PLC0415 - see the module
 
-    credentials = find_credentials(os.environ)
+    credentials = find_credentials(os.environ, service)
     async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as client:
         yield Api(client, credentials, service)
 
