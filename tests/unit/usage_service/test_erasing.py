@@ -94,7 +94,7 @@ def test_no_text_stays_and_nothing_else_changes(document, value, ascii_only):
 
 @given(
     st.dictionaries(st.sampled_from("ab"), documents, max_size=2),
-    st.sampled_from([None, ["$.a"], ["$.a.x", "$.b"], ["$.b[0]"]]),
+    st.sampled_from([None, ["$.a"], ["$.a.x", "$.b"], ["$.b[0]"], ["$.a", "$.a.alice"]]),
 )
 def test_a_group_follows_its_events(data, paths):
     """What is counted anew of an erased event is in the group that its rollup was put into."""
@@ -106,6 +106,15 @@ def test_a_group_follows_its_events(data, paths):
     # A text that is JSON itself cannot be told from an object in a group.
     if not any(isinstance(value, str) and value[:1] in {"{", "["} for value in data.values()):
         assert (moved or before) == after
+
+
+def test_a_path_and_one_below_it_are_both_looked_at():
+    by_user = meter(group_by={"user": "$.user"})
+    both = erasing(["$.user", "$.user.id"])
+    for data in ({"user": "alice"}, {"user": {"id": "alice"}}):
+        before = CompiledMeter.of(by_user).group(data)
+        after = CompiledMeter.of(by_user).group(json.loads(both.data(json.dumps(data)).text))
+        assert both.group(before.text, dimension_paths(by_user)) == after != before
 
 
 def test_different_values_stay_different():

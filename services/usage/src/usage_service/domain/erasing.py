@@ -115,8 +115,8 @@ class Erasing:
     def _dimension(self, text: str, path: Path | None) -> str:
         """The text of a dimension: of a value, or of an object or list that holds some."""
         below = self._below(path)
-        if below == ((),) or (below is None and text in self.pseudonyms):
-            return self.pseudonyms.get(text, text)
+        if (below is None or () in below) and text in self.pseudonyms:
+            return self.pseudonyms[text]
         if below == () or text[:1] not in {"{", "["}:
             return text
         try:
