@@ -88,18 +88,18 @@ async def test_members_load_a_day_once_and_again_only_what_has_a_new_owner(meter
     loads = []
     load = shared._load
 
-    async def counting(connection, day, partitions):
-        loads.append((day, partitions))
-        await load(connection, day, partitions)
+    async def counting(connection, missing):
+        loads.append(list(missing.values()))
+        await load(connection, missing)
 
     monkeypatch.setattr(shared, "_load", counting)
     await handle(metered, one, record(tenant_a, 1, TUESDAY, offset=0))
     await handle(metered, two, record(tenant_b, 1, TUESDAY, partition=1, offset=0))
-    assert [partitions for _, partitions in loads] == [[0]] * 3  # the day and its neighbours
+    assert loads == [[[0]] * 3]  # the day and its neighbours
     loads.clear()
     await metered.fetch("UPDATE system.consumer_offset SET owner_epoch = 2 WHERE partition = 1")
     await handle(metered, one, record(tenant_a, 2, TUESDAY, offset=1))
     assert loads == []
     await handle(metered, two, record(tenant_b, 2, TUESDAY, partition=1, offset=1))
-    assert [partitions for _, partitions in loads] == [[1]] * 3
+    assert loads == [[[1]] * 3]
     assert len({each.capacity for each in shared._filters.values()}) == 1  # what was known was not counted again

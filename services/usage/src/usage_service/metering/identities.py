@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from struct import Struct
 from typing import Final
@@ -34,7 +35,10 @@ _IDENTITIES = """
 SELECT uuid_send(tenant_id) || uuid_send(identity) FROM pool.usage_event
  WHERE day = $1 AND (CAST($2 AS int[]) IS NULL OR kafka_partition = ANY(CAST($2 AS int[])))
 """
-_BYTES = "SELECT COALESCE(pg_relation_size(to_regclass('pool.usage_event_' || to_char($1::date, 'YYYYMMDD'))), 0)"
+_BYTES = """
+SELECT day, COALESCE(pg_relation_size(to_regclass('pool.usage_event_' || to_char(day, 'YYYYMMDD'))), 0) AS bytes
+  FROM unnest($1::date[]) AS day
+"""
 _BYTES_OF_EVENT: Final = 150
 """Less than nearly all events take, so that a filter has room for what is there and for as many to come."""
 _COPY_HEADER: Final = 19
@@ -75,10 +79,10 @@ class KnownIdentities:
         self._held.setdefault(holder, set()).update(wanted)
         if any(self._uncovered(day, partitions, epochs) for day, partitions in wanted.items()):
             async with self._loading:
-                for day, partitions in sorted(wanted.items()):
-                    missing = self._uncovered(day, partitions, epochs)
-                    if missing:
-                        await self._load(connection, day, missing)
+                missing = {day: self._uncovered(day, partitions, epochs) for day, partitions in wanted.items()}
+                missing = {day: partitions for day, partitions in missing.items() if partitions}
+                if missing:  # where another member has not loaded it meanwhile
+                    await self._load(connection, missing)
         for day in wanted:
             self._filters.move_to_end(day)
 
@@ -109,24 +113,28 @@ class KnownIdentities:
             each for each in sorted(partitions) if covered.get(each, _NEVER_OWNED) != epochs.get(each, _NEVER_OWNED)
         ]
 
-    async def _load(self, connection: asyncpg.Connection, day: int, partitions: Sequence[int]) -> None:
-        # Read first: what the owners before these epochs have stored is then there for the statement that follows.
+    async def _load(self, connection: asyncpg.Connection, missing: Mapping[int, Sequence[int]]) -> None:
+        # Read first: what the owners before these epochs have stored is then there for the statements that follow.
         owned = await connection.fetch(_EPOCHS, self._group, self._topic)
         epochs: dict[int, int] = {row["partition"]: row["owner_epoch"] for row in owned}
-        known = self._filters.get(day)
-        if known is None:
-            stored = await connection.fetchval(_BYTES, day_of(day))
+        new = [day_of(day) for day in missing if day not in self._filters]
+        sizes = {row["day"]: row["bytes"] for row in await connection.fetch(_BYTES, new)}
+        for day, partitions in sorted(missing.items()):
+            known = self._filters.get(day)
+            if known is not None:
+                await _read_into(connection, day, partitions, partial(_add_unseen, known))
+                self._covered[day].update({each: epochs.get(each, _NEVER_OWNED) for each in partitions})
+                continue
+            stored = sizes[day_of(day)]
             loaded = DayFilter(stored // _BYTES_OF_EVENT)
-            await _read_into(connection, day, None, loaded.extend_counted)
-            self._filters[day], self._covered[day] = loaded, epochs
-            return
+            if stored:  # most days of a history have nothing yet
+                await _read_into(connection, day, None, loaded.extend_counted)
+            self._filters[day], self._covered[day] = loaded, dict(epochs)
 
-        def add(keys: Iterable[bytes], _: int) -> None:
-            # Most of them are there already: counted again, they would make the filter grow with every rebalance.
-            known.extend([key for key in keys if key not in known])
 
-        await _read_into(connection, day, partitions, add)
-        self._covered[day].update({each: epochs.get(each, _NEVER_OWNED) for each in partitions})
+def _add_unseen(known: DayFilter, keys: Iterable[bytes], _: int) -> None:
+    # Most of them are there already: counted again, they would make the filter grow with every rebalance.
+    known.extend([key for key in keys if key not in known])
 
 
 async def _read_into(connection: asyncpg.Connection, day: int, partitions: Sequence[int] | None, take: _Take) -> None:
