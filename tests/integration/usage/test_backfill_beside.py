@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -250,7 +251,7 @@ async def test_a_relay_that_is_killed_leaves_the_rest_to_the_next(usage, tenant_
             "usage-relay", usage.environment() | {"USAGE_ARCHIVE_URL": archive.directory.as_uri()}
         )
         try:
-            await eventually(lambda days=days: done(days), within=60)
+            await eventually(partial(done, days), within=60)
         finally:
             await process.kill()
     state = await backfill(usage, "late")

@@ -250,9 +250,9 @@ def test_what_a_meter_counts_retroactively_is_not_counted_by_a_worker_that_is_be
 
 
 def test_an_era_has_the_versions_with_the_same_dimensions_and_ends_where_others_begin():
-    def version(number: int, dimensions: dict[str, str], **changes: str) -> Meter:
+    def version(number: int, dimensions: dict[str, str], unit: str = "") -> Meter:
         definition = MeterDefinition(
-            event_type="t", aggregation=Aggregation.TIME_WEIGHTED, value="$.v", group_by=dimensions, **changes
+            event_type="t", aggregation=Aggregation.TIME_WEIGHTED, value="$.v", group_by=dimensions, unit=unit
         )
         return Meter(id=uuid4(), slug="m", version=number, definition=definition, since=number, created_at=100 * number)
 
