@@ -2,12 +2,15 @@
 
 from uuid import UUID
 
+import httpx
 import pytest
 
-from tenantry import Routing
+from tenantry import Routing, TenancySettings
 from tenantry.events import USAGE_EVENTS, partitions_of
 from tenantry.testing import eventually
-from usage_service.routing.client import TenantService
+from usage_service.routing.client import TenantService, tenant_service
+
+from .conftest import ISSUER, SECRETS
 
 MOST = partitions_of(USAGE_EVENTS)
 
@@ -76,6 +79,19 @@ async def test_the_router_of_the_usage_service_is_understood(api, as_usage):
     await put(api, tenant, buckets=4, pinned=True)
     assert await service.route(UUID(tenant["id"]), 8) == 409
     assert await service.route(UUID(int=1), 8) == 404
+
+
+async def test_the_router_gets_in_by_the_credential_of_its_service(api, as_usage, monkeypatch):
+    tenant = await api.create()
+    client = httpx.AsyncClient
+    here = as_usage.http._transport
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **options: client(transport=here, **options))
+    settings = TenancySettings(issuer=ISSUER, client_id="app", client_secret=SECRETS["app"])
+    async with tenant_service(settings) as service:
+        assert service is not None
+        assert await service.route(UUID(tenant["id"]), 4) == 200
+    async with tenant_service(TenancySettings(issuer=ISSUER)) as nobody:
+        assert nobody is None
 
 
 async def test_no_other_service_may(api, start_api):
