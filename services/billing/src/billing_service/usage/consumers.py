@@ -28,13 +28,12 @@ class RollupConsumer:
     async def _apply(
         self, connection: AsyncConnection, partition: int, records: list["ConsumerRecord[bytes, bytes]"]
     ) -> None:
-        """A cut divides the batch: what comes before it must be stored before the copy starts to keep its past. So does
-        a rollup that comes back: its versions begin anew.
-        """
+        """A cut divides the batch: what comes before it must be stored before the copy starts to keep its past."""
         newest: dict[RollupKey, Rollup] = {}
         withdrawn: set[RollupKey] = set()
 
         async def store() -> None:
+            # In this order: what came back begins anew.
             await withdraw_rollups(connection, partition, sorted(withdrawn))
             await replace_rollups(connection, partition, list(newest.values()))
             withdrawn.clear()
@@ -51,8 +50,6 @@ class RollupConsumer:
                     newest.pop(key, None)
                     withdrawn.add(key)
                 case Rollup():
-                    if decoded.key in withdrawn:
-                        await store()
                     known = newest.get(decoded.key)
                     if known is None or known.version < decoded.version:
                         newest[decoded.key] = decoded
