@@ -16,9 +16,14 @@ COPIES_THE_CONTEXT = {"create_task", "ensure_future", "run_in_executor"}
 
 
 def copies(path):
-    """Calls of `asyncio.create_task` and its like; those of a TaskGroup end with the block that they stand in."""
+    """Calls of `asyncio.create_task` and its like; those of a TaskGroup end with the block that they stand in.
+
+    A new `Context()` copies nothing.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
+            continue
+        if any(each.arg == "context" and ast.unparse(each.value) == "Context()" for each in node.keywords):
             continue
         called = node.func
         if isinstance(called, ast.Attribute) and called.attr in COPIES_THE_CONTEXT:
@@ -39,5 +44,6 @@ def test_no_service_code_copies_a_requests_context_into_a_task():
 
 def test_the_search_finds_what_it_looks_for(tmp_path):
     calls = ["asyncio.create_task(f())", "asyncio.get_running_loop().create_task(f())", "tasks.create_task(f())"]
+    calls += ["asyncio.create_task(f(), context=Context())", "asyncio.create_task(f(), context=copy_context())"]
     (tmp_path / "x.py").write_text("\n".join(calls))
-    assert list(copies(tmp_path / "x.py")) == [1, 2]
+    assert list(copies(tmp_path / "x.py")) == [1, 2, 5]

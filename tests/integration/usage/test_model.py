@@ -324,7 +324,7 @@ def test_the_worker_and_the_model_agree(machine):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=20,
             stateful_step_count=50,
             deadline=None,
             # Shrinking runs an example a hundred times, against a database.

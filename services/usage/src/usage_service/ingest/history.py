@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -56,7 +57,8 @@ class History:
         Raises Unavailable where it is not known within a few seconds what billing has published.
         """
         if self._reading is None:
-            self._reading = asyncio.create_task(self._reader.start())
+            # In a context of its own: it outlives the request that asks first.
+            self._reading = asyncio.create_task(self._reader.start(), context=Context())
         if not self._reader.caught_up:
             await asyncio.wait([self._reading], timeout=_PATIENCE_SECONDS)
         if not self._reader.caught_up:
