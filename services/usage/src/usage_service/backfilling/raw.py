@@ -13,23 +13,20 @@ import asyncpg
 
 from usage_service.archive.reading import ArchiveReader, joined
 from usage_service.backfilling.scopes import Scope
+from usage_service.metering.cancelled import NOT_CANCELLED, cancelled_on
 
 _BLOCK: Final = 2_000
 
-_EVENTS: Final = """
+_EVENTS: Final = f"""
   FROM pool.usage_event AS event
  WHERE day = $1 AND tenant_id > $2 AND tenant_id <= $3 AND type = $4 AND event_time >= $5 AND event_time < $6
-   AND NOT EXISTS (SELECT FROM pool.correction AS cancelled
-                    WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity
-                      AND cancelled.day = event.day)
+   AND {NOT_CANCELLED}
 """
 _READ: Final = f"""
 SELECT tenant_id, event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
 {_EVENTS}
 """
 _MARK: Final = f"SELECT count(*), COALESCE(sum(kafka_offset), 0) {_EVENTS}"
-_CANCELLED: Final = "SELECT identity FROM pool.correction WHERE tenant_id = $1 AND day = $2"
-
 
 Mark = tuple[int, int]
 """How many events, and the sum of their offsets."""
@@ -107,8 +104,7 @@ class RawEvents:
 
     async def _archived(self, order: Order) -> AsyncIterator[RawEvent]:
         tenant = self.scope.upto
-        found = await self.connection.fetch(_CANCELLED, tenant, self.scope.day)
-        cancelled = {row["identity"] for row in found}
+        cancelled = await cancelled_on(self.connection, tenant, self.scope.day)
         events = self.archive.stream(
             tenant, self.event_type, [self.scope.span], received_before=None, ordered=order is Order.TIME
         )

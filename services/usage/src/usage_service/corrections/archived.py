@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from usage_service.archive.reading import ArchivedEvent, ArchiveReader, Wanted
 from usage_service.domain.instants import microseconds
 from usage_service.domain.rollups import At
+from usage_service.metering.cancelled import cancelled_on
 from usage_service.metering.cancelling import StoredEvent, cancel_events
 from usage_service.metering.catalogue import load_versions
 from usage_service.metering.corrections import CORRECTIONS
@@ -57,7 +58,6 @@ _MISSING = text(
      WHERE tenant_id = :tenant_id AND identity = :identity AND id = :id
     """
 )
-_CANCELLED: Final = "SELECT identity FROM pool.correction WHERE tenant_id = $1 AND day = $2"
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ class ArchivedCorrections:
         self, connection: asyncpg.Connection, tenant: UUID, kind: str, opening: datetime
     ) -> AsyncIterator[Raw]:
         """The archived events of an hour that count, as `recount` asks for them."""
-        cancelled = {row["identity"] for row in await connection.fetch(_CANCELLED, tenant, opening.date())}
+        cancelled = await cancelled_on(connection, tenant, opening.date())
         span = (opening, opening + _HOUR)
         async for event in self._archive.stream(tenant, kind, [span], received_before=None, ordered=False):
             if event.identity not in cancelled:

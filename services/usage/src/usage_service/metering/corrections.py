@@ -24,6 +24,7 @@ from usage_service.domain.corrections import CORRECTION, read_correction
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.identity import identity_of
 from usage_service.domain.instants import DAY, day_of, instant, microseconds
+from usage_service.metering.cancelled import NOT_CANCELLED
 from usage_service.metering.cancelling import StoredEvent
 from usage_service.metering.dead_letters import DeadLetter
 from usage_service.metering.rows import EventRow, Position, decode_data, decode_event, row_of
@@ -39,7 +40,7 @@ SELECT correction.tenant_id, correction.identity, correction.id, correction.aske
   JOIN pool.correction USING (tenant_id, identity)
 """
 # The newest event that counts. Ids that return after the dedupe window are events of their own.
-_TARGETS = """
+_TARGETS = f"""
 SELECT asked.ordinal - 1 AS ordinal, stored.*
   FROM unnest($1::uuid[], $2::uuid[], $3::date[]) WITH ORDINALITY AS asked (tenant_id, identity, day, ordinal)
  CROSS JOIN LATERAL (
@@ -48,11 +49,9 @@ SELECT asked.ordinal - 1 AS ordinal, stored.*
          FROM pool.usage_event AS event
         WHERE event.tenant_id = asked.tenant_id AND event.identity = asked.identity
           AND (asked.day IS NULL OR event.day = asked.day)
-          AND NOT EXISTS (SELECT FROM pool.correction AS cancelled
-                           WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity
-                             AND cancelled.day = event.day)
+          AND {NOT_CANCELLED}
         ORDER BY event.received_at DESC, event.kafka_partition DESC, event.kafka_offset DESC LIMIT 1) AS stored
-"""
+"""  # noqa: S608 (our own)
 _INSERT = """
 INSERT INTO pool.correction (tenant_id, identity, id, asked_day, day, source, event_id, replacement_source,
                              replacement_id, reason, received_at, kafka_partition, kafka_offset, applied_at)

@@ -18,6 +18,7 @@ from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.instants import instant, microseconds
 from usage_service.domain.meters import CompiledMeter
 from usage_service.domain.rollups import At, State, empty_state
+from usage_service.metering.cancelled import NOT_CANCELLED
 from usage_service.metering.counting import RollupKey, WindowKey
 from usage_service.metering.groups import groups_of
 from usage_service.metering.rows import decode_data
@@ -26,7 +27,7 @@ _HOURS_AT_ONCE: Final = 16
 _ROWS_AT_ONCE: Final = 5_000  # bounds the events that are in memory
 
 # LATERAL with OFFSET 0 reads a tenant's day by its key for each hour; as a join the planner may read whole days.
-_RAW = """
+_RAW = f"""
 SELECT hour.ordinal - 1 AS ordinal, event.*
   FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) WITH ORDINALITY AS hour (tenant_id, opening, type, ordinal)
  CROSS JOIN LATERAL (
@@ -35,11 +36,9 @@ SELECT hour.ordinal - 1 AS ordinal, event.*
         WHERE event.tenant_id = hour.tenant_id AND event.type = hour.type
           AND event.day = (hour.opening AT TIME ZONE 'UTC')::date
           AND event.event_time >= hour.opening AND event.event_time < hour.opening + interval '1 hour'
-          AND NOT EXISTS (SELECT FROM pool.correction AS cancelled
-                           WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity
-                             AND cancelled.day = event.day)
+          AND {NOT_CANCELLED}
        OFFSET 0) AS event
-"""
+"""  # noqa: S608 (our own)
 
 _Hour = tuple[bytes, int, str]
 

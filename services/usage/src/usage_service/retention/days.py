@@ -22,13 +22,11 @@ STORED_DAYS: Final = """
       FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
      WHERE inhparent = 'pool.usage_event'::regclass
 """
-# A day that has gone and comes back with a late event is a new one.
 _DISCOVER = text(
     f"""
-    INSERT INTO system.usage_day AS known (day, look_at)
+    INSERT INTO system.usage_day (day, look_at)
     SELECT day, timezone('UTC', day + 1 + CAST(:after AS interval)) FROM ({STORED_DAYS}) AS stored
-    ON CONFLICT (day) DO UPDATE SET look_at = excluded.look_at, archived_at = NULL, dropped_at = NULL, problem = NULL
-     WHERE known.dropped_at IS NOT NULL
+    ON CONFLICT DO NOTHING
     """  # noqa: S608 - a statement of our own
 )
 _CLAIM = text(
