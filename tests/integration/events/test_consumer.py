@@ -82,6 +82,23 @@ async def test_no_row_means_the_earliest_record_and_a_new_member_goes_on_where_t
     assert await offsets() == [(0, 20, 2)]
 
 
+async def test_no_batch_holds_more_bytes_than_it_may(broker, consumer, effects, running):
+    """What was fetched at once comes in several; a record that is larger than a batch has one for itself."""
+    sizes: list[int] = []
+
+    async def store_first(connection, records):
+        sizes.append(sum(len(record.value) for record in records))
+        rows = [{"partition": 0, "at": record.offset, "value": record.value[:4].decode()} for record in records]
+        await connection.execute(INSERT, rows)
+
+    await broker.create(TOPIC)
+    large = [value + bytes(300_000 if value == b"0100" else 40_000) for value in values(0, 200)]
+    await broker.write(TOPIC, large)
+    running.start(consumer(store_first, max_bytes=200_000, max_wait_ms=20, contiguous=True).run())
+    await eventually(lambda: _equals(effects, texts(0, 200)))
+    assert sorted(sizes)[-2:] == [4 * 40_004, 300_004]
+
+
 async def _equals(read, expected) -> bool:
     return await read() == expected
 

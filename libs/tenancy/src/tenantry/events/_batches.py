@@ -19,6 +19,7 @@ _POISON: Final = (
     InvalidRecords,
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,  # a row that no index or no page can hold
     msgspec.MsgspecError,
 )
 

@@ -41,6 +41,7 @@ REJOINS = Counter("consumer_rejoins_total", "Memberships given up because of an 
 SECONDS = Histogram("consumer_batch_seconds", "Time of a batch from its first statement to its commit", ["group"])
 
 _MAX_RECORDS: Final = 1_000
+_MAX_BYTES: Final = 32 << 20
 _MAX_WAIT_MS: Final = 50
 _PARTITION_FETCH_BYTES: Final = 1 << 20
 
@@ -66,6 +67,7 @@ class TransactionalConsumer:
         topics: Collection[str],
         handle: Handle,
         max_records: int = _MAX_RECORDS,
+        max_bytes: int = _MAX_BYTES,
         max_wait_ms: int = _MAX_WAIT_MS,
         contiguous: bool = False,
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
@@ -74,7 +76,8 @@ class TransactionalConsumer:
     ) -> None:
         """`group` and `topics` are given without prefix.
 
-        A batch is handed over when it has `max_records` or its first record has waited `max_wait_ms`. `contiguous`
+        A batch is handed over when it has `max_records`, when a further one would take its values beyond `max_bytes`,
+        or when its first record has waited `max_wait_ms`. One batch is applied while another one is read. `contiguous`
         says that the topics are neither compacted nor written in transactions, so that a missing offset is a loss and
         stops the partition. `on_assigned` rebuilds state that the owner of a partition keeps; it runs after the claim
         and before the first record, and again after every rebalance.
@@ -85,6 +88,7 @@ class TransactionalConsumer:
         self._topics = [kafka.topic(topic) for topic in topics]
         self._handle = handle
         self._max_records = max_records
+        self._max_bytes = max_bytes
         self._max_wait = max_wait_ms / 1000
         self._contiguous = contiguous
         self._on_assigned = on_assigned
@@ -139,6 +143,7 @@ class TransactionalConsumer:
             group=self._group,
             topics=self._topics,
             max_records=self._max_records,
+            max_bytes=self._max_bytes,
             max_wait=self._max_wait,
             contiguous=self._contiguous,
             on_assigned=self._on_assigned,

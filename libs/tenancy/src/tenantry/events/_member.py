@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -34,6 +36,8 @@ _SESSION_MS: Final = 6_000
 _HEARTBEAT_MS: Final = 1_000
 _REPORT_SECONDS: Final = 5.0
 
+_size = attrgetter("serialized_value_size")
+
 
 @dataclass(slots=True)
 class Batch:
@@ -41,6 +45,7 @@ class Batch:
 
     claims: Claims
     records: list[Record] = field(default_factory=list)
+    size: int = 0
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
 
 
@@ -58,6 +63,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         group: str,
         topics: Sequence[str],
         max_records: int,
+        max_bytes: int,
         max_wait: float,
         contiguous: bool,
         on_assigned: OnAssigned | None,
@@ -74,6 +80,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         self._group = group
         self._topics = topics
         self._max_records = max_records
+        self._max_bytes = max_bytes
         self._max_wait = max_wait
         self._contiguous = contiguous
         self._on_assigned = on_assigned
@@ -82,6 +89,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         self._unclaimed: frozenset[TopicPartition] | None = None
         self.claims: Claims | None = None
         self._positions: dict[TopicPartition, int] = {}
+        # Fetched, but more than the batch may hold: it begins the next one. Each with the position behind it.
+        self._rest: dict[TopicPartition, tuple[list[Record], int]] = {}
         self._assigned = asyncio.Event()
 
         self._batch: Batch | None = None
@@ -116,6 +125,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002
         self.claims = self._unclaimed = None
         self._assigned.clear()
+        self._rest = {}
         self._discard()
         if self.applying is not None and not self.applying.done():
             # The commit may still win; if it does not, the next owner's epoch refuses it.
@@ -197,6 +207,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _fetch(self) -> None:
         claims = self.claims
+        if claims is not None and self._rest:
+            self._add_all(claims, self._rest)
+            return
         room = self._max_records - (len(self._batch.records) if self._batch else 0)
         try:
             fetched = await self._consumer.getmany(timeout_ms=_IDLE_POLL_MS, max_records=room)
@@ -211,15 +224,36 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             partition: await self._consumer.position(partition)  # never waits: the partition was seeked
             for partition in (fetched or claims)
         }
-        for partition, records in fetched.items():
-            if self._follows(partition, records):
-                self._add(claims, partition, records, positions[partition])
+        self._add_all(claims, {partition: (records, positions[partition]) for partition, records in fetched.items()})
         if not fetched:
             for partition, position in positions.items():
                 if position > self._positions[partition]:
                     self._add(claims, partition, [], position)
-        if self._batch is not None and len(self._batch.records) >= self._max_records:
+
+    def _add_all(self, claims: Claims, fetched: Mapping[TopicPartition, tuple[list[Record], int]]) -> None:
+        """Adds what the batch has room for, and keeps the rest for the next one."""
+        self._rest = {}
+        for partition, (records, position) in fetched.items():
+            if not self._follows(partition, records):
+                continue
+            fitting = self._fitting(records)
+            if fitting:
+                after = position if fitting == len(records) else records[fitting].offset
+                self._add(claims, partition, records[:fitting], after)
+            if fitting < len(records):
+                self._rest[partition] = (records[fitting:], position)
+        if self._rest or (self._batch is not None and len(self._batch.records) >= self._max_records):
             self._full.set()
+
+    def _fitting(self, records: Sequence[Record]) -> int:
+        """How many of the records the batch may take. One that is larger than any batch has a batch for itself."""
+        room = self._max_bytes - (self._batch.size if self._batch else 0)
+        if sum(map(_size, records)) <= room:
+            return len(records)
+        if self._batch is None and _size(records[0]) > room:
+            return 1
+        sizes = accumulate(map(_size, records))
+        return sum(1 for _ in takewhile(room.__ge__, sizes))
 
     def _follows(self, partition: TopicPartition, records: Sequence[Record]) -> bool:
         """Whether the records go on where the last ones ended; a partition where they do not is stopped."""
@@ -238,6 +272,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             self._deadline = asyncio.get_running_loop().time() + self._max_wait
             self._arrived.set()
         self._batch.records += records
+        self._batch.size += sum(map(_size, records))
         self._batch.next_offsets[partition] = self._positions[partition] = position
 
     def _stop_partition(self, partition: TopicPartition, reason: str) -> None:
