@@ -357,7 +357,8 @@ class Tenancy:
         """Records one event of the current tenant, where a crash does not lose it; `value` becomes `data.value`.
 
         `time` is the tenant's present unless it was fixed elsewhere, such as under the lock of the row that changed.
-        Raises `NoTenant` without a tenant and `Unavailable` where the spool is full and set to refuse.
+        Raises `NoTenant` without a tenant, `Unavailable` where the spool is full and set to refuse, and ValueError for
+        what would not be counted (`MeteringClient.record`).
         """
         document = dict(data or {})
         if value is not None:
@@ -435,7 +436,7 @@ class Tenancy:
         )
         producer = UsageProducer(KafkaSettings())
         self.meter_spool = spool
-        self._metering = MeteringClient(spool, self.service, self.clock)
+        self._metering = MeteringClient(spool, self.service, self.clock, tier=self.directory.tier)
         try:
             await producer.start()
             async with running(Shipper(spool, producer).run()):
