@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -15,7 +16,7 @@ from usage_service.metering.worker import GROUP, TOPIC, MeterWorker
 
 from .support import Usage
 
-RECEIVED = 1_780_000_000_000
+RECEIVED = int(datetime.now(UTC).timestamp() * 1_000)
 
 
 class Member:

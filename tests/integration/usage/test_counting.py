@@ -92,4 +92,4 @@ async def test_a_copy_that_came_through_another_partition_never_counts(usage, te
 def record(tenant, partition: int, offset: int, number: int, path: str) -> ConsumerRecord:
     said = event(tenant, number, time="2026-11-20T10:00:00Z", data={"method": "GET", "path": path})
     key, value = partition_key(tenant.id), json.dumps(said).encode()
-    return ConsumerRecord(TOPIC, partition, offset, 1_780_000_000_000, 1, key, value, None, len(key), len(value), ())
+    return ConsumerRecord(TOPIC, partition, offset, 1_800_000_000_000, 1, key, value, None, len(key), len(value), ())

@@ -90,7 +90,7 @@ async def test_a_database_that_is_away_does_not_stop_the_ingest(usage, tenant_a,
             await asyncio.Event().wait()
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(service, "keep_late", fail)
+    monkeypatch.setattr(service, "write_dead_letters", fail)
     monkeypatch.setattr(service, "_KEEP_SECONDS", 0.1)
     lost = service.LATE_LOST._value.get()
     answer = await usage.send(event(tenant_a, 1, time=LONG_AGO), event(tenant_a, 2), partial="true")

@@ -31,7 +31,7 @@ def known(usage, **options) -> KnownIdentities:
 
 def record(tenant, number: int, time: str, *, partition: int = 0, offset: int) -> ConsumerRecord:
     key, value = partition_key(tenant.id), json.dumps(event(tenant, number, time=time)).encode()
-    return ConsumerRecord(TOPIC, partition, offset, 1_780_000_000_000, 1, key, value, None, len(key), len(value), ())
+    return ConsumerRecord(TOPIC, partition, offset, 1_800_000_000_000, 1, key, value, None, len(key), len(value), ())
 
 
 async def handle(usage, worker, *records) -> None:

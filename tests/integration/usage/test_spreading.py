@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from itertools import count
 
+import asyncpg
 import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
@@ -18,6 +19,7 @@ from tenantry.events import RepeatBatch, partition_key
 from tenantry.testing import eventually
 from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.instants import day_number
+from usage_service.metering import rollups
 from usage_service.metering.worker import GROUP, TOPIC
 from usage_service.routing.repository import forget_gathered, settle
 
@@ -26,7 +28,7 @@ from .support import API_CALLS, event
 MONDAY = date(2026, 11, 16)
 NEIGHBOURS = (MONDAY, MONDAY + timedelta(days=1))
 ADVANCE = text("UPDATE system.consumer_offset SET next_offset = :next WHERE partition = :partition")
-RECEIVED = 1_795_219_200_000  # 2026-11-21
+RECEIVED = 1_800_000_000_000  # after all days of these tests
 
 offsets = count()
 
@@ -241,6 +243,33 @@ async def test_groups_of_a_full_window_have_one_rollup_whoever_counts_them(count
     found = [(json.loads(row["groups"])["path"], row["count"]) for row in rows]
     assert found[:4] == [("/0", 2), ("/1", 1), ("/2", 2), ("__other__", 2)]
     assert found[4:] == [("/a", 1), ("/b", 1), ("/c", 1), ("__other__", 1)]
+
+
+async def test_an_attempt_that_failed_leaves_no_groups_behind(counting, tenant_a, monkeypatch):
+    """After it has decided which groups the hour gets, and before they are written, it loses its locks."""
+    workers = [counting.worker(), counting.worker()]
+    for worker in workers:
+        worker._rollups._max_groups = 3
+    numbers = count(1)
+
+    def call(path: str, partition: int) -> ConsumerRecord:
+        return record(tenant_a, next(numbers), buckets=8, partition=partition, data={"path": path})
+
+    async def deadlock(*_arguments, **_named):
+        raise asyncpg.DeadlockDetectedError
+
+    await commit(counting, workers[0], call("/0", 0))
+    await settle(counting.databases.system, tenant_a.id, 8)
+    await commit(counting, workers[0], call("/0", 0))
+    calls = [call("/1", 0), call("/2", 0)]
+    with monkeypatch.context() as patch, pytest.raises(asyncpg.DeadlockDetectedError):
+        patch.setattr(rollups, "copy_into", deadlock)
+        await commit(counting, workers[0], *calls)
+    await commit(counting, workers[1], call("/3", 1), call("/4", 1))
+    await commit(counting, workers[0], *calls)
+    rows = await counting.fetch("SELECT groups, count::int FROM pool.usage_rollup ORDER BY groups")
+    found = [(json.loads(row["groups"])["path"], row["count"]) for row in rows]
+    assert found == [("/0", 2), ("/3", 1), ("/4", 1), ("__other__", 2)]
 
 
 async def test_a_tenant_that_is_gathered_is_forgotten_when_no_copy_is_left(counting, tenant_a):

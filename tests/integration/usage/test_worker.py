@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 
-from tenantry import Tier
+from tenantry import TenantClock, Tier, uuid7
 from tenantry.events import partition_key
 from tenantry.testing import eventually
 from usage_service.metering import parking, rollups
@@ -122,6 +122,37 @@ async def test_a_tenant_that_nobody_knows_becomes_a_dead_letter(usage, tenant_fa
     [unreadable] = await letters(usage, kind="undecodable")
     assert (unreadable["payload"], unreadable["tenant_id"]) == ("{nonsense", None)
     assert await usage.fetch("SELECT FROM pool.usage_event") == []
+
+
+async def test_records_that_the_ingest_would_have_refused_hold_nobody_up(usage, tenant_a, tenant_b):
+    """Another producer has sent them: each is a letter, and their neighbours count."""
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    ahead = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    of_a_clock = msgspec.structs.replace(
+        tenant_b, version=2, clock=TenantClock(id=uuid7(), now=datetime.now(UTC) + timedelta(days=90))
+    )
+    usage.state.directory.upsert(of_a_clock)
+    bad = [
+        event(tenant_a, 1, time="0001-01-01T00:00:00Z"),
+        event(tenant_a, 2, time="0001-01-01T00:00:00+14:00"),
+        event(tenant_a, 3, time="1999-12-31T23:59:59Z"),
+        event(tenant_a, 4, time="9999-12-31T23:59:59Z"),
+        event(tenant_a, 5, time="2200-01-01T00:00:00Z"),
+        event(tenant_a, 6, time=ahead),
+        event(tenant_a, 7, type="".join(random.choices("abcdefgh", k=5_000))),  # noqa: S311
+        event(tenant_a, 8, id="i" * 257),
+        event(tenant_a, 9, source="s" * 513),
+    ]
+    good = [event(tenant_a, 10), event(tenant_a, 11, time="2000-01-01T00:00:00Z"), event(of_a_clock, 1, time=ahead)]
+    sent = [*bad[:4], good[0], *bad[4:], *good[1:]]
+    await usage.produce([json.dumps(each).encode() for each in sent], [each["subject"] for each in sent])
+    async with usage.metering(members=1):
+        await eventually(usage.counted, within=60)
+    found = await letters(usage, kind="undecodable")
+    assert sorted(json.loads(each["payload"])["id"] for each in found) == sorted(each["id"] for each in bad)
+    assert all(each["reason"] for each in found)
+    rows = await usage.fetch("SELECT tenant_id, sum(count)::int AS count FROM pool.usage_rollup GROUP BY 1")
+    assert {row["tenant_id"]: row["count"] for row in rows} == {tenant_a.id: 2, tenant_b.id: 1}
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -258,10 +289,10 @@ async def drop(usage, day: date) -> None:
 
 
 def nudge() -> ConsumerRecord:
-    return ConsumerRecord(TOPIC, 0, 0, 1_780_000_000_000, 1, None, None, None, 0, 0, ((NUDGE, b""),))
+    return ConsumerRecord(TOPIC, 0, 0, 1_800_000_000_000, 1, None, None, None, 0, 0, ((NUDGE, b""),))
 
 
 def record(tenant, offset: int) -> ConsumerRecord:
     value = json.dumps(event(tenant, offset, time="2026-11-20T10:00:00Z")).encode()
     key = partition_key(tenant.id)
-    return ConsumerRecord(TOPIC, 0, offset, 1_780_000_000_000, 1, key, value, None, len(key), len(value), ())
+    return ConsumerRecord(TOPIC, 0, offset, 1_800_000_000_000, 1, key, value, None, len(key), len(value), ())

@@ -48,19 +48,6 @@ SELECT tenant_id, type, count AS counted, first_received_at, last_received_at FR
 """
 _UNMATCHED_OF_TENANT = text(_UNMATCHED.format(tenant="tenant_id = :tenant AND"))
 _UNMATCHED_OF_ALL = text(_UNMATCHED.format(tenant=""))
-_KEEP_LATE = text(
-    """
-    INSERT INTO pool.dead_letter
-           (tenant_id, id, kind, reason, type, source, event_id, identity, received_at, payload, created_at)
-    SELECT late.tenant_id, late.id, 'late', :reason, late.type, late.source, late.event_id, late.identity, :received_at,
-           late.payload, clock_timestamp()
-      FROM unnest(CAST(:tenants AS uuid[]), CAST(:ids AS uuid[]), CAST(:types AS text[]), CAST(:sources AS text[]),
-                  CAST(:event_ids AS text[]), CAST(:identities AS uuid[]), CAST(:payloads AS bytea[]))
-           AS late (tenant_id, id, type, source, event_id, identity, payload)
-     ORDER BY late.tenant_id, late.identity
-    ON CONFLICT DO NOTHING RETURNING id
-    """
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +65,6 @@ class Filter:
     @property
     def values(self) -> dict[str, Any]:
         return {name: value for name in _CLAUSES if (value := getattr(self, name)) is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class LateEvent:
-    """An event that came too late, as it was sent."""
-
-    tenant: UUID
-    identity: bytes
-    type: str
-    source: str
-    event_id: str
-    payload: bytes
 
 
 def _where(asked: Filter, *more: str) -> str:
@@ -147,27 +122,6 @@ async def find_unmatched(
     if tenant_id is not None:
         parameters["tenant"] = tenant_id
     return (await session.execute(statement, parameters)).all()
-
-
-async def keep_late(
-    session: AsyncSession, events: Sequence[LateEvent], ids: Sequence[UUID], *, received_at: datetime, reason: str
-) -> int:
-    """Writes a letter for each event that has none yet, in the caller's transaction; returns how many were written."""
-    written = await session.execute(
-        _KEEP_LATE,
-        {
-            "tenants": [event.tenant for event in events],
-            "ids": list(ids),
-            "types": [event.type for event in events],
-            "sources": [event.source for event in events],
-            "event_ids": [event.event_id for event in events],
-            "identities": [UUID(bytes=event.identity) for event in events],
-            "payloads": [event.payload for event in events],
-            "received_at": received_at,
-            "reason": reason,
-        },
-    )
-    return len(written.all())
 
 
 async def _one(session: AsyncSession, statement: TextClause, letter_id: UUID) -> Row[Any] | None:

@@ -16,18 +16,14 @@ from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenantry import Clock, NotFound, Unavailable, uuid7
+from tenantry import Clock, NotFound, Unavailable
 from tenantry.database import Databases
-from usage_service.dead_letters.repository import (
-    LateEvent,
-    find_letter,
-    find_stored,
-    keep_late,
-)
-from usage_service.domain.event_checks import MAX_EVENT_BYTES, Resolver
-from usage_service.domain.identity import identity_of
+from usage_service.dead_letters.repository import find_letter, find_stored
+from usage_service.domain.event_checks import MAX_EVENT_BYTES, Resolver, parse_time
+from usage_service.domain.identity import identity_of, identity_on_day
+from usage_service.domain.instants import DAY, microseconds
 from usage_service.domain.intake import Refusal
-from usage_service.metering.dead_letters import report_letters
+from usage_service.metering.dead_letters import DeadLetter, write_dead_letters
 
 _KEEP_SECONDS: Final = 5.0
 """How long a sender of late events waits for a database that does not answer."""
@@ -58,22 +54,21 @@ async def get_letter(session: AsyncSession, letter_id: UUID) -> Letter:
 
 
 async def keep_late_events(databases: Databases, clock: Clock, refused: Sequence[Refusal], resolve: Resolver) -> None:
-    """Keeps the events that were refused for their age as letters, each identity once, in a transaction of its own.
+    """Keeps the events that were refused for their age as letters, each once, in a transaction of its own.
 
     Raises nothing: the sender has been told that the event is refused, and a database that is away does not stop the
     ingest. What is refused for anything else is not kept, nor what is larger than an event may be.
     """
-    late = [_late(refusal.raw, resolve) for refusal in refused if 0 < len(refusal.raw) <= MAX_EVENT_BYTES]
+    now = clock.now()
+    late = [_late(refusal.raw, resolve, now) for refusal in refused if 0 < len(refusal.raw) <= MAX_EVENT_BYTES]
     if not late:
         return
     try:
         async with asyncio.timeout(_KEEP_SECONDS), databases.system_session() as session:
-            kept = await keep_late(session, late, [uuid7() for _ in late], received_at=clock.now(), reason=_TOO_OLD)
+            await write_dead_letters(await session.connection(), late)
     except (SQLAlchemyError, OSError, Unavailable) as error:
         log.warning("usage_late_events_not_kept", count=len(late), error=type(error).__name__)
         LATE_LOST.inc(len(late))
-        return
-    report_letters({"late": kept})
 
 
 class _Time(msgspec.Struct):
@@ -85,12 +80,24 @@ class _Named(msgspec.Struct):
     source: str
     type: str
     subject: str
+    time: str
 
 
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
-def _late(raw: bytes, resolve: Resolver) -> LateEvent:
+def _late(raw: bytes, resolve: Resolver, received_at: datetime) -> DeadLetter:
     named = _decode_named(raw)
-    tenant = UUID(resolve(named.subject).subject)
-    return LateEvent(tenant, identity_of(named.source, named.id), named.type, named.source, named.id, raw)
+    day = microseconds(parse_time(named.time)) // DAY
+    return DeadLetter(
+        tenant_id=UUID(resolve(named.subject).subject),
+        kind="late",
+        reason=_TOO_OLD,
+        position=None,
+        payload=raw,
+        type=named.type,
+        source=named.source,
+        event_id=named.id,
+        identity=UUID(bytes=identity_on_day(identity_of(named.source, named.id), day)),
+        received_at=received_at,
+    )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any, Final, Protocol
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from aiokafka import ConsumerRecord
 
 from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidEvent
-from usage_service.domain.event_checks import has_nul
+from usage_service.domain.event_checks import MAX_ID, MAX_SOURCE, MAX_TYPE, has_nul
 from usage_service.domain.identity import digest_of, identity_of
 from usage_service.domain.instants import DAY, EPOCH, UNIX_EPOCH_MILLISECONDS, microseconds
 from usage_service.domain.quantities import canonical_number
@@ -19,14 +19,18 @@ from usage_service.domain.quantities import canonical_number
 _BACKSLASH, _NUL = b"\\", b"\\u0000"
 # A record's key begins with its tenant's id; a bucket may follow.
 TENANT_LENGTH: Final = 36
+# A day costs a partition, so the days that can be metered have two ends; 0 is the first one.
+_TIMES_END: Final = microseconds(datetime(2200, 1, 1, tzinfo=UTC))
+FUTURE: Final = 3_600_000_000
+"""How far an event may be ahead of its receipt: ten minutes for who sends it, the rest for clocks that differ."""
 
 
 class _Stored(msgspec.Struct, gc=False):
     """The parts of the CloudEvent that the worker uses."""
 
-    id: str
-    source: str
-    type: str
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE)]
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TYPE)]
     subject: str
     time: datetime
     data: msgspec.Raw = msgspec.Raw(b"{}")
@@ -103,10 +107,17 @@ def read_rows(
         except (KeyError, *_UNREADABLE):
             others.append(record)
             continue
-        if (_BACKSLASH in value and _NUL in value) or not keyed or event.type == CORRECTION:
+        time = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+        received = (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000
+        if (
+            (_BACKSLASH in value and _NUL in value)
+            or not keyed
+            or event.type == CORRECTION
+            or not 0 <= time < _TIMES_END
+            or time > received + FUTURE
+        ):
             others.append(record)
             continue
-        time = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
         identity = identity_of(event.source, event.id)
         rows.append(
             EventRow(
@@ -115,7 +126,7 @@ def read_rows(
                 identity,
                 time,
                 time // DAY,
-                (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000,
+                received,
                 record.partition,
                 record.offset,
                 digest_of(event.type, time, data),
@@ -154,6 +165,8 @@ def row_of(event: _Stored, tenant: bytes, position: Position) -> EventRow:
         time = microseconds(event.time)
     except _UNREADABLE as error:
         raise InvalidEvent("data", f"not a usage event: {error}") from None
+    if not 0 <= time < _TIMES_END:
+        raise InvalidEvent("time", "lies before 2000 or after 2199")
     identity = identity_of(event.source, event.id)
     return EventRow(
         tenant + identity,

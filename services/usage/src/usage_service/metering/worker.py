@@ -48,7 +48,7 @@ from usage_service.metering.events import EventStore
 from usage_service.metering.identities import KnownIdentities
 from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_parked
 from usage_service.metering.rollups import RollupStore
-from usage_service.metering.rows import TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
+from usage_service.metering.rows import FUTURE, TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
 from usage_service.metering.spreading import DIGEST, SHARED, SpreadTenants
 from usage_service.metering.staging import STAGES
 from usage_service.metering.tenants import KnownTenants
@@ -167,7 +167,7 @@ class MeterWorker:
         await self._corrections.load(driver, {record.partition for record in records})
         for number, (rows, corrections) in enumerate(segments(batch.rows, batch.corrections)):
             await self._count(connection, batch, rows, corrections, clear=again or number > 0)
-        await write_dead_letters(driver, batch.letters)
+        await write_dead_letters(connection, batch.letters)
         await self._finish(driver, records)
         self._report(batch)
 
@@ -240,6 +240,8 @@ class MeterWorker:
         if self._tenants_version != self._directory.version or len(self._tenants) > _TENANTS_REMEMBERED:
             self._tenants.clear()
             self._tenants_version = self._directory.version
+        # Until this batch is handled to its end: an attempt that fails leaves groups in memory, too.
+        self._written.update(dict.fromkeys(partitions, -1))
         return [row.partition for row in state if row.parked]
 
     def _read(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> Batch:
@@ -283,7 +285,9 @@ class MeterWorker:
                 batch.corrections.append(correction)
                 self._spreads.check(key, UUID(bytes=tenant), *correction.identities)
             else:
-                batch.rows.append(row_of(event, tenant, position))
+                row = row_of(event, tenant, position)
+                self._check_future(row)
+                batch.rows.append(row)
                 self._spreads.check(key, UUID(bytes=tenant), (event.source, event.id))
             return
         tenant_id = _tenant_id(event.subject)
@@ -296,6 +300,13 @@ class MeterWorker:
         else:
             reason = f"tenant {tenant_id} is not known {PARKED_SECONDS} seconds after its event"
             batch.letters.append(DeadLetter(NO_TENANT, "unknown-tenant", reason, position, value or b""))
+
+    def _check_future(self, row: EventRow) -> None:
+        """Raises InvalidEvent for what happened after it was received, unless a test clock says when it is."""
+        if row.time > row.received + FUTURE:
+            tenant = self._directory.get(UUID(bytes=row.tenant))
+            if tenant is not None and tenant.clock is None:
+                raise InvalidEvent("time", "lies in the future")
 
     def _find_tenant(self, subject: str) -> bytes | None:
         tenant_id = _tenant_id(subject)
