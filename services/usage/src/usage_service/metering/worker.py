@@ -168,7 +168,7 @@ class MeterWorker:
         for number, (rows, corrections) in enumerate(segments(batch.rows, batch.corrections)):
             await self._count(connection, batch, rows, corrections, clear=again or number > 0)
         await write_dead_letters(connection, batch.letters)
-        await self._finish(driver, records)
+        await self._finish(driver, records, batch.parked)
         self._report(batch)
 
     async def _count(
@@ -343,10 +343,16 @@ class MeterWorker:
             replace(each, replacement=None) if id(each.replacement) in late else each for each in batch.corrections
         ]
 
-    async def _finish(self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
+    async def _finish(
+        self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]], parked: Iterable[Parked]
+    ) -> None:
+        """Notes until when the partitions are counted: up to their last records, and not what is parked of them."""
         last = {record.partition: record for record in records}
-        received = [instant((record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000) for record in last.values()]
-        await driver.execute(_PROGRESS, list(last), received)
+        until = {partition: (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000 for partition, record in last.items()}
+        for each in parked:
+            partition = each.position.partition
+            until[partition] = min(until[partition], each.position.received - 1)
+        await driver.execute(_PROGRESS, list(until), [instant(time) for time in until.values()])
         self._written.update({partition: record.offset + 1 for partition, record in last.items()})
 
     def _report(self, batch: Batch) -> None:

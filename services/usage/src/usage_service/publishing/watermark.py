@@ -1,7 +1,11 @@
 """The watermark: the receipt time up to which every partition is counted.
 
-The meter worker notes the receipt time of the last record of each batch. A partition without traffic would hold the
-watermark back for ever, so where everything that Kafka had at time t is counted, the partition is counted up to t.
+The meter worker notes the receipt time of the last record of each batch, or of the first one that is parked. A
+partition without traffic would hold the watermark back for ever, so where everything that Kafka had at time t is
+counted, the partition is counted up to t. Kafka stamps records with its brokers' clocks and does not tell the time: t
+is by the relay's clock or PostgreSQL's, whichever is behind.
+
+The watermark is the least time of all partitions. One that was never counted has its row too, of long ago.
 """
 
 from __future__ import annotations
@@ -23,15 +27,24 @@ log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS: Final = 1.0
 
+# A partition that was never counted holds the watermark back, too.
+_ADD = text(
+    """
+    INSERT INTO system.partition_progress (partition, received_until)
+    SELECT partition, 'epoch' FROM unnest(CAST(:partitions AS int[])) AS partition ORDER BY 1
+    ON CONFLICT DO NOTHING
+    """
+)
 # Locked in the order in which batches lock them.
 _ADVANCE = text(
     """
     INSERT INTO system.partition_progress AS progress (partition, received_until)
-    SELECT ended.partition, :now
+    SELECT ended.partition, LEAST(:now, now())
       FROM unnest(CAST(:partitions AS int[]), CAST(:ends AS bigint[])) AS ended (partition, ended)
       LEFT JOIN system.consumer_offset AS counted
         ON counted.group_id = :group AND counted.topic = :topic AND counted.partition = ended.partition
      WHERE COALESCE(counted.next_offset, 0) >= ended.ended
+       AND NOT EXISTS (SELECT FROM system.parked_record AS parked WHERE parked.partition = ended.partition)
      ORDER BY 1
     ON CONFLICT (partition) DO UPDATE SET received_until = GREATEST(progress.received_until, excluded.received_until)
     """
@@ -47,6 +60,7 @@ async def advance_watermark(engine: AsyncEngine, kafka: KafkaSettings, *, group:
                 now = datetime.now(UTC)
                 offsets = await ends.end_offsets()
                 async with engine.begin() as connection:
+                    await connection.execute(_ADD, {"partitions": sorted(offsets)})
                     await connection.execute(
                         _ADVANCE,
                         {
