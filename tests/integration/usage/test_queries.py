@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
+from tenantry.http import encode_cursor
 from tenantry.testing import eventually
 from usage_service.metering.rollups import RollupStore
 
@@ -99,7 +101,20 @@ async def test_every_operator_filters_dimensions_and_data(asked, tenant_a, windo
         ({"filter[$..path]": "/a"}, "filter"),
         ({"group_by": "colour"}, "group_by"),
         ({"received_before": "2026-01-01T00:00:00"}, "received_before"),
+        ({"received_before": "0001-01-01T00:00:00+14:00"}, "received_before"),
         ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "to"),
+        ({"from": "2026"}, "from"),
+        ({"to": "1767225600"}, "to"),
+        ({"from": ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]}, "from"),
+        ({"filter[method": "GET"}, "filter[method"),
+        ({"filter": "GET"}, "filter"),
+        ({"filter.method": "GET"}, "filter.method"),
+        ({"filters[method]": "GET"}, "filters[method]"),
+        ({"filter[method][near]": "GET"}, "filter"),
+        ({"filter[]": "GET"}, "filter"),
+        ({"filter[$.path][like]": "%" * 600}, "filter[$.path][like]"),
+        ({"group[method": "GET"}, "group[method"),
+        ({"status": ""}, "status"),
     ],
 )
 async def test_what_cannot_be_asked_is_refused_with_its_place(asked, tenant_a, parameters, loc):
@@ -111,6 +126,59 @@ async def test_what_cannot_be_asked_is_refused_with_its_place(asked, tenant_a, p
         )
         assert response.status_code == 422, response.text
         assert response.json()["errors"][0]["loc"] == ["query", loc]
+
+
+async def test_a_cursor_that_somebody_made_up_is_no_error_of_ours(asked, tenant_a):
+    for moment, status in (
+        (datetime(2026, 1, 1), 400),  # noqa: DTZ001 (what is wrong with it)
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), 200),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))), 200),
+    ):
+        params = {"tenant_id": str(tenant_a.id), **SPAN, "cursor": encode_cursor((moment, UUID(int=0)), of="events")}
+        response = await asked.http.get("/v1/events", params=params, headers=asked.operator)
+        assert response.status_code == status, response.text
+
+
+async def test_several_meters_have_one_bound_of_figures(asked, tenant_a, monkeypatch):
+    params = {"tenant_id": str(tenant_a.id), **SPAN, "window": "minute", "fill": "zero"}
+    meters = [f"m{number}" for number in range(20)]
+    for slug in meters:
+        await asked.put_meter(slug, REQUESTS)
+    monkeypatch.setattr("usage_service.queries.api.MAX_FIGURES", 20 * 240)
+    response = await asked.http.get("/v1/query", params={**params, "meter": meters}, headers=asked.operator)
+    assert [len(each["items"]) for each in response.json()["meters"]] == [240] * 20
+    monkeypatch.setattr("usage_service.queries.api.MAX_FIGURES", 20 * 240 - 1)
+    response = await asked.http.get("/v1/query", params={**params, "meter": meters}, headers=asked.operator)
+    assert (response.status_code, response.json()["errors"][0]["loc"]) == (422, ["query", "window"])
+
+
+@pytest.mark.parametrize("aggregation", ["count", "latest", "unique_count", "time_weighted"])
+async def test_figures_are_counted_while_they_are_read(asked, tenant_a, monkeypatch, aggregation):
+    value = {} if aggregation == "count" else {"value": "$.status"}
+    await asked.put_meter("many", {**REQUESTS, **value, "aggregation": aggregation})
+    async with asked.metering():
+        sent = [
+            event(tenant_a, 100 + n, time=START.isoformat(), data={"method": f"m{n}", "status": n}) for n in range(9)
+        ]
+        await asked.send(*sent)
+        await eventually(asked.counted, within=60)
+    params = {"tenant_id": str(tenant_a.id), **SPAN, "group_by": "method"}
+    for most, status in ((9, 200), (8, 422)):
+        monkeypatch.setattr("usage_service.queries.api.MAX_FIGURES", most)
+        response = await asked.http.get("/v1/meters/many/query", params=params, headers=asked.operator)
+        assert response.status_code == status, response.text
+
+
+async def test_zeroes_are_filled_in_for_the_groups_that_a_filter_lets_through(asked, tenant_a):
+    answer = await asked.query(
+        tenant_a, "volume", window="hour", fill="zero", group_by="method", **SPAN, **{"filter[status][lt]": "501"}
+    )
+    found = {(item["window_start"][11:13], item["group"]["method"]): item["value"] for item in answer["items"]}
+    assert found == {
+        **{(hour, method): "0" for hour in ("10", "11", "12", "13") for method in ("GET", "POST")},
+        ("10", "GET"): "12.5",
+        ("11", "POST"): "7",
+    }
 
 
 async def behind(usage, link: str) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usage_service.domain.instants import DAY, HOUR, microseconds
-from usage_service.domain.quantities import ratio_text
+from usage_service.domain.quantities import Quantity, ratio_text
 from usage_service.domain.rollups import At, LatestState, Sample
-from usage_service.domain.series import Run, integrate, joined, run_of
+from usage_service.domain.series import Integrals, Run, joined, run_of
 from usage_service.domain.units import has_no_length, microseconds_of
 from usage_service.domain.windows import Granularity, windows, zone
 
@@ -27,6 +27,14 @@ SAMPLES = st.lists(st.tuples(TIMES, st.integers(0, 2), VALUES), max_size=25).map
         Sample(At(time, received, number % 2, number), value) for number, (time, received, value) in enumerate(found)
     ]
 )
+
+
+def integrate(windows, runs: dict[int, list[Run]], carried: Sample | None) -> list[Quantity | None]:
+    """The integral of one series over each window; None where it had no value yet."""
+    integrals = Integrals(windows)
+    integrals.add(runs, carried)
+    found = dict(integrals.totals())
+    return [found.get(number) for number in range(len(windows))]
 
 
 def model(samples: list[Sample], opening: int, closing: int) -> Fraction | None:
@@ -56,8 +64,29 @@ def test_whatever_the_order_and_the_batches_the_integral_is_that_of_all(samples,
             new = [sample for sample in batch if sample.at.time // HOUR == hour]
             kept[hour] = joined(kept.get(hour), new) or run_of(of_hour)
     windows = [(hour * HOUR, (hour + 1) * HOUR) for hour in range(6)]
-    found = integrate(windows, [[kept[hour]] if hour in kept else [] for hour in range(6)], None)
+    found = integrate(windows, {hour: [run] for hour, run in kept.items()}, None)
     assert found == [model(samples, *window) for window in windows]
+
+
+@given(st.lists(SAMPLES, max_size=4), st.integers(1, 5), st.booleans())
+def test_integrals_of_several_series_are_the_sum_of_each(series, hours, carry):
+    windows = [(start * HOUR, min(start + hours, 6) * HOUR) for start in range(1, 6, hours)]
+    integrals = Integrals(windows)
+    for samples in series:
+        before = [sample for sample in samples if sample.at.time < HOUR] if carry else []
+        inside: dict[int, list[Run]] = {}
+        for hour in sorted({sample.at.time // HOUR for sample in samples} - {0}):
+            run = run_of([sample for sample in samples if sample.at.time // HOUR == hour])
+            inside.setdefault((hour - 1) // hours, []).append(run)
+        integrals.add(inside, max(before, key=lambda sample: sample.at, default=None))
+    wanted: dict[int, Fraction] = {}
+    for samples in series:
+        known = [sample for sample in samples if carry or sample.at.time >= HOUR]
+        for number, window in enumerate(windows):
+            total = model(known, *window)
+            if total is not None:
+                wanted[number] = wanted.get(number, Fraction(0)) + total
+    assert dict(integrals.totals()) == wanted
 
 
 @given(SAMPLES.filter(bool))
@@ -73,9 +102,9 @@ def test_runs_that_follow_each_other_are_joined_without_looking_at_their_samples
 def test_a_value_holds_over_windows_without_samples_and_there_is_none_before_the_first():
     sample = Sample(At(HOUR + HOUR // 2, 0, 0, 0), 8)
     windows = [(hour * HOUR, (hour + 1) * HOUR) for hour in range(4)]
-    found = integrate(windows, [[], [run_of([sample])], [], []], None)
+    found = integrate(windows, {1: [run_of([sample])]}, None)
     assert found == [None, 4 * HOUR, 8 * HOUR, 8 * HOUR]
-    assert integrate([(DAY, 2 * DAY)], [[]], sample) == [8 * DAY]
+    assert integrate([(DAY, 2 * DAY)], {}, sample) == [8 * DAY]
 
 
 @pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-10-26", 24)])
@@ -83,7 +112,7 @@ def test_a_day_of_23_or_25_hours_holds_a_value_so_long(day, hours):
     start = datetime.fromisoformat(day).replace(tzinfo=zone("Europe/Berlin"))
     [window] = windows(start, start + timedelta(hours=12), Granularity.DAY, zone("Europe/Berlin"))
     sample = Sample(At(microseconds(start) - DAY, 0, 0, 0), 2)
-    [integral] = integrate([(microseconds(window.start), microseconds(window.end))], [[]], sample)
+    [integral] = integrate([(microseconds(window.start), microseconds(window.end))], {}, sample)
     assert integral is not None
     assert ratio_text(integral, HOUR) == str(2 * hours)
 

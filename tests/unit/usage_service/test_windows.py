@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo, available_timezones
@@ -57,7 +58,7 @@ def test_zones_are_iana_zones(name):
 
 def test_too_many_windows_are_refused():
     with pytest.raises(InvalidWindow):
-        windows(at("2026-01-01"), at("2026-01-03"), Granularity.MINUTE, zone("UTC"))
+        windows(at("2026-01-01"), at("2026-01-09"), Granularity.MINUTE, zone("UTC"))
 
 
 YEARS = (datetime(2005, 1, 1), datetime(2030, 1, 1))  # noqa: DTZ001 (hypothesis wants them naive)
@@ -113,3 +114,52 @@ def test_an_instants_hour_is_the_same_whatever_range_asks(minutes, around):
         assert [(each.start, each.end) for each in whole if each.start <= moment < each.end] == [
             (alone.start, alone.end)
         ]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end", "days"),
+    [
+        # The 30th was skipped, over the date line.
+        ("Pacific/Apia", "2011-12-29T12:00", "2012-01-01T00:00", ["29T10:00", "30T10:00", "31T10:00"]),
+        ("Australia/Lord_Howe", "2026-04-03T14:00", "2026-04-05T15:00", ["03T13:00", "04T13:00", "05T13:30"]),
+        ("Asia/Kathmandu", "2026-11-01T00:00", "2026-11-02T00:00", ["31T18:15", "01T18:15"]),
+        # Midnight was skipped, and the day begins at one.
+        ("America/Sao_Paulo", "2018-11-03T03:00", "2018-11-05T02:00", ["03T03:00", "04T03:00"]),
+        ("America/Nuuk", "2024-03-30T02:00", "2024-04-01T01:00", ["30T02:00", "31T01:00"]),
+        # At 00:01 clocks went back to 23:01 of the day before: the day had begun a minute earlier.
+        ("America/St_Johns", "2010-11-06T02:30", "2010-11-08T03:30", ["06T02:30", "07T02:30"]),
+        ("America/St_Johns", "2010-11-07T02:45", "2010-11-08T03:30", ["07T02:30"]),
+    ],
+)
+def test_days_begin_where_the_zone_has_them_begin(name, start, end, days):
+    found = windows(at(start), at(end), Granularity.DAY, zone(name))
+    assert [f"{each.start:%dT%H:%M}" for each in found] == days
+    assert all(each.first < each.last for each in found)
+
+
+@pytest.mark.parametrize("granularity", [Granularity.WEEK, Granularity.MONTH])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("Pacific/Apia", "2011-12-30T10:00"),
+        ("Australia/Lord_Howe", "2026-04-04T15:00"),
+        ("Asia/Kathmandu", "2026-11-01T00:00"),
+        ("America/Sao_Paulo", "2018-11-04T03:00"),
+        ("America/Nuuk", "2024-03-31T01:00"),
+        ("America/St_Johns", "2010-11-07T02:31"),
+    ],
+)
+def test_weeks_and_months_are_made_of_the_days(name, change, granularity):
+    start, end = at(change) - timedelta(days=40), at(change) + timedelta(days=40)
+    days = windows(start, end, Granularity.DAY, zone(name))
+    for each in windows(start, end, granularity, zone(name)):
+        inside = [day for day in days if each.first <= day.first < each.last]
+        assert (inside[0].first, inside[-1].last) == (each.first, each.last)
+        assert granularity is Granularity.MONTH or len(inside) <= 7
+
+
+@pytest.mark.parametrize("name", ["localtime", "posixrules", "right/UTC", "Europe/Berlin\0", "europe/berlin"])
+def test_zones_are_those_of_the_package_and_not_of_the_host(name):
+    with pytest.raises(InvalidWindow):
+        zone(name)
+    assert zoneinfo.TZPATH == ()

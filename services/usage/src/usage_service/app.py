@@ -54,7 +54,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with tenancy.run():
-            archive = await ArchiveStore.open(settings.archive_url, settings.archive_directory, to_write=False)
+            archive = await ArchiveStore.open_to_read(settings.archive_url, settings.archive_directory)
             app.state.archive = ArchiveReader(tenancy.databases, archive)
             await producer.start()
             try:

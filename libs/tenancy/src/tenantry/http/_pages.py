@@ -4,6 +4,7 @@ import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
@@ -51,9 +52,17 @@ def decode_cursor(cursor: str, keys: type[Keys], *, of: str = "") -> Keys:
         payload = raw[_CHECK_BYTES:]
         if raw[:_CHECK_BYTES] != _check(payload, of):
             raise _malformed()
-        return msgspec.json.decode(payload, type=keys)
+        found = msgspec.json.decode(payload, type=keys)
     except (Base64Error, ValueError, msgspec.MsgspecError) as error:
         raise _malformed() from error
+    # Nobody wrote a time without an offset here, and it cannot be compared with one that has it.
+    if any(isinstance(key, datetime) and key.tzinfo is None for key in _each(found)):
+        raise _malformed()
+    return found
+
+
+def _each(keys: object) -> tuple[object, ...]:
+    return keys if isinstance(keys, tuple) else (keys,)
 
 
 def _check(payload: bytes, of: str) -> bytes:

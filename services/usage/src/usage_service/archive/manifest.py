@@ -63,9 +63,12 @@ _LOCK = text("SELECT FROM system.usage_day WHERE day = :day FOR UPDATE NOWAIT")
 _NONE_WORKS = text("SELECT FROM system.usage_day WHERE look_at IS NOT NULL FOR SHARE NOWAIT")
 _EXPIRED = text(
     f"""
-    SELECT {_COLUMNS} FROM system.archive_object AS object
-     WHERE object.released_at IS NOT NULL AND object.last_received_at <= :received_until
-     ORDER BY object.last_received_at LIMIT :limit
+    WITH expired AS (
+        SELECT day FROM system.archive_object GROUP BY day
+        HAVING bool_and(released_at IS NOT NULL) AND max(last_received_at) <= :received_until
+         ORDER BY max(last_received_at) LIMIT :limit)
+    SELECT {_COLUMNS} FROM system.archive_object AS object JOIN expired ON expired.day = object.day
+     ORDER BY object.day, object.received_until, object.id
     """  # noqa: S608 - names of our own
 )
 _OF_TENANT = text(
@@ -162,7 +165,10 @@ async def rows_of_tenant(connection: AsyncConnection, tenant_id: UUID) -> int:
 async def expired_objects(
     connection: AsyncConnection, received_until: datetime, *, limit: int = 100
 ) -> list[ArchiveObject]:
-    """Objects with nothing that was received later, and whose events are no longer in PostgreSQL."""
+    """All objects of days of which nothing was received later and PostgreSQL has nothing any more; `limit` is of days.
+
+    A day expires as a whole: a part of its events would be answered as if it were all of them.
+    """
     found = await connection.execute(_EXPIRED, {"received_until": received_until, "limit": limit})
     return [ArchiveObject.of(row) for row in found]
 

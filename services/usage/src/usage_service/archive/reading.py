@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from heapq import merge
@@ -18,6 +19,8 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import structlog
+from obstore.exceptions import BaseError
 
 from tenantry import Unavailable
 from tenantry.database import Databases
@@ -42,6 +45,8 @@ _CHUNK: Final = 1_000
 _ALL: Final = sys.maxsize
 _NIL: Final = UUID(int=0)
 
+log = structlog.get_logger(__name__)
+
 SHORTEST_STAY: Final = timedelta(days=36)
 """How long a day stays in PostgreSQL after its end, whatever the settings."""
 
@@ -63,7 +68,7 @@ class ArchivedEvent:
 
 
 class ArchiveIncomplete(Unavailable):
-    """Objects that the manifest names are not in the store."""
+    """Objects that the manifest names are not in the store, or cannot be read there now."""
 
     type = "archive-incomplete"
     title = "Archived events cannot be read"
@@ -95,11 +100,13 @@ class ArchiveReader:
         """The first events of a tenant that PostgreSQL has no longer, in the order of (time, identity).
 
         To be asked after PostgreSQL: a day that is dropped in between is then in both answers, which `merged` sees, and
-        not in neither. Raises `ArchiveIncomplete`, and the store's errors.
+        not in neither. Raises `ArchiveIncomplete`.
         """
         for _ in range(_TRIES):
             try:
-                return await self._read(await self._objects(wanted), wanted)
+                objects = await self._objects(wanted)
+                with _readable():
+                    return await self._read(objects, wanted)
             except MissingObject:
                 continue  # it was rewritten without another tenant's rows, or has expired, since the manifest was read
         raise ArchiveIncomplete("The archive does not have what its manifest names.")
@@ -128,7 +135,7 @@ class ArchiveReader:
                 parts = [self._events(each, wanted) for each in of_day]
                 events = merge(*map(_settle_ties, parts), key=_order) if ordered else chain(*parts)
                 try:
-                    while chunk := await asyncio.to_thread(_take, events):
+                    while chunk := await _next_chunk(events):
                         for event in chunk:
                             yield event
                 except MissingObject as error:
@@ -215,8 +222,19 @@ def _order(event: Any) -> tuple[datetime, datetime, int, int]:
     return event.event_time, event.received_at, event.kafka_partition, event.kafka_offset
 
 
-def _take(events: Iterator[ArchivedEvent]) -> list[ArchivedEvent]:
-    return list(islice(events, _CHUNK))
+async def _next_chunk(events: Iterator[ArchivedEvent]) -> list[ArchivedEvent]:
+    with _readable():
+        return await asyncio.to_thread(lambda: list(islice(events, _CHUNK)))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raises `ArchiveIncomplete` where the store cannot be reached, refuses, or has something that is no Parquet."""
+    try:
+        yield
+    except (BaseError, OSError, pa.ArrowException) as error:
+        log.warning("archive_away", error=type(error).__name__)
+        raise ArchiveIncomplete("The archive cannot be read now; try again.", retry_after=10) from error
 
 
 async def joined(stored: AsyncIterator[Any], archived: AsyncIterator[Any], *, ordered: bool) -> AsyncIterator[Any]:

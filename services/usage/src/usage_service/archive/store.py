@@ -12,11 +12,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
@@ -26,6 +28,11 @@ _PIECE: Final = 8 << 20
 _PROBES: Final = "probes"
 _ABANDONED_SECONDS: Final = 24 * 3600.0
 _UNUSABLE: Final = (BaseError, OSError, ValueError)
+_TRIED_SECONDS: Final = 10.0
+_SOON: Final = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+_SHORT: Final = {"timeout": "20s"}
+
+log = structlog.get_logger(__name__)
 
 
 class MissingObject(Exception):
@@ -41,16 +48,29 @@ class ArchiveStore:
         self._directory = directory
 
     @classmethod
-    async def open(cls, url: str | None, default: Path, *, to_write: bool = True) -> ArchiveStore:
-        """The store at a URL, or in a directory by default, tried by listing, and by writing, reading and deleting.
+    async def open(cls, url: str | None, default: Path) -> ArchiveStore:
+        """The store at a URL, or in a directory by default, tried by listing, writing, reading and deleting.
 
         Raises `StartupRefused` with what is wrong, without the URL: it may hold a password.
         """
-        try:
+        with _usable():
             opened = await asyncio.to_thread(_open, url, default)
-            await opened.check(to_write=to_write)
+            await opened.check()
+        return opened
+
+    @classmethod
+    async def open_to_read(cls, url: str | None, default: Path) -> ArchiveStore:
+        """The store for requests, which give up on it after seconds. It may be away: then only what reads it fails.
+
+        Raises `StartupRefused` for what is no store at all.
+        """
+        with _usable():
+            opened = await asyncio.to_thread(_open, url, default, retry_config=_SOON, client_options=_SHORT)
+        try:
+            async with asyncio.timeout(_TRIED_SECONDS):
+                await opened.check(to_write=False)
         except _UNUSABLE as error:
-            raise StartupRefused(f"USAGE_ARCHIVE_URL cannot be used: {type(error).__name__}") from error
+            log.warning("archive_away", error=type(error).__name__)
         return opened
 
     async def put(self, path: str, file: IO[bytes]) -> None:
@@ -101,8 +121,8 @@ class ArchiveStore:
             return 0
         return await asyncio.to_thread(_clear_staged, self._directory, time.time() - _ABANDONED_SECONDS)
 
-    async def check(self, *, to_write: bool) -> None:
-        """Lists, writes, reads and deletes. Raises ValueError where it reads another, and obstore's errors."""
+    async def check(self, *, to_write: bool = True) -> None:
+        """Lists, and writes, reads and deletes. Raises ValueError where it reads another, and obstore's errors."""
         async for _ in self.paths(_PROBES):
             break
         if not to_write:
@@ -145,10 +165,18 @@ class _Ranges(io.RawIOBase):
         return found
 
 
-def _open(url: str | None, default: Path) -> ArchiveStore:
+@contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except _UNUSABLE as error:
+        raise StartupRefused(f"USAGE_ARCHIVE_URL cannot be used: {type(error).__name__}") from error
+
+
+def _open(url: str | None, default: Path, **options: Any) -> ArchiveStore:
     parts = urlsplit(default.absolute().as_uri() if url is None else url)
     if parts.scheme != "file":
-        return ArchiveStore(from_url(parts.geturl()))
+        return ArchiveStore(from_url(parts.geturl(), **options))
     directory = Path(unquote(parts.path))
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return ArchiveStore(LocalStore(directory), directory)

@@ -15,6 +15,7 @@ from usage_service.domain.quantities import quantity_of
 
 Predicate = Callable[[object], bool]
 FRACTION_DIGITS = 15  # decimal digits that every IEEE double keeps
+LONGEST_PATTERN = 512
 OPERATORS = ("eq", "ne", "in", "exists", "gt", "gte", "lt", "lte", "like")
 
 
@@ -36,11 +37,31 @@ def predicate(operator: str, operand: object, *, loc: str) -> Predicate:
     if operator == "like":
         if not isinstance(operand, str):
             raise InvalidDefinition(loc, "like takes a text with % and _")
-        pattern = re.compile("".join({"%": ".*", "_": "."}.get(char, re.escape(char)) for char in operand), re.DOTALL)
-        return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+        return _like(operand, loc)
     if operator in {"gt", "gte", "lt", "lte"}:
         return _ordering(operator, operand, loc)
     raise InvalidDefinition(loc, f"the operators are {', '.join(OPERATORS)}")
+
+
+def canonical_filter(conditions: Mapping[str, object], dimensions: Mapping[str, str]) -> dict[str, object]:
+    """A filter in the one form in which it is kept: `{path: {operator: operand}}`.
+
+    A place may be the name of a dimension, which stands for its path, and a condition may be written as
+    `{"op": operator, "value": operand}`. Raises InvalidDefinition where one operator is given twice for a place.
+    """
+    found: dict[str, object] = {}
+    for place, written in conditions.items():
+        condition = written
+        if isinstance(written, dict) and written.keys() == {"op", "value"}:
+            condition = {str(written["op"]): written["value"]}
+        path = dimensions.get(place, place)
+        known = found.setdefault(path, condition)
+        if known is condition:
+            continue
+        if not isinstance(known, dict) or not isinstance(condition, dict) or known.keys() & condition.keys():
+            raise InvalidDefinition("filter", f"there are two filters of {path!r}")
+        found[path] = {**known, **condition}
+    return found
 
 
 def predicates(conditions: Mapping[str, object], *, loc: str) -> list[tuple[str, Predicate]]:
@@ -91,6 +112,21 @@ def _equal(value: object, operand: object) -> bool:
         return value is operand
     left, right = _number(value), _number(operand)
     return value == operand if left is None or right is None else left == right
+
+
+def _like(operand: str, loc: str) -> Predicate:
+    """`%` is any text and `_` any character, as in SQL.
+
+    Each part between two `%` is matched where it stands first, for good: a part that comes earlier leaves more for
+    those after it. So a text is walked through once for each character of the pattern at most.
+    """
+    if len(operand) > LONGEST_PATTERN:
+        raise InvalidDefinition(loc, f"like takes at most {LONGEST_PATTERN} characters")
+    first, *parts = ["".join("." if char == "_" else re.escape(char) for char in part) for part in operand.split("%")]
+    inner = "".join(f"(?>.*?{part})" for part in parts[:-1] if part)
+    last = f".*{parts[-1]}" if parts else ""
+    pattern = re.compile(first + inner + last, re.DOTALL)
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _ordering(operator: str, operand: object, loc: str) -> Predicate:

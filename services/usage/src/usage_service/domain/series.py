@@ -10,7 +10,7 @@ Integrals are in value-microseconds, which are exact; only the answer divides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from usage_service.domain.quantities import Quantity, add, multiply
@@ -62,24 +62,52 @@ def joined(run: Run | None, samples: Sequence[Sample]) -> Run | None:
     return None
 
 
-def integrate(
-    windows: Sequence[tuple[int, int]], runs: Sequence[Sequence[Run]], carried: Sample | None
-) -> list[Quantity | None]:
-    """The integral over each of the windows [first, last); None where there was no value in it yet.
+class Integrals:
+    """Integrals over windows, added up over series. A series costs what its runs do, however many windows there are.
 
-    The windows follow each other without gaps; `runs` has those inside of each, in order, none over a window's edge.
-    `carried` is the sample that holds when the first window opens.
+    The windows [first, last) follow each other without gaps.
     """
-    found: list[Quantity | None] = []
-    for (opening, closing), inside in zip(windows, runs, strict=True):
-        total: Quantity = 0
-        since = opening
-        for run in inside:
-            if carried is not None:
-                total = add(total, multiply(carried.value, run.first - since))
-            total = add(total, run.integral)
-            carried, since = run.latest, run.latest.at.time
-        if carried is not None:
-            total = add(total, multiply(carried.value, closing - since))
-        found.append(None if carried is None else total)
-    return found
+
+    def __init__(self, windows: Sequence[tuple[int, int]]) -> None:
+        self._windows = windows
+        self._cut: dict[int, Quantity] = {}
+        """Of windows in which a series has samples: what it adds."""
+        self._changes: dict[int, tuple[int, Quantity]] = {}
+        """By how many series, and by how much, what is held over whole windows changes where a window opens."""
+
+    def add(self, runs: Mapping[int, Sequence[Run]], carried: Sample | None) -> None:
+        """Adds a series: its runs by number of the window, in order, none over a window's edge.
+
+        `carried` is the sample that holds when the first window opens.
+        """
+        since = 0
+        for number, inside in sorted(runs.items()):
+            self._hold(carried, since, number)
+            opening, closing = self._windows[number]
+            total = self._cut.get(number, 0)
+            for run in inside:
+                if carried is not None:
+                    total = add(total, multiply(carried.value, run.first - opening))
+                total = add(total, run.integral)
+                carried, opening = run.latest, run.latest.at.time
+            assert carried is not None
+            self._cut[number] = add(total, multiply(carried.value, closing - opening))
+            since = number + 1
+        self._hold(carried, since, len(self._windows))
+
+    def totals(self) -> Iterator[tuple[int, Quantity]]:
+        """The windows, by number and in order, in which a series had a value; and the integral."""
+        series = 0
+        level: Quantity = 0
+        for number, (opening, closing) in enumerate(self._windows):
+            more, change = self._changes.get(number, (0, 0))
+            series, level = series + more, add(level, change)
+            if series or number in self._cut:
+                yield number, add(self._cut.get(number, 0), multiply(level, closing - opening))
+
+    def _hold(self, sample: Sample | None, first: int, end: int) -> None:
+        if sample is None or first == end:
+            return
+        for number, sign in ((first, 1), (end, -1)):
+            series, level = self._changes.get(number, (0, 0))
+            self._changes[number] = (series + sign, add(level, multiply(sample.value, sign)))

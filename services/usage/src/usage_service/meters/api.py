@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Path, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tenantry.http import Cursor, ExpectedVersion, Limit, Page, decode_cursor, encode_cursor, etag, require_scope
 from tenantry.identity import Scope
@@ -14,6 +14,7 @@ from usage_service.backfilling.jobs import Progress, progress_of
 from usage_service.dependencies import CurrentTenancy, SystemTransaction
 from usage_service.domain.instants import instant
 from usage_service.domain.meters import Aggregation, Meter, MeterDefinition
+from usage_service.instants import Instant
 from usage_service.meters.repository import current_meters
 from usage_service.meters.service import check_backfill, get_versions, put_meter
 
@@ -38,7 +39,7 @@ class Definition(BaseModel):
 class MeterIn(Definition):
     """`backfill_from` has the meter count, beside what is received from now on, what happened since then."""
 
-    backfill_from: AwareDatetime | None = None
+    backfill_from: Instant | None = None
 
     @property
     def definition(self) -> MeterDefinition:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Conflict, InvalidRequest, NotFound, StaleVersion
 from usage_service.backfilling.jobs import add_job
 from usage_service.domain.errors import InvalidDefinition
+from usage_service.domain.filters import canonical_filter
+from usage_service.domain.identity import canonical_json
 from usage_service.domain.instants import instant, microseconds, rfc3339
 from usage_service.domain.meters import Meter, MeterDefinition, check_definition
 from usage_service.meters.repository import add_version, next_catalogue_version, versions_of
@@ -38,6 +41,7 @@ async def put_meter(
     and StaleVersion where another version than the expected is current.
     """
     try:
+        definition = replace(definition, filter=canonical_filter(definition.filter, definition.group_by))
         check_definition(slug, definition)
     except InvalidDefinition as error:
         raise _invalid(error.loc, error.reason) from error
@@ -46,7 +50,8 @@ async def put_meter(
     current = versions[-1] if versions else None
     if expected_version is not None and (current is None or current.version != expected_version):
         raise StaleVersion(f"The meter is at version {current.version if current else 0}, not {expected_version}.")
-    if current is None or current.definition != definition:
+    # As JSON, because 1 and true are equal in Python.
+    if current is None or canonical_json(current.definition) != canonical_json(definition):
         if current is not None:
             _check_change(current, definition, backfill_from)
         current = await add_version(session, slug, definition, previous=versions, since=since)

@@ -21,12 +21,13 @@ from usage_service.domain.errors import InvalidDefinition, InvalidWindow
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.meters import CompiledMeter, Meter
 from usage_service.domain.windows import Granularity, check_range, windows, zone
+from usage_service.instants import Instant
 from usage_service.meters.service import get_versions
 from usage_service.queries.figures import Figure, answer
 from usage_service.queries.formats import Format, Table, accepted, columns_of, completeness, csv_of
 from usage_service.queries.overflow import NEVER_FULL, full_hours
-from usage_service.queries.parameters import Parameters, events_link, filters, groups
-from usage_service.queries.questions import Behind, Question, check_places
+from usage_service.queries.parameters import Parameters, check_names, events_link, filters, groups
+from usage_service.queries.questions import MAX_FIGURES, Behind, Question, check_places
 from usage_service.queries.repository import find_cancelled, find_events, find_watermark
 
 router = APIRouter(prefix="/v1", tags=["usage"])
@@ -41,14 +42,16 @@ MAX_METERS: Final = 20
 _FORMATS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "By `Accept`", "content": {form.value: {} for form in Format}}
 }
+_ONCE: Final = ("tenant_id", "from", "to", "window", "timezone", "fill", "received_before")
+_ONCE_OF_EVENTS: Final = ("tenant_id", "from", "to", "meter", "received_before", "limit", "cursor")
 _NIL: Final = UUID(int=0)
 _SCANNED: Final = 1_000  # events that one page of a filtered list looks at, at most
 _encode = msgspec.json.Encoder().encode
 
-From = Annotated[datetime, Query(alias="from", description="Inclusive; with an offset.")]
-To = Annotated[datetime, Query(description="Exclusive; with an offset.")]
+From = Annotated[Instant, Query(alias="from", description="Inclusive; with an offset.")]
+To = Annotated[Instant, Query(description="Exclusive; with an offset.")]
 ReceivedBefore = Annotated[
-    datetime | None, Query(description="Leaves out events that were received at or after this instant.")
+    Instant | None, Query(description="Leaves out events that were received at or after this instant.")
 ]
 
 
@@ -75,8 +78,14 @@ def _asked(
 ) -> Asked:
     parameters = request.query_params.multi_items()
     try:
+        slug = request.path_params.get("slug")
+        check_names(
+            [each for each in parameters if each != ("meter", slug)],
+            once=_ONCE,
+            many=("group_by",) if slug else ("group_by", "meter"),
+            places=("filter",),
+        )
         check_range(start, to)
-        _check_receipt(received_before)
         question = Question(
             windows=windows(start, to, window, zone(timezone)),
             granularity=window,
@@ -115,8 +124,8 @@ async def events(
     session: TenantReadSession,
     archive: CurrentArchive,
     request: Request,
-    start: Annotated[datetime | None, Query(alias="from")] = None,
-    to: datetime | None = None,
+    start: Annotated[Instant | None, Query(alias="from")] = None,
+    to: Instant | None = None,
     meter: str | None = None,
     received_before: ReceivedBefore = None,
     limit: Limit = 50,
@@ -131,8 +140,8 @@ async def events(
     span = (start or now - timedelta(days=1), to or now + timedelta(minutes=10))
     parameters = request.query_params.multi_items()
     try:
+        check_names(parameters, once=_ONCE_OF_EVENTS, many=(), places=("filter", "group"))
         check_range(*span)
-        _check_receipt(received_before)
         tests = filters(parameters) + groups(parameters)
         versions: list[Meter] = [] if meter is None else await get_versions(session, meter)
         _check_meter(meter, tests)
@@ -142,7 +151,10 @@ async def events(
         behind = Behind(meters, tests, full) if versions else None
     except (InvalidWindow, InvalidDefinition) as error:
         raise _invalid(error) from error
-    after = decode_cursor(cursor, tuple[datetime, UUID], of="events") if cursor else (span[0], _NIL)
+    after = (span[0], _NIL)
+    if cursor:
+        # A cursor is not signed. One from before the range, whose default moves on, begins where the range does.
+        after = min(max(after, decode_cursor(cursor, tuple[datetime, UUID], of="events")), (span[1], _NIL))
     wanted = limit if behind is None else _SCANNED
     tenant_id, kind = current_tenant().id, versions[-1].definition.event_type if versions else None
     stored = await find_events(
@@ -167,11 +179,11 @@ async def events(
     return Response(_encode({"items": items, "next_cursor": next_cursor}), media_type=Format.JSON)
 
 
-async def _table(session: TenantReadSession, slug: str, asked: Asked) -> Table:
+async def _table(session: TenantReadSession, slug: str, asked: Asked, *, most: int) -> Table:
     try:
         versions = await get_versions(session, slug)
         complete = asked.question.is_complete(versions)
-        figures = await answer(session, current_tenant().id, versions, asked.question, asked.archive)
+        figures = await answer(session, current_tenant().id, versions, asked.question, asked.archive, most=most)
         return Table(slug, figures, complete)
     except (InvalidWindow, InvalidDefinition) as error:
         raise _invalid(error) from error
@@ -180,17 +192,17 @@ async def _table(session: TenantReadSession, slug: str, asked: Asked) -> Table:
 async def _answer(session: TenantReadSession, asked: Asked, slugs: Sequence[str], *, named: bool) -> Response:
     # Before the figures, which then hold at least what the watermark promises.
     watermark = await find_watermark(session)
-    tables = [await _table(session, slug, asked) for slug in slugs]
+    tables: list[Table] = []
+    for slug in slugs:
+        most = MAX_FIGURES - sum(len(table.figures) for table in tables)
+        tables.append(await _table(session, slug, asked, most=most))
     headers = {COMPLETE: completeness(tables)}
     if watermark is not None:
         headers[WATERMARK] = rfc3339(watermark)
     group_by = asked.question.group_by
     match asked.form:
         case Format.JSON:
-            found = [{"items": _items(table, asked.parameters), "complete": table.complete} for table in tables]
-            meters = [{"meter": table.meter, **each} for table, each in zip(tables, found, strict=True)]
-            document = {"meters": meters} if named else found[0]
-            content = _encode({**document, "watermark": None if watermark is None else rfc3339(watermark)})
+            content = await to_thread(_json_of, tables, asked.parameters, headers.get(WATERMARK), named=named)
         case Format.CSV:
             content = await to_thread(csv_of, tables, group_by, named=named)
         case _:
@@ -198,9 +210,15 @@ async def _answer(session: TenantReadSession, asked: Asked, slugs: Sequence[str]
     return Response(content, media_type=asked.form, headers=headers)
 
 
-def _items(table: Table, parameters: Parameters) -> list[dict[str, Any]]:
+def _json_of(tables: Sequence[Table], parameters: Parameters, watermark: str | None, *, named: bool) -> bytes:
     tenant_id = current_tenant().id
+    found = [{"items": _items(table, tenant_id, parameters), "complete": table.complete} for table in tables]
+    meters = [{"meter": table.meter, **each} for table, each in zip(tables, found, strict=True)]
+    document = {"meters": meters} if named else found[0]
+    return _encode({**document, "watermark": watermark})
 
+
+def _items(table: Table, tenant_id: UUID, parameters: Parameters) -> list[dict[str, Any]]:
     def item(figure: Figure) -> dict[str, Any]:
         return {
             "window_start": rfc3339(figure.window_start),
@@ -211,11 +229,6 @@ def _items(table: Table, parameters: Parameters) -> list[dict[str, Any]]:
         }
 
     return [item(figure) for figure in table.figures]
-
-
-def _check_receipt(moment: datetime | None) -> None:
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidWindow("received_before", "must say its offset from UTC")
 
 
 def _check_meter(meter: str | None, tests: Sequence[object]) -> None:

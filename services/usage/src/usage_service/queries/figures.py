@@ -17,18 +17,15 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usage_service.archive.reading import ArchiveReader
-from usage_service.domain.errors import InvalidWindow
 from usage_service.domain.instants import microseconds
 from usage_service.domain.meters import Aggregation, Meter
 from usage_service.domain.rollups import At, LatestState, RollupState, Sample, State, empty_state
 from usage_service.domain.windows import Granularity
 from usage_service.queries.kept import check_kept
-from usage_service.queries.questions import Question, Reading, Values, decode_group
-from usage_service.queries.repository import find_latest, find_rollups
+from usage_service.queries.questions import MAX_FIGURES, Question, Reading, Values, decode_group
+from usage_service.queries.repository import stream_latest, stream_rollups
 from usage_service.queries.series import integrals
 from usage_service.queries.uniques import unique_counts
-
-MAX_FIGURES: Final = 200_000
 
 # Who asks for zeros gets them where zero is what was counted: a sum, not an extreme, an average or a sample.
 _ZERO: Final = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.UNIQUE_COUNT, Aggregation.TIME_WEIGHTED})
@@ -57,16 +54,19 @@ async def answer(
     versions: Sequence[Meter],
     question: Question,
     archive: ArchiveReader | None = None,
+    *,
+    most: int = MAX_FIGURES,
 ) -> list[Figure]:
     """The figures in order of window and group; windows without events only where zeroes are asked for.
 
     `versions` are all versions of one meter; without the archive, raw events of its days are missing. Raises
-    InvalidWindow for a dimension that the meter does not have, and for more figures than an answer holds; FiguresEnded
-    where a part of them is no longer kept.
+    InvalidWindow for a dimension that the meter does not have, and for `most` figures and more; FiguresEnded where a
+    part of them is no longer kept.
     """
     question.check(versions)
-    reading = Reading(session, tenant_id, versions, question, archive)
-    await check_kept(session, tenant_id, reading.meter_ids, [piece.span for piece in reading.hours])
+    reading = Reading(session, tenant_id, versions, question, archive, most)
+    spans, hours = ([piece.span for piece in pieces] for pieces in (reading.pieces, reading.hours))
+    await check_kept(session, tenant_id, reading.meter_ids, spans, hours=hours)
     if reading.aggregation is Aggregation.UNIQUE_COUNT:
         texts: Texts = {key: str(count) for key, count in (await unique_counts(reading)).items()}
     elif reading.aggregation is Aggregation.TIME_WEIGHTED:
@@ -74,8 +74,8 @@ async def answer(
     else:
         states = await _merged(reading)
         texts = {key: state.figure(reading.aggregation) for key, state in states.items()}
-    _check_size(len(texts))
-    _fill(texts, question, reading.aggregation)
+    _fill(texts, reading)
+    reading.check_size(len(texts))
     return [_figure(question, number, values, text) for (number, values), text in sorted(texts.items(), key=_place)]
 
 
@@ -86,12 +86,13 @@ async def _merged(reading: Reading) -> dict[tuple[int, Values], State]:
 
     def add(window: int, values: Values, state: State) -> None:
         states.setdefault((window, values), empty_state(reading.aggregation)).merge(state)
+        reading.check_size(len(states))
 
     by_group = bool(question.group_by or question.tests)
     hours, edges = reading.hours, reading.edges
-    find, read = (find_latest, _latest) if reading.aggregation is Aggregation.LATEST else (find_rollups, _added)
+    find, read = (stream_latest, _latest) if reading.aggregation is Aggregation.LATEST else (stream_rollups, _added)
     spans = [piece.span for piece in hours]
-    for row in await find(reading.session, reading.tenant_id, reading.meter_ids, spans, by_group=by_group):
+    async for row in find(reading.session, reading.tenant_id, reading.meter_ids, spans, by_group=by_group):
         group = decode_group(row.groups) if by_group else {}
         if question.passes(group):
             add(hours[row.bucket - 1].window, question.values(group), read(row))
@@ -113,21 +114,17 @@ def _latest(row: Row[Any]) -> State:
     return LatestState(1, Sample(at, row.latest))
 
 
-def _fill(texts: Texts, question: Question, aggregation: Aggregation) -> None:
+def _fill(texts: Texts, reading: Reading) -> None:
+    question, aggregation = reading.question, reading.aggregation
     if question.fill_zero:
         groups = {values for _, values in texts} or ({()} if not question.group_by else set())
-        _check_size(len(groups) * len(question.windows))
+        reading.check_size(len(groups) * len(question.windows))
         for number in range(len(question.windows)):
             for values in groups:
                 texts.setdefault((number, values), "0" if aggregation in _ZERO else None)
     elif question.granularity is Granularity.NONE and not question.group_by:
         for number in range(len(question.windows)):
             texts.setdefault((number, ()), "0" if aggregation in _COUNTS else None)
-
-
-def _check_size(figures: int) -> None:
-    if figures > MAX_FIGURES:
-        raise InvalidWindow("window", f"more than {MAX_FIGURES:,} figures; ask for fewer windows or groups")
 
 
 def _place(item: tuple[tuple[int, Values], str | None]) -> tuple[int, Values]:

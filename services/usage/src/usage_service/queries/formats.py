@@ -1,7 +1,8 @@
 """Figures as JSON, CSV, an Arrow stream or a Parquet file, by what a client accepts.
 
 Columns are the meter where several were asked, the window, the dimensions, and the value: a text in JSON and CSV, and a
-decimal in Arrow and Parquet, of 38 digits where all fit and of 76 otherwise.
+decimal in Arrow and Parquet, of 38 digits where all fit and of 76 otherwise. A dimension that is called as another
+column is has `group_` before its name.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from tenantry import TenantryError
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.quantities import RATIO_DIGITS
 from usage_service.queries.figures import Figure
@@ -39,7 +41,17 @@ class Table:
     complete: bool
 
 
+class TooLargeForColumns(TenantryError):
+    """A value has more digits than a decimal of Arrow does."""
+
+    status = 406
+    type = "too-large-for-columns"
+    title = "A value does not fit into a column"
+
+
 _SMALL: Final = 10 ** (38 - RATIO_DIGITS)
+_LARGE: Final = 10 ** (76 - RATIO_DIGITS)
+_VALUE: Final = "value"
 _WATERMARK: Final = "watermark"
 _COMPLETE: Final = "complete"
 
@@ -62,7 +74,7 @@ def csv_of(tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> 
     """UTF-8 with a header; `named` has a column for the meter."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*(["meter"] if named else []), "window_start", "window_end", *group_by, "value"])
+    writer.writerow(_names(group_by, named=named))
     for table in tables:
         for figure in table.figures:
             writer.writerow(
@@ -80,7 +92,10 @@ def csv_of(tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> 
 def columns_of(
     tables: Sequence[Table], group_by: Sequence[str], watermark: datetime | None, form: Format, *, named: bool
 ) -> bytes:
-    """An Arrow stream or a Parquet file; the metadata of its schema has the watermark, and whether it is complete."""
+    """An Arrow stream or a Parquet file; the metadata of its schema has the watermark, and whether it is complete.
+
+    Raises TooLargeForColumns.
+    """
     import pyarrow as pa  # noqa: PLC0415 (takes a second, and only who asks for columns should wait)
     import pyarrow.ipc  # noqa: PLC0415
     import pyarrow.parquet  # noqa: PLC0415
@@ -101,18 +116,30 @@ def columns_of(
 def _arrow_table(pa: Any, tables: Sequence[Table], group_by: Sequence[str], *, named: bool) -> pa.Table:
     rows = [(table.meter, figure) for table in tables for figure in table.figures]
     values = [None if figure.value is None else Decimal(figure.value) for _, figure in rows]
-    small = all(value is None or -_SMALL < value < _SMALL for value in values)
-    decimal = pa.decimal128(38, RATIO_DIGITS) if small else pa.decimal256(76, RATIO_DIGITS)
+    largest = max((value.copy_abs() for value in values if value is not None), default=Decimal())
+    if largest >= _LARGE:
+        raise TooLargeForColumns("A value has more than 58 digits before the point: ask for JSON or CSV.")
+    decimal = pa.decimal128(38, RATIO_DIGITS) if largest < _SMALL else pa.decimal256(76, RATIO_DIGITS)
     instant = pa.timestamp("us", tz="UTC")
-    # A list, because a dimension may be called as another column is.
-    columns = [("meter", pa.array([meter for meter, _ in rows], pa.string()))] if named else []
+    columns = [pa.array([meter for meter, _ in rows], pa.string())] if named else []
     columns += [
-        ("window_start", pa.array([figure.window_start for _, figure in rows], instant)),
-        ("window_end", pa.array([figure.window_end for _, figure in rows], instant)),
-        *((name, pa.array([figure.group[name] for _, figure in rows], pa.string())) for name in group_by),
-        ("value", pa.array(values, decimal)),
+        pa.array([figure.window_start for _, figure in rows], instant),
+        pa.array([figure.window_end for _, figure in rows], instant),
+        *(pa.array([figure.group[name] for _, figure in rows], pa.string()) for name in group_by),
+        pa.array(values, decimal),
     ]
-    return pa.table([column for _, column in columns], names=[name for name, _ in columns])
+    return pa.table(columns, names=_names(group_by, named=named))
+
+
+def _names(group_by: Sequence[str], *, named: bool) -> list[str]:
+    before = [*(["meter"] if named else []), "window_start", "window_end"]
+    names = []
+    for dimension in group_by:
+        name = dimension
+        while name in {*before, _VALUE} or (name != dimension and name in group_by):
+            name = f"group_{name}"
+        names.append(name)
+    return [*before, *names, _VALUE]
 
 
 def _harmless(value: str) -> str:

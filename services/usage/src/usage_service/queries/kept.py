@@ -34,15 +34,20 @@ class FiguresEnded(TenantryError):
     title = "What was counted then is no longer kept in this detail"
 
 
-async def check_kept(session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], spans: Sequence[Range]) -> None:
-    """Raises FiguresEnded where rollups of the spans, whole hours in order, have ended or are those of a whole day."""
+async def check_kept(
+    session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], spans: Sequence[Range], *, hours: Sequence[Range]
+) -> None:
+    """Raises FiguresEnded where days of the spans have ended, or of the hours among them only whole days are kept.
+
+    Both are in order. Once a day has ended nothing is left that would tell that it had events.
+    """
     recent = datetime.now(UTC) - YOUNGEST_END
     if not spans or spans[0][0] >= recent:
         return
     ended: date | None = await session.scalar(_ENDED, {"tenant": tenant_id})
     if ended is not None and spans[0][0] < _midnight(ended):
         raise FiguresEnded(f"Days before {ended} have ended; ask from {ended}T00:00:00Z on.")
-    midnights = sorted({_midnight(moment) for moment in _inside_days(spans) if moment < recent})
+    midnights = sorted({_midnight(moment) for moment in _inside_days(hours) if moment < recent})
     if midnights:
         asked = {"tenant": tenant_id, "meters": list(meters), "midnights": midnights}
         cut: datetime | None = await session.scalar(_CUT, asked)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -16,18 +16,28 @@ from usage_service.queries.repository import Range, find_full_hours
 FullHours = Mapping[tuple[UUID, datetime], frozenset[UUID]]
 """The groups with a rollup of their own, by version of the meter and hour; only of hours that were full."""
 
+_HOUR: Final = timedelta(hours=1)
+
 NEVER_FULL: Final[FullHours] = {}
 
 
 async def full_hours(
     session: AsyncSession, tenant_id: UUID, meters: Sequence[CompiledMeter], spans: Sequence[Range]
 ) -> FullHours:
-    """The full hours of these versions of a meter that the spans touch; the spans are in order."""
+    """The full hours of these versions of a meter that the spans touch."""
     overflowing = [(meter.meter.id, UUID(bytes=meter.overflow.hash)) for meter in meters if meter.dimensions]
     if not overflowing or not spans:
         return NEVER_FULL
-    found = await find_full_hours(session, tenant_id, overflowing, (hour_down(spans[0][0]), spans[-1][1]))
+    found = await find_full_hours(session, tenant_id, overflowing, sorted(set(_hours(spans))))
     return {(row.meter_id, row.window_start): frozenset(row.own) for row in found}
+
+
+def _hours(spans: Sequence[Range]) -> Iterator[datetime]:
+    for first, last in spans:
+        hour = hour_down(first)
+        while hour < last:
+            yield hour
+            hour += _HOUR
 
 
 def placed(group: Group, meter: CompiledMeter, time: datetime, full: FullHours) -> Group:

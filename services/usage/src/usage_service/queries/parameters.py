@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -18,6 +19,21 @@ Parameters = Sequence[tuple[str, str]]
 
 _BOOLEANS: Final = {"true": True, "false": False}
 _MAX_FILTERS: Final = 100
+
+
+def check_names(parameters: Parameters, *, once: Collection[str], many: Collection[str], places: Sequence[str]) -> None:
+    """Raises InvalidWindow for a name that is no parameter: an answer without it would be one of another question.
+
+    `once` may come once and `many` again and again; `places` come as `filter[place]`.
+    """
+    for name, times in Counter(name for name, _ in parameters).items():
+        if name in many or (name.endswith("]") and name.partition("[")[0] in places):
+            continue
+        if name not in once:
+            known = sorted([*once, *many, *(f"{place}[…]" for place in places)])
+            raise InvalidWindow(name[:64], f"there is no such parameter; there are {', '.join(known)}")
+        if times > 1:
+            raise InvalidWindow(name, "is given more than once")
 
 
 def filters(parameters: Parameters) -> list[tuple[str, Predicate]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -27,6 +27,9 @@ from usage_service.queries.repository import Range, find_cancelled, stream_raw
 
 Values = tuple[str, ...]
 """The values of the dimensions that an answer is grouped by."""
+
+MAX_FIGURES: Final = 200_000
+"""Of one answer, which may be about several meters."""
 
 decode_group = msgspec.json.Decoder(dict[str, str]).decode
 decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
@@ -112,7 +115,8 @@ class Piece(NamedTuple):
 class Reading:
     """One question being answered for one tenant. `versions` are all versions of one meter, oldest first.
 
-    Without the archive the raw events of its days are missing; whole hours need none.
+    Without the archive the raw events of its days are missing; whole hours need none. `most` is how many figures the
+    answer may have.
     """
 
     session: AsyncSession
@@ -120,6 +124,7 @@ class Reading:
     versions: Sequence[Meter]
     question: Question
     archive: ArchiveReader | None = None
+    most: int = MAX_FIGURES
     pieces: list[Piece] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +139,11 @@ class Reading:
             if parts.hours is not None:
                 found.append(Piece(number, parts.hours, raw=False))
             self.pieces += sorted(found, key=lambda piece: piece.span)
+
+    def check_size(self, figures: int) -> None:
+        """Raises InvalidWindow for more figures than the answer may have. To be asked while they are collected."""
+        if figures > self.most:
+            raise InvalidWindow("window", f"more than {MAX_FIGURES:,} figures; ask for fewer windows, groups or meters")
 
     @property
     def aggregation(self) -> Aggregation:

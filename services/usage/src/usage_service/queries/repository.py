@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 Range = tuple[datetime, datetime]
@@ -52,8 +52,8 @@ _RUNS = text(
                    lead(latest_time) OVER series IS NULL AS final
               FROM ({_PLACED}) AS placed
              WHERE window_start < (CAST(:ends AS timestamptz[]))[bucket]
-            WINDOW series AS (PARTITION BY bucket, groups ORDER BY window_start)) AS linked
-     GROUP BY bucket, groups
+            WINDOW series AS (PARTITION BY bucket, groups ORDER BY window_start, first_time)) AS linked
+     GROUP BY bucket, groups ORDER BY groups COLLATE "C", bucket
     """  # noqa: S608 (our own columns)
 )
 # From one group of a meter to the next by the index, and from each to its last hour: as many look-ups as groups,
@@ -81,12 +81,17 @@ _CARRIED = text(
             ORDER BY window_start DESC LIMIT 1) AS last
     """  # noqa: S608 (our own columns)
 )
-_SHARED_HOURS = text(
+# Where a version of the meter goes on before the one before it has ended: the last samples of those that began earlier.
+_MIXED_HOURS = text(
     """
-    SELECT window_start FROM usage_rollup
-     WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
-       AND window_start >= :first AND window_start < :last
-     GROUP BY 1 HAVING count(DISTINCT meter_id) > 1 ORDER BY 1
+    SELECT DISTINCT window_start
+      FROM (SELECT window_start, first_time, max(latest_time) OVER series AS before
+              FROM usage_rollup
+             WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
+               AND window_start >= :first AND window_start < :last AND first_time IS NOT NULL
+            WINDOW series AS (PARTITION BY window_start, groups ORDER BY first_time, meter_id
+                              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS run
+     WHERE first_time <= before ORDER BY 1
     """
 )
 _GROUPS = text(
@@ -104,7 +109,7 @@ _FULL_HOURS = text(
       JOIN usage_rollup AS rollup
         ON rollup.tenant_id = other.tenant_id AND rollup.meter_id = other.meter_id
        AND rollup.window_start = other.window_start
-     WHERE other.tenant_id = :tenant AND other.window_start >= :first AND other.window_start < :last
+     WHERE other.tenant_id = :tenant AND other.window_start = ANY(CAST(:hours AS timestamptz[]))
      GROUP BY 1, 2
     """
 )
@@ -175,33 +180,30 @@ class UniqueEdges(NamedTuple):
     values: list[UUID]
 
 
-async def find_rollups(
+def stream_rollups(
     session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range], *, by_group: bool
-) -> Sequence[Row[Any]]:
+) -> AsyncIterator[Row[Any]]:
     """Merged states by meter version, range (`bucket`, from 1) and group; ranges are sorted and do not overlap."""
-    if not ranges:
-        return []
     statement = _ROLLUPS_BY_GROUP if by_group else _ROLLUPS_TOTAL
-    return (await session.execute(statement, _spans(tenant_id, meters, ranges))).all()
+    return _streamed(session, statement, _spans(tenant_id, meters, ranges) if ranges else None)
 
 
-async def find_latest(
+def stream_latest(
     session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range], *, by_group: bool
-) -> Sequence[Row[Any]]:
-    """The sample that supersedes all others, by range and group, as `find_rollups`."""
-    if not ranges:
-        return []
+) -> AsyncIterator[Row[Any]]:
+    """The sample that supersedes all others, by range and group, as `stream_rollups`."""
     statement = _LATEST_BY_GROUP if by_group else _LATEST_TOTAL
-    return (await session.execute(statement, _spans(tenant_id, meters, ranges))).all()
+    return _streamed(session, statement, _spans(tenant_id, meters, ranges) if ranges else None)
 
 
-async def find_runs(
+def stream_runs(
     session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]
-) -> Sequence[Row[Any]]:
-    """The run of each range and group, as `find_rollups`; no hour in them may be of two versions of the meter."""
-    if not ranges:
-        return []
-    return (await session.execute(_RUNS, _spans(tenant_id, meters, ranges))).all()
+) -> AsyncIterator[Row[Any]]:
+    """The run of each range and group, as `stream_rollups`, one group after the other.
+
+    In none of the hours may two versions of the meter mix.
+    """
+    return _streamed(session, _RUNS, _spans(tenant_id, meters, ranges) if ranges else None)
 
 
 async def find_carried(
@@ -212,11 +214,11 @@ async def find_carried(
     return (await session.execute(_CARRIED, parameters)).all()
 
 
-async def find_shared_hours(
+async def find_mixed_hours(
     session: AsyncSession, tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]
 ) -> Sequence[datetime]:
-    """The hours that more than one version of a meter counted, in order."""
-    return (await session.scalars(_SHARED_HOURS, _spans(tenant_id, meters, ranges))).all()
+    """The hours in which samples of one version of a meter lie among those of another, in order."""
+    return (await session.scalars(_MIXED_HOURS, _spans(tenant_id, meters, ranges))).all()
 
 
 async def find_groups(
@@ -229,20 +231,19 @@ async def find_groups(
 
 
 async def find_full_hours(
-    session: AsyncSession, tenant_id: UUID, overflowing: Sequence[tuple[UUID, UUID]], span: Range
+    session: AsyncSession, tenant_id: UUID, overflowing: Sequence[tuple[UUID, UUID]], hours: Sequence[datetime]
 ) -> Sequence[Row[Any]]:
-    """The hours in which a meter, named with the hash of its overflow group, has that group, and all their groups."""
+    """Which of the hours have the overflow group of a meter, named with that group's hash, and all their groups."""
     parameters = {
         "tenant": tenant_id,
         "meters": [meter for meter, _ in overflowing],
         "overflows": [group for _, group in overflowing],
-        "first": span[0],
-        "last": span[1],
+        "hours": list(hours),
     }
     return (await session.execute(_FULL_HOURS, parameters)).all()
 
 
-async def count_unique(
+def stream_uniques(
     session: AsyncSession,
     tenant_id: UUID,
     meters: Sequence[UUID],
@@ -250,28 +251,25 @@ async def count_unique(
     *,
     groups: Sequence[tuple[UUID, int]],
     edges: UniqueEdges,
-) -> Sequence[Row[Any]]:
+) -> AsyncIterator[Row[Any]]:
     """How many different values each window (`number`) and label has: of its whole hours and its edges together.
 
     `windows` are whole hours by number of the window; `groups` gives the label of every group that is wanted.
     """
     ranges = [span for _, span in windows] or [(_NEVER, _NEVER)]
-    found = await session.execute(
-        _UNIQUE,
-        {
-            **_spans(tenant_id, meters, ranges),
-            "numbers": [number for number, _ in windows],
-            "groups": [group for group, _ in groups],
-            "labels": [label for _, label in groups],
-            "edge_numbers": edges.windows,
-            "edge_labels": edges.labels,
-            "edge_values": edges.values,
-        },
-    )
-    return found.all()
+    asked = {
+        **_spans(tenant_id, meters, ranges),
+        "numbers": [number for number, _ in windows],
+        "groups": [group for group, _ in groups],
+        "labels": [label for _, label in groups],
+        "edge_numbers": edges.windows,
+        "edge_labels": edges.labels,
+        "edge_values": edges.values,
+    }
+    return _streamed(session, _UNIQUE, asked)
 
 
-async def stream_raw(
+def stream_raw(
     session: AsyncSession,
     tenant_id: UUID,
     event_type: str,
@@ -281,25 +279,34 @@ async def stream_raw(
     ordered: bool,
 ) -> AsyncIterator[Row[Any]]:
     """The raw events of a type inside the ranges; `ordered` by time, receipt and place, else in no order."""
-    if not ranges:
+    asked = _raw(tenant_id, event_type, ranges, received_before) if ranges else None
+    return _streamed(session, _RAW_ORDERED if ordered else _RAW_UNORDERED, asked)
+
+
+async def _streamed(
+    session: AsyncSession, statement: TextClause, parameters: dict[str, Any] | None
+) -> AsyncIterator[Row[Any]]:
+    """The rows; without parameters there is nothing to ask."""
+    if parameters is None:
         return
-    rows = await session.stream(
-        _RAW_ORDERED if ordered else _RAW_UNORDERED,
-        {
-            "tenant": tenant_id,
-            "type": event_type,
-            "until": received_before,
-            "starts": [start for start, _ in ranges],
-            "ends": [end for _, end in ranges],
-            "first": ranges[0][0],
-            "last": ranges[-1][1],
-            "days": sorted({day for span in ranges for day in _utc_days(*span)}),
-        },
-    )
+    rows = await session.stream(statement, parameters)
     # One by one each row would wait for a switch of its own, which takes five times as long as the row.
     async for part in rows.partitions(_ROWS_AT_ONCE):
         for row in part:
             yield row
+
+
+def _raw(tenant_id: UUID, event_type: str, ranges: Sequence[Range], received_before: datetime | None) -> dict[str, Any]:
+    return {
+        "tenant": tenant_id,
+        "type": event_type,
+        "until": received_before,
+        "starts": [start for start, _ in ranges],
+        "ends": [end for _, end in ranges],
+        "first": ranges[0][0],
+        "last": ranges[-1][1],
+        "days": sorted({day for span in ranges for day in _utc_days(*span)}),
+    }
 
 
 def _spans(tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]) -> dict[str, Any]:

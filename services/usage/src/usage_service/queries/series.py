@@ -8,30 +8,26 @@ dimensions stay what they are; those of other dimensions end where the meter was
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row
 
-from usage_service.domain.errors import InvalidWindow
 from usage_service.domain.instants import instant, microseconds
 from usage_service.domain.meters import eras
 from usage_service.domain.quantities import Quantity, add, ratio_text
 from usage_service.domain.rollups import At, Sample, SeriesState
-from usage_service.domain.series import Run, integrate
+from usage_service.domain.series import Integrals, Run
 from usage_service.domain.units import microseconds_of
 from usage_service.domain.windows import Window, hour_down
 from usage_service.queries.questions import Piece, Reading, Values, decode_group
-from usage_service.queries.repository import find_carried, find_runs, find_shared_hours
-
-MAX_STEPS: Final = 1_000_000
-"""Windows times series of one answer: some seconds of work."""
+from usage_service.queries.repository import find_carried, find_mixed_hours, stream_runs
 
 _HOUR: Final = timedelta(hours=1)
-Runs = dict[str, dict[int, Run]]
-"""Runs by group and number of the piece."""
+Runs = dict[int, Run]
+"""The runs of a group by number of the piece."""
 
 
 async def integrals(reading: Reading) -> dict[tuple[int, Values], str]:
@@ -74,41 +70,44 @@ def _stretches(windows: Sequence[Window]) -> list[list[Window]]:
 async def _totals(reading: Reading) -> dict[tuple[int, Values], Quantity]:
     question = reading.question
     windows = [(microseconds(window.first), microseconds(window.last)) for window in question.windows]
-    pieces = await _without_shared_hours(reading)
+    pieces = await _without_mixed_hours(reading)
     carried = await _carried(reading)
-    runs = await _runs(reading, pieces)
-    totals: dict[tuple[int, Values], Quantity] = {}
-    series = runs.keys() | carried.keys()
-    if len(series) * len(windows) > MAX_STEPS:
-        raise InvalidWindow("window", f"too many windows for a meter of {len(series):,} groups")
-    for text in series:
+    edges = await _of_edges(reading, pieces)
+    integrals: dict[Values, Integrals] = {}
+
+    def add_series(text: str, runs: Runs) -> None:
         group = decode_group(text)
-        if not question.passes(group):
-            continue
-        values = question.values(group)
-        inside: list[list[Run]] = [[] for _ in windows]
-        for number, run in sorted(runs.get(text, {}).items()):
-            inside[pieces[number].window].append(run)
-        for window, total in enumerate(integrate(windows, inside, carried.get(text))):
-            if total is not None:
-                totals[window, values] = add(totals.get((window, values), 0), total)
+        if question.passes(group):
+            inside: dict[int, list[Run]] = {}
+            for number, run in sorted(runs.items()):
+                inside.setdefault(pieces[number].window, []).append(run)
+            integrals.setdefault(question.values(group), Integrals(windows)).add(inside, carried.pop(text, None))
+
+    async for text, runs in _of_hours(reading, pieces):
+        add_series(text, {**runs, **edges.pop(text, {})})
+    for text in list(edges.keys() | carried.keys()):
+        add_series(text, edges.get(text, {}))
+    totals: dict[tuple[int, Values], Quantity] = {}
+    for values, each in integrals.items():
+        totals.update(((window, values), total) for window, total in each.totals())
+        reading.check_size(len(totals))
     return totals
 
 
-async def _without_shared_hours(reading: Reading) -> list[Piece]:
-    """The pieces in order. An hour that two versions of the meter counted is read from raw events.
+async def _without_mixed_hours(reading: Reading) -> list[Piece]:
+    """The pieces in order. An hour in which two versions of the meter mix is read from raw events.
 
-    The samples of the one may lie among those of the other, which their runs cannot tell.
+    Their runs cannot tell which value held between two samples. Elsewhere a run of one follows on that of the other.
     """
     if len(reading.versions) == 1 or not reading.hours:
         return reading.pieces
     spans = [piece.span for piece in reading.hours]
-    shared = await find_shared_hours(reading.session, reading.tenant_id, reading.meter_ids, spans)
+    mixed = await find_mixed_hours(reading.session, reading.tenant_id, reading.meter_ids, spans)
     found: list[Piece] = []
     for piece in reading.pieces:
         opening, closing = piece.span
         if not piece.raw:
-            for hour in shared[bisect_left(shared, opening) : bisect_left(shared, closing)]:
+            for hour in mixed[bisect_left(mixed, opening) : bisect_left(mixed, closing)]:
                 if opening < hour:
                     found.append(Piece(piece.window, (opening, hour), raw=False))
                 found.append(Piece(piece.window, (hour, hour + _HOUR), raw=True))
@@ -135,13 +134,24 @@ async def _carried(reading: Reading) -> dict[str, Sample]:
     return carried
 
 
-async def _runs(reading: Reading, pieces: Sequence[Piece]) -> Runs:
-    runs: Runs = {}
+async def _of_hours(reading: Reading, pieces: Sequence[Piece]) -> AsyncIterator[tuple[str, Runs]]:
+    """The runs of one group after the other."""
     hours = [(number, piece.span) for number, piece in enumerate(pieces) if not piece.raw]
-    found = await find_runs(reading.session, reading.tenant_id, reading.meter_ids, [span for _, span in hours])
-    for row in found:
-        run = Run(microseconds(row.first_time), _sample(row), row.integral)
-        runs.setdefault(row.groups, {})[hours[row.bucket - 1][0]] = run
+    spans = [span for _, span in hours]
+    text, runs = "", Runs()
+    async for row in stream_runs(reading.session, reading.tenant_id, reading.meter_ids, spans):
+        if runs and row.groups != text:
+            yield text, runs
+            runs = {}
+        text = row.groups
+        runs[hours[row.bucket - 1][0]] = Run(microseconds(row.first_time), _sample(row), row.integral)
+    if runs:
+        yield text, runs
+
+
+async def _of_edges(reading: Reading, pieces: Sequence[Piece]) -> dict[str, Runs]:
+    """The runs of all groups, from raw events."""
+    runs: dict[str, Runs] = {}
     edges = [(number, piece.span) for number, piece in enumerate(pieces) if piece.raw]
     starts = [span[0] for _, span in edges]
     async for time, group, state in reading.raw([span for _, span in edges], ordered=True):
