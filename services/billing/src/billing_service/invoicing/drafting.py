@@ -24,7 +24,7 @@ from billing_service.invoicing.late_repository import mark_seen
 from billing_service.invoicing.models import PERIOD_INVOICE, Draft, Item, Outcome, Run, StoredLine
 from billing_service.invoicing.repository import DRAFT_COLUMNS, claim_periods, draft_record
 from billing_service.subscriptions.models import Subscription
-from billing_service.subscriptions.repository import many
+from billing_service.subscriptions.repository import hold_many
 from billing_service.usage.repository import cut_read_at, usage_at_cut
 from tenantry import uuid7
 from tenantry.database import copy_rows
@@ -33,6 +33,8 @@ from tenantry.database import copy_rows
 _STORED_EXACT = Decimal(1).scaleb(-40)
 # The tenant's `bill_from` was moved behind a period after the run was planned.
 _BEFORE_BILL_FROM = "before_bill_from"
+# The subscription was ended inside a period after the run was planned; the shorter one is the next run's.
+_SUBSCRIPTION_ENDED = "subscription_ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int,
     items = await run_repository.claim_items(session, run.id, limit)
     if not items:
         return 0
-    subscriptions = await many(session, [(item.tenant_id, item.subscription_id) for item in items])
+    subscriptions = await hold_many(session, [(item.tenant_id, item.subscription_id) for item in items])
     plans = await plan_versions(session, ((each.plan_code, each.plan_version) for each in subscriptions.values()))
     seams = await hold_bill_froms(session, (item.tenant_id for item in items))
     read_at = await cut_read_at(session, cut_id)
@@ -79,6 +81,9 @@ async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int,
             continue
         subscription = subscriptions[item.subscription_id]
         plan = plans[subscription.plan_code, subscription.plan_version]
+        if _is_cut_short(item, subscription, plan):
+            outcomes.append(Outcome(n=item.n, state=ItemState.SKIPPED, reason=_SUBSCRIPTION_ENDED))
+            continue
         result = _rate(item, subscription, plan, usage.get(item.n, {}), late.get(subscription.id), write_off)
         if isinstance(result, Outcome):
             outcomes.append(result)
@@ -142,6 +147,12 @@ def _rate(
     except BillingRuleError as error:
         return Outcome(n=item.n, state=ItemState.FAILED, reason=str(error))
     return _RatedItem(item, subscription, rated, None if rated.skip else uuid7(), adjusts=late is not None)
+
+
+def _is_cut_short(item: Item, subscription: Subscription, plan: Plan) -> bool:
+    if subscription.ends_at is None or item.period.is_empty:
+        return False
+    return subscription.schedule(plan.interval).period_at(item.period.start) != item.period
 
 
 def _outcome(each: _RatedItem, state: ItemState) -> Outcome:

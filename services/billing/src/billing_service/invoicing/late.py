@@ -44,21 +44,25 @@ async def late_lines(
     The periods are locked until the caller commits, so that no other run books the same.
     """
     found = {each: Late() for each in subscriptions}
-    changed = await late_repository.changed_periods(session, subscriptions.values(), read_at)
+    changed: list[tuple[late_repository.BilledPeriod, Period]] = []
+    for each in await late_repository.changed_periods(session, subscriptions.values(), read_at):
+        try:
+            changed.append((each, _period(subscriptions[each.subscription_id], plans, each)))
+        except BillingRuleError as error:
+            found[each.subscription_id].error = error
     if not changed:
         return found
-    periods = [_period(subscriptions[each.subscription_id], plans, each) for each in changed]
     usage = await usage_at_cut(
         session,
         cut_id,
         [
             (n, each.tenant_id, *billed_usage(period, bill_froms.get(each.tenant_id)))
-            for n, (each, period) in enumerate(zip(changed, periods, strict=True))
+            for n, (each, period) in enumerate(changed)
         ],
         sorted({meter for plan in plans.values() for meter in plan.meters}),
     )
-    booked = await late_repository.booked(session, changed)
-    for n, (each, period) in enumerate(zip(changed, periods, strict=True)):
+    booked = await late_repository.booked(session, [each for each, _ in changed])
+    for n, (each, period) in enumerate(changed):
         subscription, late = subscriptions[each.subscription_id], found[each.subscription_id]
         plan = plans[subscription.plan_code, subscription.plan_version]
         try:
@@ -73,9 +77,14 @@ async def late_lines(
 def _period(
     subscription: Subscription, plans: Mapping[tuple[str, int], Plan], billed: late_repository.BilledPeriod
 ) -> Period:
-    """The billed period as the calendar has it, which knows what part of a whole one it is."""
+    """The billed period as the calendar has it, which knows what part of a whole one it is.
+
+    Raises BillingRuleError where it has no such period.
+    """
     interval = plans[subscription.plan_code, subscription.plan_version].interval
     period = subscription.schedule(interval).period_at(billed.period_from)
     if period is None or (period.start, period.end) != (billed.period_from, billed.period_to):
-        raise RuntimeError(f"subscription {subscription.id} has no period from {billed.period_from}")
+        raise BillingRuleError(
+            f"the period billed from {billed.period_from} to {billed.period_to} is none of the subscription"
+        )
     return period

@@ -33,10 +33,12 @@ _PAGE: Final = text(
      WHERE (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id) AND id > :after ORDER BY id LIMIT :limit
     """  # noqa: S608 - constant columns
 )
-_MANY: Final = text(
+# Whoever writes drafts of a subscription holds its row shared until they are committed.
+_HOLD: Final = text(
     f"""
     SELECT {_COLUMNS} FROM subscription
       JOIN unnest(CAST(:tenant_ids AS uuid[]), CAST(:ids AS uuid[])) AS wanted (tenant_id, id) USING (tenant_id, id)
+     ORDER BY tenant_id, id FOR SHARE OF subscription
     """  # noqa: S608 - constant columns
 )
 _ENDS: Final = text(
@@ -111,9 +113,9 @@ async def page(session: AsyncSession, tenant_id: UUID | None, after: UUID, limit
     return [_subscription(row) for row in rows]
 
 
-async def many(session: AsyncSession, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, Subscription]:
-    """The subscriptions of (tenant, id) pairs, by id."""
-    rows = await session.execute(_MANY, {"tenant_ids": [key[0] for key in keys], "ids": [key[1] for key in keys]})
+async def hold_many(session: AsyncSession, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, Subscription]:
+    """The subscriptions of (tenant, id) pairs, by id; none of them changes until the caller commits."""
+    rows = await session.execute(_HOLD, {"tenant_ids": [key[0] for key in keys], "ids": [key[1] for key in keys]})
     return {row.id: _subscription(row) for row in rows}
 
 
