@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from tenant_service.audit.api import erasures_router as audit_erasures
 from tenant_service.audit.api import router as audit
 from tenant_service.branding.api import BODY_LIMITS as BRANDING_LIMITS
 from tenant_service.branding.api import LOGO_PATH
@@ -67,7 +68,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.readiness["state"] = lambda: runtime.state.directory.ready
     routers = [tenants, runs, api_keys, tiers, tokens, sessions, audit, members, me, invitations, domains, support]
     routers += [config, config_schemas, flags, tenant_features, branding, master_key, stores, offboarding]
-    routers += [revocations, tenant_revocations, purges, reconciling, routing]
+    routers += [revocations, tenant_revocations, purges, reconciling, routing, audit_erasures]
     if runtime.settings.test_clocks_enabled:
         routers += [clocks, clock_runs]
     for router in routers:

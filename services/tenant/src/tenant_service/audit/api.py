@@ -1,4 +1,4 @@
-"""Routes of the trail: a tenant's own, and the platform's."""
+"""Routes of the trail: a tenant's own, and the platform's; and of taking a person out of it."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -11,16 +11,31 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenant_service.audit import PLATFORM_CHAIN, repository, service
 from tenant_service.audit.repository import AuditFilter
-from tenant_service.audit.schemas import AuditEntryOut, VerificationOut
-from tenant_service.dependencies import CurrentRuntime, Platform, TenantReference, Transaction, check_may_read
+from tenant_service.audit.schemas import AuditEntryOut, AuditErasureIn, AuditErasureOut, VerificationOut
+from tenant_service.dependencies import (
+    CurrentActor,
+    CurrentRuntime,
+    Idempotent,
+    Now,
+    Platform,
+    TenantReference,
+    Transaction,
+    check_may_read,
+)
 from tenant_service.tenants.repository import find_tenant
 from tenantry import CurrentPrincipal
-from tenantry.http import Cursor, Limit, Page, decode_cursor, encode_cursor, require_scope
+from tenantry.http import Cursor, IdempotentRoute, Limit, Page, decode_cursor, encode_cursor, require_scope
 from tenantry.identity import Scope
 
 NDJSON = "application/x-ndjson"
 
 router = APIRouter(tags=["audit"])
+erasures_router = APIRouter(
+    prefix="/v1/tenants/{tenant_id}/audit/erasures",
+    tags=["audit"],
+    route_class=IdempotentRoute,
+    dependencies=[Platform],
+)
 
 Text = Annotated[str | None, Query(max_length=200)]
 
@@ -81,6 +96,18 @@ async def verify_tenant_audit(
         chain_id = await _chain_of(session, principal, tenant_id)
     async with runtime.transactions.begin() as session:
         return VerificationOut.of(await service.verify(session, chain_id))
+
+
+@erasures_router.post("", status_code=201, dependencies=[Idempotent])
+async def erase_from_tenant_audit(
+    tenant_id: TenantReference, body: AuditErasureIn, session: Transaction, actor: CurrentActor, now: Now
+) -> AuditErasureOut:
+    """Take a person's values out of the details of the tenant's entries, and write into the chain that it was done.
+
+    Operators alone: to those who run the tenant, the trail is what they have done. Who acted, on what and when stays.
+    """
+    tenant, _ = await find_tenant(session, tenant_id)
+    return AuditErasureOut.of(tenant.id, await service.erase_person(session, actor, tenant.id, body.values, now=now))
 
 
 @router.get("/v1/audit", dependencies=[Platform])

@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, Text, cast, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenant_service.domain.audit_chain import End, Entry, Link
+from tenant_service.domain.audit_chain import ERASURE, End, Entry, Link, canonical
 from tenant_service.models import AuditChainRow, AuditEntryRow
 
 _ROWS_AT_ONCE = 1000
+_REPLACE = text("SELECT system.replace_audit_details(:chain, CAST(:positions AS bigint[]), CAST(:details AS text[]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,26 @@ async def pages_of_entries(session: AsyncSession, chain_id: UUID | None) -> Asyn
         statement = statement.where(AuditEntryRow.chain_id == chain_id)
     async for page in _pages(session, statement):
         yield page
+
+
+async def lock_chain(session: AsyncSession, chain_id: UUID) -> None:
+    """Waits until nobody else writes to the chain; nobody does until the caller commits."""
+    await session.execute(select(AuditChainRow.length).where(AuditChainRow.chain_id == chain_id).with_for_update())
+
+
+async def find_naming(session: AsyncSession, chain_id: UUID, values: Sequence[str]) -> Sequence[Link]:
+    """The entries of a chain whose details have one of the texts somewhere, erasures left out."""
+    row = AuditEntryRow
+    told = cast(row.detail, Text)
+    named = [func.strpos(told, canonical(value)[1:-1]) > 0 for value in values]
+    statement = select(row).where(row.chain_id == chain_id, row.action != ERASURE, or_(*named))
+    return [_link(each) for each in await session.scalars(statement.order_by(row.position))]
+
+
+async def replace_details(session: AsyncSession, chain_id: UUID, details: Mapping[int, Mapping[str, Any]]) -> None:
+    """Puts other details in the place of those of entries, by position; the caller writes of it and commits."""
+    texts = [canonical(dict(detail)) for detail in details.values()]
+    await session.execute(_REPLACE, {"chain": chain_id, "positions": list(details), "details": texts})
 
 
 async def find_ends(session: AsyncSession, chain_id: UUID | None) -> Mapping[UUID, End]:

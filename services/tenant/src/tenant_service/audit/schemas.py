@@ -1,11 +1,12 @@
-"""What goes out."""
+"""What comes in and goes out."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from tenant_service.audit.service import Erased
 from tenant_service.domain.audit_chain import Link
 from tenant_service.domain.audit_trail import Verification
 
@@ -55,6 +56,29 @@ class AuditEntryOut(BaseModel):
             content_hash=link.content_hash.hex(),
             hash=link.hash.hex(),
         )
+
+
+class AuditErasureIn(BaseModel):
+    """What names one person."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    values: list[Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]] = Field(
+        min_length=1, max_length=20, description="Each as a text of a detail, or as a word in one."
+    )
+
+
+class AuditErasureOut(BaseModel):
+    """The report. It has hashes of the values under a salt of its own, and never a value."""
+
+    tenant_id: UUID
+    entries: int = Field(description="Entries whose details were changed.")
+    salt: str
+    values: list[str] = Field(description="HMAC-SHA256 of each value under the salt, in hex.")
+
+    @classmethod
+    def of(cls, tenant_id: UUID, erased: Erased) -> "AuditErasureOut":
+        return cls(tenant_id=tenant_id, entries=erased.entries, salt=erased.salt.hex(), values=erased.hashes)
 
 
 class BrokenChainOut(BaseModel):

@@ -1,4 +1,4 @@
-"""`tenantry audit`: read, keep and check the trail."""
+"""`tenantry audit`: read, keep and check the trail, and take a person out of it."""
 
 import json
 import sys
@@ -10,15 +10,23 @@ from uuid import UUID
 
 import typer
 
-from tenant_service.commands._arguments import AsJson, Everything, Limit, OptionalReference, noun
-from tenant_service.commands._client import ControlPlane, connect, path_of, tenant_path
+from tenant_service.commands._arguments import (
+    AsJson,
+    Everything,
+    IdempotencyKey,
+    Limit,
+    OptionalReference,
+    Reference,
+    noun,
+)
+from tenant_service.commands._client import ControlPlane, connect, new_key, path_of, tenant_path
 from tenant_service.commands._files import whole_file
 from tenant_service.commands._output import note, print_json, print_line, print_page
 from tenant_service.domain.audit_chain import Entry, Link
 from tenant_service.domain.audit_trail import TrailCheck
 from tenantry.cli import CommandFailed, Misused
 
-app = noun("The audit trail: read it, keep it, check it.")
+app = noun("The audit trail: read it, keep it, check it, take a person out of it.")
 
 Platform = Annotated[bool, typer.Option("--platform", help="The platform's own trail.")]
 Action = Annotated[str | None, typer.Option(help="An action, or with a dot at its end the beginning of actions.")]
@@ -128,6 +136,31 @@ def verify(
             f"the digest is {found['digest']}, not {expect}",
             "entries were added since it was kept, or the history was written anew: compare with an earlier export",
         )
+
+
+@app.command()
+def erase(
+    reference: Reference,
+    value: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VALUE]...", help="What names the person; without, a line each from standard input."),
+    ] = None,
+    *,
+    idempotency_key: IdempotencyKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a person's values out of the details of a tenant's entries. The chain holds, and says that it was done.
+
+    Arguments stay in the history of a shell; standard input does not.
+    """
+    values = value or [line.strip() for line in sys.stdin if line.strip()]
+    with connect() as api:
+        path = f"{_trail(api, reference, platform=False)}/erasures"
+        erased = api.post(path, {"values": values}, idempotency_key=new_key(idempotency_key))
+    if as_json:
+        print_json(erased)
+    else:
+        print_line(f"{erased['entries']} entries changed")
 
 
 def _trail(api: ControlPlane, reference: str | None, *, platform: bool) -> str:

@@ -5,7 +5,8 @@
 
 Canonical JSON has sorted keys, no spaces, UTF-8 and the numbers that PostgreSQL's jsonb gives back, so whoever holds an
 export can compute it anew. The content hash stands apart from the link: content that has to be erased can go, and its
-hash still proves the entries around it.
+hash still proves the entries around it. What took its place is proven by a later entry of the chain, an erasure, which
+names the positions and has the hashes of what stands there since.
 """
 
 import hashlib
@@ -17,6 +18,9 @@ from typing import Any
 from uuid import UUID
 
 CONTENT_VERSION = 1
+ERASURE = "audit.erase"
+REPLACED = "entries"
+"""In the detail of an erasure: content hashes in hex, by position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ class ChainCheck:
     """
 
     def __init__(self, chain_id: UUID) -> None:
-        self.broken: Break | None = None
+        self._fault: Break | None = None
+        self._changed: dict[int, tuple[str, Break]] = {}  # by position: what stands there, until an erasure says so
         self._length = 0
         self._head = before_the_first(chain_id)
         self._last: UUID | None = None
@@ -120,9 +125,17 @@ class ChainCheck:
         """Where the chain ends as far as it was followed."""
         return End(self._length, self._head)
 
+    @property
+    def broken(self) -> Break | None:
+        """The first entry that does not hold, as far as the chain was followed."""
+        found = [each for _, each in self._changed.values()]
+        if self._fault is not None:
+            found.append(self._fault)
+        return min(found, key=lambda each: each.position, default=None)
+
     def follow(self, each: Link) -> None:
-        if self.broken is None:
-            self.broken = self._fault(each)
+        if self._fault is None:
+            self._fault = self._look(each)
         self._length, self._head, self._last = self._length + 1, each.hash, each.entry.id
 
     def compare(self, known: End | None) -> Break | None:
@@ -140,15 +153,25 @@ class ChainCheck:
             return Break(position, self._last, "the chain does not end with this entry")
         return None
 
-    def _fault(self, each: Link) -> Break | None:
+    def _look(self, each: Link) -> Break | None:
         previous, expected = self._head, self._length + 1
         if each.position != expected:
             return Break(expected, None, "the entry is missing")
-        if content_hash(each.entry) != each.content_hash:
-            return Break(each.position, each.entry.id, "the content is not what was hashed")
+        content = content_hash(each.entry)
+        if content != each.content_hash:
+            wrong = Break(each.position, each.entry.id, "the content is not what was hashed")
+            self._changed[each.position] = (content.hex(), wrong)
+        elif each.entry.action == ERASURE:
+            self._account_for(each.entry.detail.get(REPLACED))
         if link(previous, each.position, each.content_hash) != each.hash:
             return Break(each.position, each.entry.id, "the entry does not follow from the one before it")
         return None
+
+    def _account_for(self, replaced: object) -> None:
+        if isinstance(replaced, dict):
+            for position, (content, _) in list(self._changed.items()):
+                if replaced.get(str(position)) == content:
+                    del self._changed[position]
 
 
 def _number(text: str) -> float | int:
