@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from worked_cases import cases, needs_cases, only
 
 from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.meters import Aggregation, CompiledMeter, Meter, MeterDefinition
-from usage_service.domain.quantities import number_text, quantity_of
+from usage_service.domain.rollups import At, empty_state
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-FOLDER = Path(os.environ.get("TENANTRY_CASES", REPOSITORY.parent / "shared" / "cases"))
-# These take any value that is not null, as a text; the others a number (rule 5).
-OF_TEXTS = {Aggregation.UNIQUE_COUNT}
-
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no shared cases in {FOLDER} (TENANTRY_CASES)")
-
-
-def cases(*areas: str) -> list[Any]:
-    file = FOLDER / "openmeter.json"
-    found = json.loads(file.read_text()) if file.is_file() else []
-    return [pytest.param(case, id=case["name"]) for case in found if case["area"] in areas]
+pytestmark = needs_cases
 
 
 def meter_of(given: dict[str, Any]) -> CompiledMeter:
+    only(given, "aggregation", "value_property", "group_by")
     definition = MeterDefinition(
         event_type="t",
         aggregation=Aggregation(given["aggregation"].lower()),
@@ -38,22 +27,27 @@ def meter_of(given: dict[str, Any]) -> CompiledMeter:
     return CompiledMeter.of(Meter(id=uuid4(), slug="m", version=1, definition=definition, since=1))
 
 
-def counted(meter: CompiledMeter, data: dict[str, Any]) -> str:
+def counted(meter: CompiledMeter, data: dict[str, Any]) -> str | None:
+    """The figure of this event alone."""
     aggregation = meter.meter.definition.aggregation
-    if aggregation is Aggregation.COUNT:
-        return "1"
-    value = meter.read(data)
-    if aggregation in OF_TEXTS and isinstance(value, str):
-        return value
-    return number_text(quantity_of(value))
+    state = empty_state(aggregation)
+    state.observe(meter, data, At(0, 0, 0, 0))
+    return state.figure(aggregation)
 
 
-@pytest.mark.parametrize("case", cases("event_parse"))
+@pytest.mark.parametrize("case", cases("openmeter", "event_parse"))
 def test_what_a_meter_reads(case: dict[str, Any]) -> None:
-    meter, data, expected = meter_of(case["given"]["meter"]), case["given"]["data"] or {}, case["expect"]
+    given, expected = case["given"], case["expect"]
+    only(given, "meter", "data")
+    only(expected, "value", "error", "group_by", "note")
+    meter, data = meter_of(given["meter"]), given["data"] or {}
     if "error" in expected:
         with pytest.raises(InvalidQuantity):
             counted(meter, data)
+    elif meter.meter.definition.aggregation is Aggregation.UNIQUE_COUNT:
+        # They say which value it is; it is one value, and no other one.
+        assert counted(meter, data) == "1"
+        assert str(meter.read(data)) == expected["value"]
     else:
         assert counted(meter, data) == expected["value"]
     # The group is known whatever the value is, so an invalid event is listed with it.
