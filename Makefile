@@ -45,8 +45,8 @@ test: $(READY) ## All tests (WORKERS=…)
 e2e: $(READY) ## The tests that drive the four services as processes
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
-chaos: $(READY) ## Kill, stop and cut off everything by a schedule, and compare with an oracle (SEED=7 MINUTES=10)
-	@CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest -s tests/chaos $(ARGS)
+chaos: $(READY) ## Kill, stop and cut off everything by a schedule, and compare with an oracle, for ten minutes (SEED=… MINUTES=…)
+	@CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest -s tests/chaos $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, lock file, known weaknesses
 	@$(BIN)/ruff format --check .
