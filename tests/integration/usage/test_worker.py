@@ -20,6 +20,7 @@ from usage_service.metering.rollups import RollupStore
 from usage_service.metering.worker import GROUP, NUDGE, TOPIC
 from usage_service.retention.days import DayBusy, closed_day
 
+from .batches import Member
 from .support import API_CALLS, BANDWIDTH, event
 
 SPAN = {
@@ -153,6 +154,48 @@ async def test_records_that_the_ingest_would_have_refused_hold_nobody_up(usage, 
     assert all(each["reason"] for each in found)
     rows = await usage.fetch("SELECT tenant_id, sum(count)::int AS count FROM pool.usage_rollup GROUP BY 1")
     assert {row["tenant_id"]: row["count"] for row in rows} == {tenant_a.id: 2, tenant_b.id: 1}
+
+
+async def test_many_parked_records_are_taken_up_by_and_by(usage, tenant_a, tenant_b, tenant_factory, monkeypatch):
+    """What still waits is not written again, and what is known by now is counted once, however little fits a batch."""
+    monkeypatch.setattr(parking, "_PAGE", 2)
+    await usage.put_meter("api-calls", API_CALLS)
+    stranger = tenant_factory()
+    member = await Member.join(usage)
+    usage.state.directory.forget(tenant_a.id)
+    await member.count(*[event(tenant_a, n) for n in range(4)], event(stranger, 1))
+    parked = await usage.fetch('SELECT "offset", xmin::text FROM system.parked_record ORDER BY "offset"')
+    assert [row["offset"] for row in parked] == [0, 1, 2, 3, 4]
+    usage.state.directory.upsert(tenant_a)
+    left = []
+    for number in range(4):
+        await member.count(event(tenant_b, number))
+        left.append(await usage.fetch('SELECT "offset", xmin::text FROM system.parked_record ORDER BY "offset"'))
+    assert left == [parked[2:], parked[4:], parked[4:], parked[4:]]
+    rows = await usage.fetch("SELECT tenant_id, count(*)::int AS events FROM pool.usage_event GROUP BY 1")
+    assert {row["tenant_id"]: row["events"] for row in rows} == {tenant_a.id: 4, tenant_b.id: 4}
+    # Until the stranger's event, and no further.
+    [[until, received]] = await usage.fetch(
+        "SELECT received_until, received_at FROM system.partition_progress, system.parked_record"
+    )
+    assert until == received - timedelta(microseconds=1)
+
+
+async def test_the_groups_that_are_remembered_have_a_bound(usage, tenant_a, monkeypatch):
+    monkeypatch.setattr(rollups, "_REMEMBERED_GROUPS", 5)
+    await usage.put_meter("api-calls", API_CALLS)
+    member = await Member.join(usage)
+    remembered = []
+    for start in (0, 3, 2, 6):
+        numbers = range(start, start + 3)
+        await member.count(*[event(tenant_a, n, id=f"{start}-{n}", data={"path": f"/{n}"}) for n in numbers])
+        store = member._worker._rollups
+        assert store._groups == sum(map(len, store._windows.values()))
+        remembered.append(store._groups)
+    assert remembered[0] == 3
+    rows = await usage.fetch("SELECT groups, count::int FROM pool.usage_rollup")
+    assert sum(row["count"] for row in rows) == 12
+    assert len(rows) == 9
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidDefinition, InvalidPath, InvalidQuantity
 from usage_service.domain.filters import predicate
 from usage_service.domain.jsonpath import reader
@@ -22,7 +23,7 @@ from usage_service.domain.meters import (
     check_definition,
     eras,
 )
-from usage_service.domain.quantities import number_text, quantity_of
+from usage_service.domain.quantities import canonical_number, number_text, quantity_of
 from usage_service.domain.rollups import At, RollupState, empty_state, observe
 
 
@@ -65,6 +66,17 @@ def test_paths_name_one_value(path, value):
 def test_paths_of_more_than_names_and_indices_are_refused(path):
     with pytest.raises(InvalidPath):
         reader(path)
+
+
+@pytest.mark.parametrize("text", ["9" * 38 + "e20", "-" + "1" * 38 + "E1", "9" * 38 + "e0", "1e20", "1.50", "0e20"])
+def test_a_number_counts_as_its_text_does(text):
+    assert quantity_of(canonical_number(text)) == quantity_of(text)
+    assert figure([canonical_number(text)] * 2, Aggregation.SUM) == figure([text] * 2, Aggregation.SUM)
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(10**38) + 1, 0, 10, Decimal("1.50"), Decimal("1E+3")])
+def test_a_figure_is_said_digit_for_digit(number):
+    assert Decimal(number_text(number)) == number
 
 
 @pytest.mark.parametrize(("value", "quantity"), [(1, 1), ("100", 100), ("-1.50", Decimal("-1.50")), ("1e2", 100)])
@@ -156,6 +168,8 @@ def test_groups_are_texts_and_bounded():
     assert meter.group({"a": 1}) == meter.group({"a": "1"})
     assert meter.group({"a": True}) != meter.group({"a": 1})
     assert OVERFLOW in meter.group({"a": "x" * (MAX_GROUP_VALUE + 1)}).text
+    # However large the values are, what is remembered of them is not.
+    assert all(len(value or "") <= MAX_GROUP_VALUE for values in meter._groups for value in values)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +210,7 @@ def test_filters(condition, value, passes):
         ({"value": "bytes"}, "value"),
         ({"aggregation": Aggregation.UNIQUE_COUNT, "value": None}, "value"),
         ({"aggregation": Aggregation.TIME_WEIGHTED, "unit": "byte-months"}, "unit"),
+        ({"event_type": CORRECTION}, "event_type"),
         ({"group_by": {"a b": "$.a"}}, "group_by"),
         ({"group_by": {f"d{n}": "$.a" for n in range(11)}}, "group_by"),
         ({"filter": {"$.a": {"between": 1}}}, "filter"),

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidDefinition, InvalidPath
 from usage_service.domain.filters import Predicate, predicates
 from usage_service.domain.identity import canonical_json
@@ -32,7 +33,7 @@ OVERFLOW = "__other__"
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _DIMENSION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_REMEMBERED_GROUPS = 65_536
+_REMEMBERED_GROUPS = 4_096
 
 
 class Aggregation(StrEnum):
@@ -108,9 +109,7 @@ def check_definition(slug: str, definition: MeterDefinition) -> None:
     """Raises InvalidDefinition with the field and the reason; returns for a definition that can be counted."""
     if not _SLUG.fullmatch(slug):
         raise InvalidDefinition("slug", "lower-case letters, digits, - and _, at most 63 characters")
-    if not definition.event_type:
-        raise InvalidDefinition("event_type", "names the type of the events that count")
-    _check_text("event_type", definition.event_type)
+    _check_event_type(definition.event_type)
     _check_text("unit", definition.unit)
     if definition.aggregation is Aggregation.COUNT:
         if definition.value is not None:
@@ -193,18 +192,26 @@ class CompiledMeter:
         """The event's group; a missing dimension is the empty text."""
         values = tuple([read(data) for read in self.readers])
         try:
-            # Only groups of plain texts are remembered under the values themselves: 1 and true are equal in Python.
+            # Only groups of short texts are remembered under the values themselves: 1 and true are equal in Python.
             known = self._groups.get(values)
         except TypeError:  # a list or an object
             known = None
         if known is not None:
             return known
         group = Group.of(self.dimensions, [_dimension_text(value) for value in values])
-        if all(type(value) is str or value is None for value in values):
+        if all(value is None or (type(value) is str and len(value) <= MAX_GROUP_VALUE) for value in values):
             if len(self._groups) >= _REMEMBERED_GROUPS:
                 self._groups.clear()
             self._groups[values] = group
         return group
+
+
+def _check_event_type(event_type: str) -> None:
+    if not event_type:
+        raise InvalidDefinition("event_type", "names the type of the events that count")
+    if event_type == CORRECTION:
+        raise InvalidDefinition("event_type", "is kept for corrections, which no meter counts")
+    _check_text("event_type", event_type)
 
 
 def _check_text(loc: str, text: str) -> None:

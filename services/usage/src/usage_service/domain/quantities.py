@@ -85,10 +85,13 @@ _JSON_NAMES: dict[type, str] = {bool: "a boolean", list: "an array", dict: "an o
 def canonical_number(text: str) -> int | Decimal:
     """One spelling for equal numbers (1.0, 1e0 and 1 are the same content): integers as int, others normalised.
 
-    Raises InvalidQuantity outside of the bounds, which also keeps the integer it may build short.
+    An int has at most 38 digits, whoever made it: what an exponent makes longer stays a decimal. Raises InvalidQuantity
+    outside of the bounds.
     """
     number = decimal_of(text)
-    return int(number) if number == number.to_integral_value() else EXACT.normalize(number)
+    if number.adjusted() < MAX_DIGITS and number == number.to_integral_value():
+        return int(number)
+    return EXACT.normalize(number)
 
 
 def add(left: Quantity, right: Quantity) -> Quantity:
@@ -119,7 +122,7 @@ def ratio_text(number: int | Decimal, divisor: int) -> str:
 
 def number_text(number: int | Decimal) -> str:
     """A quantity as the string of an answer: plain digits, no exponent, no trailing zeros of a fraction."""
-    text = format(number, "f")
+    text = format(Decimal(number), "f")  # an int would be made a float
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in {"-0", ""} else text

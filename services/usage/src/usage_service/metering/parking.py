@@ -3,6 +3,9 @@
 They wait in a table for a minute, outside of the stream, so that one unknown tenant holds nobody up. Only the owner of
 their partition takes them up again, inside a batch: it alone may write identities of that partition. Where no event
 comes by, `nudge_parked` sends a record that does nothing but make the owner look.
+
+A batch looks at the oldest few of each partition and leaves those that still wait where they are, so however many there
+are, it does not take longer. Behind many of one stranger another tenant's may wait for that minute, too.
 """
 
 from __future__ import annotations
@@ -26,14 +29,28 @@ from usage_service.metering.rows import Position
 PARKED_SECONDS: Final = 60
 _NUDGE_SECONDS: Final = 1.0
 
+_PAGE: Final = 500
+_PAGE_BYTES: Final = 1 << 20
+"""Of one partition: records that begin within so many bytes."""
+
 _INSERT = """
 INSERT INTO system.parked_record (partition, "offset", tenant_id, key, value, received_at, parked_at)
-VALUES ($1, $2, $3, $4, $5, $6, COALESCE($7, clock_timestamp())) ON CONFLICT DO NOTHING
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp()) ON CONFLICT DO NOTHING
 """
-_TAKE = """
-DELETE FROM system.parked_record WHERE partition = ANY($1::int[])
-RETURNING partition, "offset", tenant_id, COALESCE(key, convert_to(CAST(tenant_id AS text), 'UTF8')) AS key, value,
-          received_at, parked_at
+_OLDEST = """
+SELECT partition, "offset", tenant_id, COALESCE(key, convert_to(CAST(tenant_id AS text), 'UTF8')) AS key, value,
+       received_at, parked_at
+  FROM unnest($1::int[]) AS asked (number)
+ CROSS JOIN LATERAL (
+       SELECT *, sum(octet_length(value)) OVER (ORDER BY "offset") - octet_length(value) AS bytes_before
+         FROM (SELECT * FROM system.parked_record WHERE partition = asked.number ORDER BY "offset" LIMIT $2) AS oldest
+       ) AS page
+ WHERE bytes_before < $3
+ ORDER BY partition, "offset"
+"""
+_DELETE = """
+DELETE FROM system.parked_record AS parked USING unnest($1::int[], $2::bigint[]) AS taken (partition, "offset")
+ WHERE parked.partition = taken.partition AND parked."offset" = taken."offset"
 """
 _WAITING = text("SELECT DISTINCT partition FROM system.parked_record ORDER BY 1")
 
@@ -47,7 +64,7 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 async def park(connection: asyncpg.Connection, records: Sequence[Parked]) -> None:
-    """In the caller's transaction; a record that comes back keeps the time it was first parked."""
+    """In the caller's transaction."""
     if records:
         await connection.executemany(
             _INSERT,
@@ -59,21 +76,24 @@ async def park(connection: asyncpg.Connection, records: Sequence[Parked]) -> Non
                     record.key,
                     record.value,
                     instant(record.position.received),
-                    record.parked_at,
                 )
                 for record in records
             ],
         )
 
 
-async def take_parked(connection: asyncpg.Connection, partitions: Sequence[int]) -> list[Parked]:
-    """Takes the parked records of the partitions out of the table, in the caller's transaction, in stream order."""
-    rows = await connection.fetch(_TAKE, list(partitions))
-    taken = [
+async def oldest_parked(connection: asyncpg.Connection, partitions: Sequence[int]) -> list[Parked]:
+    """The parked records of the partitions that waited for longest, in stream order."""
+    rows = await connection.fetch(_OLDEST, list(partitions), _PAGE, _PAGE_BYTES)
+    return [
         Parked(Position(partition, offset, microseconds(received_at)), tenant_id, key, value, parked_at)
         for partition, offset, tenant_id, key, value, received_at, parked_at in rows
     ]
-    return sorted(taken, key=lambda record: (record.position.partition, record.position.offset))
+
+
+async def take_parked(connection: asyncpg.Connection, positions: Sequence[Position]) -> None:
+    """Takes records out of the table, in the caller's transaction."""
+    await connection.execute(_DELETE, [each.partition for each in positions], [each.offset for each in positions])
 
 
 async def nudge_parked(engine: AsyncEngine, kafka: KafkaSettings, topic: str, header: str) -> None:

@@ -27,6 +27,7 @@ LANES: Final = 4
 OVERFLOWED = Counter("usage_groups_overflowed_total", "Groups that went to __other__ because their window was full")
 
 _REMEMBERED_WINDOWS = 200_000
+_REMEMBERED_GROUPS = 1_000_000  # of all windows; some 100 bytes each
 
 _UPSERT = """
 INSERT INTO pool.usage_rollup AS rollup
@@ -76,10 +77,12 @@ class RollupStore:
         self._spreads = spreads
         self._max_groups = max_groups
         self._windows: dict[WindowKey, set[bytes]] = {}
+        self._groups = 0
 
     def forget(self) -> None:
         """To be called when what was written may not have been committed, or another owner may have written."""
         self._windows.clear()
+        self._groups = 0
 
     async def write(self, connection: asyncpg.Connection, increments: Increments, *, clear: bool) -> list[DeadLetter]:
         """Adds the increments, in the caller's transaction; returns the dead letters of what could not be counted.
@@ -116,10 +119,12 @@ class RollupStore:
             await queue_changes(connection, changed)
 
     async def _hold_bound(self, connection: asyncpg.Connection, increments: Increments) -> None:
-        if len(self._windows) > _REMEMBERED_WINDOWS:
-            self._windows.clear()
+        if len(self._windows) > _REMEMBERED_WINDOWS or self._groups > _REMEMBERED_GROUPS:
+            self.forget()
         keys = [key for key in (*increments.rollups, *increments.gathered) if key[1] in increments.dimensional]
-        asked = {key[:3] for key in keys} - self._windows.keys()
+        windows = {key[:3] for key in keys}
+        asked = windows - self._windows.keys()
+        self._groups -= sum(len(self._windows[window]) for window in windows - asked)
         if self._spreads.tenants:
             # Other workers give the windows of these tenants groups too: one batch at a time decides which get one.
             undecided = {key[:3] for key in keys if key[0] in self._spreads.tenants and not self._decided(key)}
@@ -128,6 +133,7 @@ class RollupStore:
         for window, hashes in (await groups_of(connection, sorted(asked))).items():
             self._windows[window] = hashes - {increments.dimensional[window[1]].overflow.hash}
         OVERFLOWED.inc(overflow(increments, self._windows, self._max_groups))
+        self._groups += sum(len(self._windows[window]) for window in windows)
 
     def _decided(self, key: RollupKey) -> bool:
         """Whether it is known, and stays so, which rollup the group has: a full window gets no more of its own."""

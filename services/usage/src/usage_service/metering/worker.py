@@ -46,7 +46,7 @@ from usage_service.metering.days import Days
 from usage_service.metering.dead_letters import NO_TENANT, DeadLetter, write_dead_letters
 from usage_service.metering.events import EventStore
 from usage_service.metering.identities import KnownIdentities
-from usage_service.metering.parking import PARKED_SECONDS, Parked, park, take_parked
+from usage_service.metering.parking import PARKED_SECONDS, Parked, oldest_parked, park, take_parked
 from usage_service.metering.rollups import RollupStore
 from usage_service.metering.rows import FUTURE, TENANT_LENGTH, EventRow, Position, decode_event, read_rows, row_of
 from usage_service.metering.spreading import DIGEST, SHARED, SpreadTenants
@@ -83,9 +83,13 @@ _STATE = text(
      WHERE owned.group_id = :group AND owned.topic = :topic AND owned.partition = ANY(CAST(:partitions AS int[]))
     """  # noqa: S608 (statements of our own)
 )
+# Up to the last record, and not what is parked.
 _PROGRESS = """
 INSERT INTO system.partition_progress AS progress (partition, received_until)
-SELECT * FROM unnest($1::int[], $2::timestamptz[]) ORDER BY 1
+SELECT last.partition, LEAST(last.received_at, (
+       SELECT parked.received_at - interval '1 microsecond' FROM system.parked_record AS parked
+        WHERE parked.partition = last.partition ORDER BY parked."offset" LIMIT 1))
+  FROM unnest($1::int[], $2::timestamptz[]) AS last (partition, received_at) ORDER BY 1
 ON CONFLICT (partition) DO UPDATE SET received_until = GREATEST(progress.received_until, excluded.received_until)
 """
 
@@ -168,7 +172,7 @@ class MeterWorker:
         for number, (rows, corrections) in enumerate(segments(batch.rows, batch.corrections)):
             await self._count(connection, batch, rows, corrections, clear=again or number > 0)
         await write_dead_letters(connection, batch.letters)
-        await self._finish(driver, records, batch.parked)
+        await self._finish(driver, records)
         self._report(batch)
 
     async def _count(
@@ -316,18 +320,20 @@ class MeterWorker:
         return tenant_id.bytes
 
     async def _resume_parked(self, driver: asyncpg.Connection, partitions: Sequence[int], batch: Batch) -> None:
-        """Parked records come before the batch: they were received earlier."""
-        waiting = Batch()
-        for record in await take_parked(driver, partitions):
+        """Parked records come before the batch: they were received earlier. Some wait on."""
+        resumed = Batch()
+        oldest = await oldest_parked(driver, partitions)
+        for record in oldest:
             try:
-                self._place(waiting, record.value, record.position, key=record.key, parked_at=record.parked_at)
+                self._place(resumed, record.value, record.position, key=record.key, parked_at=record.parked_at)
             except InvalidEvent as error:
-                waiting.letters.append(_undecodable(record.value, record.position, error))
-        batch.rows[:0] = waiting.rows
-        batch.corrections[:0] = waiting.corrections
-        batch.parked += waiting.parked
-        batch.letters += waiting.letters
-        batch.dropped += waiting.dropped
+                resumed.letters.append(_undecodable(record.value, record.position, error))
+        waiting = {record.position for record in resumed.parked}
+        await take_parked(driver, [record.position for record in oldest if record.position not in waiting])
+        batch.rows[:0] = resumed.rows
+        batch.corrections[:0] = resumed.corrections
+        batch.letters += resumed.letters
+        batch.dropped += resumed.dropped
 
     async def _refuse_gone_days(self, batch: Batch) -> None:
         """Events of days that have gone, or are compared with days that have, become letters: they may be copies."""
@@ -343,16 +349,10 @@ class MeterWorker:
             replace(each, replacement=None) if id(each.replacement) in late else each for each in batch.corrections
         ]
 
-    async def _finish(
-        self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]], parked: Iterable[Parked]
-    ) -> None:
-        """Notes until when the partitions are counted: up to their last records, and not what is parked of them."""
+    async def _finish(self, driver: asyncpg.Connection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
         last = {record.partition: record for record in records}
-        until = {partition: (record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000 for partition, record in last.items()}
-        for each in parked:
-            partition = each.position.partition
-            until[partition] = min(until[partition], each.position.received - 1)
-        await driver.execute(_PROGRESS, list(until), [instant(time) for time in until.values()])
+        received = [instant((record.timestamp - UNIX_EPOCH_MILLISECONDS) * 1_000) for record in last.values()]
+        await driver.execute(_PROGRESS, list(last), received)
         self._written.update({partition: record.offset + 1 for partition, record in last.items()})
 
     def _report(self, batch: Batch) -> None:
