@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import msgspec
 import pytest
+import structlog
 from fastapi import FastAPI
 from starlette.requests import Request
 
@@ -17,7 +18,7 @@ from tenantry.http import install_problem_handlers
 from tenantry.identity import Principal, PrincipalKind, Scope
 from tenantry.limits import FairGate, Limiter
 from tenantry.testing import eventually
-from usage_service.ingest.endpoint import IngestEndpoint, Limits
+from usage_service.ingest.endpoint import FOREIGN_EVENTS, IngestEndpoint, Limits
 from usage_service.ingest.memory import IngestMemory
 from usage_service.ingest.rates import IngestRates
 
@@ -78,6 +79,35 @@ async def test_a_tenant_sends_for_itself_only(usage, tenant_a, tenant_b):
     assert await in_kafka(usage) == 1
     partial = await usage.send(event(tenant_a, 2), event(tenant_b, 1), headers=own, partial="true")
     assert (partial.status_code, partial.json()["accepted"]) == (202, 1)
+
+
+async def test_who_sends_for_another_tenant_is_noticed(usage, tenant_a, tenant_b):
+    own, before = usage.tenant_key(tenant_a), FOREIGN_EVENTS._value.get()
+    with structlog.testing.capture_logs() as logs:
+        alone = await usage.send(event(tenant_b, 1), event(tenant_b, 2), headers=own, partial="true")
+    assert (alone.status_code, alone.json()["accepted"], len(alone.json()["rejected"])) == (202, 0, 2)
+    assert FOREIGN_EVENTS._value.get() == before + 2
+    [line] = [line for line in logs if line["event"] == "usage_foreign_events"]
+    assert (line["count"], line["tenant"]) == (2, str(tenant_a.id))
+    assert str(tenant_b.id) not in str(line)
+    assert (await usage.send(event(tenant_b, 1), headers=own)).status_code == 403
+    assert FOREIGN_EVENTS._value.get() == before + 3
+
+
+async def test_events_of_a_tenant_of_another_region_are_refused(usage, tenant_a, tenant_b):
+    usage.state.directory.upsert(replaced(tenant_a, version=2, region="eu"))
+    endpoint = endpoint_of(usage, NoSender(), region="us")
+    refused = await through(endpoint, usage, event(tenant_a, 1))
+    assert (refused.status_code, refused.json()["type"]) == (403, "residency-violation")
+    assert (await through(endpoint, usage, event(tenant_b, 1))).status_code == 202
+    assert (await through(endpoint_of(usage, NoSender(), region="eu"), usage, event(tenant_a, 1))).status_code == 202
+
+
+class NoSender:
+    """Takes everything and keeps nothing."""
+
+    async def send(self, _events) -> None:
+        return
 
 
 async def test_who_may_not_send(usage, tenant_a):

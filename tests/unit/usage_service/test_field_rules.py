@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import check_event
 from usage_service.domain.field_rules import HASH_PREFIX, FieldRules, Treatment
-from usage_service.domain.intake import Form, _read_fast, read_body
+from usage_service.domain.intake import _read_fast, read_body
+from usage_service.domain.splitting import Form
 from usage_service.settings import UsageSettings
 
 from .test_intake import EVENTS, TENANT, event, resolve

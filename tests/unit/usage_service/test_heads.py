@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tenantry import MalformedRequest, UnsupportedMedia
-from usage_service.domain.intake import Form
+from usage_service.domain.splitting import Form
 from usage_service.ingest.codings import Coding
 from usage_service.ingest.heads import read_head
 

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from tenantry.events import partition_key
 from usage_service.domain.errors import InvalidEvent
-from usage_service.domain.event_checks import MAX_EVENT_BYTES, MAX_NESTING, Bounds, Route, check_event
-from usage_service.domain.intake import Form, MalformedBody, NoEvents, TooManyEvents, _read_fast, read_body
+from usage_service.domain.event_checks import (
+    MAX_EVENT_BYTES,
+    MAX_NESTING,
+    Bounds,
+    Route,
+    SubjectRefusal,
+    check_event,
+)
+from usage_service.domain.intake import _read_fast, read_body
+from usage_service.domain.splitting import Form, MalformedBody, NoEvents, TooManyEvents
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 TENANT = "018f0000-0000-7000-8000-000000000001"
@@ -24,7 +32,7 @@ ROUTE = Route(TENANT, TENANT.encode(), Bounds(NOW, NOW - timedelta(days=35), NOW
 def resolve(subject: str) -> Route:
     if subject.lower() in {TENANT, "org-1"}:
         return ROUTE
-    return Route("", b"", ROUTE.bounds, InvalidEvent("subject", "names no tenant", kind="unknown-tenant"))
+    return Route("", b"", ROUTE.bounds, SubjectRefusal("names no tenant", "unknown-tenant"))
 
 
 def spread(_subject: str) -> Route:

@@ -85,11 +85,15 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         keep_late=partial(keep_late_events, tenancy.databases, tenancy.clock),
         refuse_billed=history.refuse_billed,
         fields=fields,
+        region=tenancy.settings.region,
     )
     route = Route(EVENTS_PATH, endpoint.receive, methods=["POST"])
     app.router.routes.append(route)
     app.user_middleware.append(Middleware(DirectRoute, route=route))
-    of_any_age = RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, accept_late=True)
+    routes = partial(
+        RouteTable, tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST, region=tenancy.settings.region
+    )
+    of_any_age = routes(accept_late=True)
     app.state.replays = Replays(
         of_any_age,
         producer,
@@ -98,7 +102,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         settings.dedupe_window_days,
     )
     app.state.corrections = Corrections(
-        RouteTable(tenancy.directory, tenancy.clock, Operation.SERVICE_INGEST),
+        routes(),
         producer,
         tenancy.clock,
         fields,

@@ -124,7 +124,9 @@ class Corrections:
             if (replacement.get("source"), replacement.get("id")) == (source, event_id):
                 raise InvalidEvent("replacement.id", "is that of the event it replaces; both stay, each under its own")
             written = {"subject": route.subject, **({} if time is None else {"time": cancels["time"]})}
-            event = check_event(_encode({**written, **replacement}), lambda _: route, fields)
+            # A null is an attribute that is not there, also where the event that is cancelled says it.
+            said = {name: value for name, value in replacement.items() if value is not None}
+            event = check_event(_encode({**written, **said}), lambda _: route, fields)
         key = route.key_of(source, event_id)
         names = Cancels(source, event_id, time)
         now = self._clock.now().astimezone(UTC)
@@ -144,7 +146,7 @@ class Corrections:
         if len({route.subject for route in routes}) > 1:
             raise InvalidEvent("subject", "is not the tenant of the request", kind="tenant-mismatch")
         if routes[0].refusal is not None:
-            raise routes[0].refusal
+            raise routes[0].refusal.error()
         return routes[0]
 
 

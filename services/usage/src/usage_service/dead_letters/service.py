@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenantry import Clock, NotFound, Unavailable
 from tenantry.database import Databases
 from usage_service.dead_letters.repository import find_letter, find_stored
-from usage_service.domain.event_checks import MAX_EVENT_BYTES, Resolver, parse_time
+from usage_service.domain.event_checks import Resolver, decode_document, parse_time
 from usage_service.domain.identity import identity_of, identity_on_day
 from usage_service.domain.instants import DAY, microseconds
 from usage_service.domain.intake import Refusal
@@ -57,10 +57,10 @@ async def keep_late_events(databases: Databases, clock: Clock, refused: Sequence
     """Keeps the events that were refused for their age as letters, each once, in a transaction of its own.
 
     Raises nothing: the sender has been told that the event is refused, and a database that is away does not stop the
-    ingest. What is refused for anything else is not kept, nor what is larger than an event may be.
+    ingest. What is refused for anything else is not kept.
     """
     now = clock.now()
-    late = [_late(refusal.raw, resolve, now) for refusal in refused if 0 < len(refusal.raw) <= MAX_EVENT_BYTES]
+    late = [_late(refusal.raw, resolve, now) for refusal in refused if refusal.raw]
     if not late:
         return
     try:
@@ -75,29 +75,20 @@ class _Time(msgspec.Struct):
     time: datetime
 
 
-class _Named(msgspec.Struct):
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
-
-
-_decode_named = msgspec.json.Decoder(_Named).decode
-
-
 def _late(raw: bytes, resolve: Resolver, received_at: datetime) -> DeadLetter:
-    named = _decode_named(raw)
-    day = microseconds(parse_time(named.time)) // DAY
+    # As it was judged: of a member that is there twice the last one counts, whatever the first one is.
+    event = decode_document(raw)
+    source, event_id = event["source"], event["id"]
+    day = microseconds(parse_time(event["time"])) // DAY
     return DeadLetter(
-        tenant_id=UUID(resolve(named.subject).subject),
+        tenant_id=UUID(resolve(event["subject"]).subject),
         kind="late",
         reason=_TOO_OLD,
         position=None,
         payload=raw,
-        type=named.type,
-        source=named.source,
-        event_id=named.id,
-        identity=UUID(bytes=identity_on_day(identity_of(named.source, named.id), day)),
+        type=event["type"],
+        source=source,
+        event_id=event_id,
+        identity=UUID(bytes=identity_on_day(identity_of(source, event_id), day)),
         received_at=received_at,
     )

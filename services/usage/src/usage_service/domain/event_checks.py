@@ -23,7 +23,7 @@ from usage_service.domain.instants import cut_to_microseconds
 from usage_service.domain.quantities import check_numbers, decimal_of
 
 MAX_ID, MAX_SOURCE, MAX_TYPE, MAX_SUBJECT = 256, 512, 255, 128
-MAX_EVENT_BYTES = 512 * 1024  # of the event as it is stored; Kafka's own limit is 1 MiB a message
+MAX_EVENT_BYTES = 512 * 1024  # of an event as it comes and as it is stored; Kafka's own limit is 1 MiB a message
 MAX_NESTING = 100  # objects and arrays inside of one another, the event itself included
 MEDIA_TYPE = "application/json"
 
@@ -47,6 +47,17 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class SubjectRefusal:
+    """Why the events of a subject are refused. No exception: a route is kept, and each raise would add its frames."""
+
+    reason: str
+    kind: str
+
+    def error(self) -> InvalidEvent:
+        return InvalidEvent("subject", self.reason, kind=self.kind)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where a subject's events go and which times they may have; or why they are refused.
 
@@ -57,7 +68,7 @@ class Route:
     subject: str
     key: bytes
     bounds: Bounds
-    refusal: InvalidEvent | None = None
+    refusal: SubjectRefusal | None = None
     spread: Callable[[str, str], bytes] | None = None
 
     def key_of(self, source: str, event_id: str) -> bytes:
@@ -101,7 +112,7 @@ def check_event(raw: bytes, resolve: Resolver, fields: FieldRules | None = None)
             _check_extension(name, value)
     route = resolve(subject)
     if route.refusal is not None:
-        raise route.refusal
+        raise route.refusal.error()
     time = _time(event.get("time"), route)
     if fields is not None:
         fields.apply(kind, route.subject, event.get("data"))
@@ -111,9 +122,14 @@ def check_event(raw: bytes, resolve: Resolver, fields: FieldRules | None = None)
     # A null is an attribute that is not there (CloudEvents' JSON format, 2.2).
     stored |= {name: value for name, value in event.items() if name not in _KNOWN and value is not None}
     value = encode_event(stored)
-    if len(value) > MAX_EVENT_BYTES:
-        raise InvalidEvent("", f"an event has at most {MAX_EVENT_BYTES:,} bytes", kind="too-large")
+    within_bytes(value)
     return Accepted(route.key_of(source, event_id), value, event_id, time)
+
+
+def within_bytes(text: bytes) -> None:
+    """Returns where an event, as it came or as it is stored, is not too large. Raises InvalidEvent."""
+    if len(text) > MAX_EVENT_BYTES:
+        raise InvalidEvent("", f"an event has at most {MAX_EVENT_BYTES:,} bytes", kind="too-large")
 
 
 def treated(raw: bytes, resolve: Resolver, fields: FieldRules) -> bytes:

@@ -14,7 +14,7 @@ HOUR = 3_600_000_000
 DAY = 24 * HOUR
 UNIX_EPOCH_MILLISECONDS = 946_684_800_000  # of 2000-01-01, for the milliseconds that Kafka stamps
 
-_TOO_PRECISE = re.compile(r"(\.\d{6})\d+")
+_TOO_PRECISE = re.compile(r"(\.\d{6})\d+", re.ASCII)
 _MICROSECOND = timedelta(microseconds=1)
 
 

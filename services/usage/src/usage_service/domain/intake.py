@@ -1,8 +1,8 @@
 """A request's body becomes events for Kafka, or a list of what is wrong with it.
 
 The fast path decodes the whole body into typed structs and rewrites each event with one encode. It takes only bodies in
-which nothing is unusual; at the first sign of anything else the whole body goes to `event_checks`, one event at a time,
-which decides and gives the reasons.
+which nothing is unusual. At the first sign of anything else, and where the body is large, it is split and each event
+is tried by itself; what is unusual goes to `event_checks`, which decides and gives the reasons.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -32,32 +31,11 @@ from usage_service.domain.event_checks import (
     may_nest_deeply,
     number,
     treated,
+    within_bytes,
 )
 from usage_service.domain.field_rules import FieldRules
 from usage_service.domain.quantities import MAX_DIGITS
-
-T = TypeVar("T")
-
-
-class Form(Enum):
-    """How a body holds its events."""
-
-    SINGLE = "single"
-    ARRAY = "array"
-    EITHER = "either"
-    LINES = "lines"
-
-
-class MalformedBody(ValueError):
-    """The body as a whole cannot be split into events."""
-
-
-class NoEvents(MalformedBody):
-    """The body is well formed and empty."""
-
-
-class TooManyEvents(ValueError):
-    """More events than one request may hold."""
+from usage_service.domain.splitting import Form, is_array, lines, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +83,6 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=
 
 _one = msgspec.json.Decoder(_Event, float_hook=number)
 _many = msgspec.json.Decoder(list[_Event], float_hook=number)
-_raw = msgspec.json.Decoder(msgspec.Raw)
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 # Signs of what the typed decoder would get wrong, found in the raw bytes: a NUL in a string, an integer of more digits
 # than a quantity may have, and a time with more than six digits of a second, which msgspec rounds and we cut; also
@@ -120,11 +96,14 @@ _TOO_PRECISE = re.compile(rb":\d\d:\d\d\.\d{7}")
 _ESCAPE = b"\\u00"
 _ESCAPED_TIME = re.compile(rb"\\u00(?:3[0-9aA]|2[eE])")
 
-# Every escape of a JSON text from left to right, so that an escaped backslash does not seem to begin one.
-_ESCAPES = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
+_FEW_BYTES: Final = 64 << 10
+_MANY_VALUES: Final = 32_768
+"""Some hundred times what an event has; each may cost a microsecond."""
+
+
+def is_long(body: bytes) -> bool:
+    """Whether reading the body would hold up everybody else: some 100 ms for 512 KiB, if all of it is fractions."""
+    return len(body) > MAX_EVENT_BYTES or (len(body) > _FEW_BYTES and body.count(b",") > _MANY_VALUES)
 
 
 def read_body(
@@ -132,20 +111,30 @@ def read_body(
 ) -> Intake:
     """All events of a body. Nothing is sent: the caller decides whether refusals refuse the whole.
 
-    `fields` are applied to whatever leaves this function.
-    Raises MalformedBody (NoEvents where it is only empty) and TooManyEvents.
+    What it takes beside a few times the body is what one event, or a body of its size, takes. `fields` are applied to
+    whatever leaves this function. Raises MalformedBody (NoEvents where it is only empty) and TooManyEvents.
     """
-    accepted = _read_fast(body, form, resolve, max_events, fields)
-    if accepted is not None:
-        return Intake(accepted, [])
+    if len(body) <= MAX_EVENT_BYTES:
+        accepted = _read_fast(body, form, resolve, max_events, fields)
+        if accepted is not None:
+            return Intake(accepted, [])
     intake = Intake([], [])
-    for index, raw in enumerate(_split(body, form, max_events)):
+    for index, raw in enumerate(split(body, form, max_events)):
         try:
-            intake.accepted.append(check_event(raw, resolve, fields))
+            intake.accepted.append(_read_one(raw, resolve, fields))
         except InvalidEvent as error:
             kept = raw if error.kind == "too-old" else b""
+            # The frames of its traceback hold the body, and this one holds it: a circle.
+            error.__traceback__ = error.__context__ = None
             intake.refused.append(Refusal(index, error, treated(kept, resolve, fields) if kept and fields else kept))
     return intake
+
+
+def _read_one(raw: bytes, resolve: Resolver, fields: FieldRules | None) -> Accepted:
+    """One event of a body that is large, or in which something is unusual."""
+    within_bytes(raw)
+    fast = _read_fast(raw, Form.SINGLE, resolve, 1, fields)
+    return check_event(raw, resolve, fields) if fast is None else fast[0]
 
 
 def _read_fast(
@@ -167,8 +156,8 @@ def _read_fast(
 
 def _decode(body: bytes, form: Form) -> list[_Event]:
     if form is Form.LINES:
-        return _one.decode_lines(body)
-    if form is Form.ARRAY or (form is Form.EITHER and body.lstrip()[:1] == b"["):
+        return [_one.decode(line) for line in lines(body)]
+    if is_array(body, form):
         return _many.decode(body)
     return [_one.decode(body)]
 
@@ -178,7 +167,7 @@ def _accept(event: _Event, resolve: Resolver, fields: FieldRules | None) -> Acce
         raise TypeError
     route = resolve(event.subject)
     if route.refusal is not None:
-        raise route.refusal
+        raise TypeError
     time = event.time
     if time is None:
         time = event.time = route.bounds.now
@@ -198,37 +187,3 @@ def _accept(event: _Event, resolve: Resolver, fields: FieldRules | None) -> Acce
         raise TypeError
     key = route.key if route.spread is None else route.spread(event.source, event.id)
     return Accepted(key, value, event.id, time)
-
-
-def _split(body: bytes, form: Form, max_events: int) -> list[bytes]:
-    if form is Form.LINES:
-        raws = [line for line in body.split(b"\n") if line.strip()]
-    elif form is Form.ARRAY or (form is Form.EITHER and body.lstrip()[:1] == b"["):
-        raws = [bytes(raw) for raw in _decode_raw(body, _raws, "not a JSON array of events")]
-    else:
-        raws = [bytes(_decode_raw(body, _raw, "not valid JSON"))]
-    if len(raws) > max_events:
-        raise TooManyEvents
-    if not raws:
-        raise NoEvents("the body holds no event")
-    return raws
-
-
-def _decode_raw(body: bytes, decoder: msgspec.json.Decoder[T], what: str) -> T:
-    """The body in parts. Raises MalformedBody.
-
-    A lone surrogate, which the decoder refuses with the whole body, becomes a NUL: it is as unstorable, and so it is
-    the event that holds it which is refused, by its index.
-    """
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason = f"{what}: {error}"
-    try:
-        return decoder.decode(_ESCAPES.sub(_without_lone_surrogate, body))
-    except (msgspec.DecodeError, RecursionError):
-        raise MalformedBody(reason) from None
-
-
-def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
-    return escape[0] if escape["lone"] is None else _NUL

@@ -2,20 +2,22 @@
 
 A request is judged by its head first; then it gets memory, or is turned away; then its body is read.
 
-202 means that Kafka has every event on all in-sync replicas. Anything else means that nothing was accepted, but for
-503: an event whose acknowledgement did not come in time may yet count, and as it keeps its identity, repeating the
-request is safe.
+202 means that Kafka has every event on all in-sync replicas. Any other status means that nothing of the request counts,
+but for 503: an event whose acknowledgement did not come in time may yet count, and as it keeps its identity, repeating
+the request is safe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
+import structlog
 from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +31,7 @@ from tenantry import (
     PayloadTooLarge,
     PermissionDenied,
     RateLimited,
+    ResidencyViolation,
     SharedTimeout,
     Tenant,
     TenantDirectory,
@@ -42,21 +45,26 @@ from tenantry.identity import Principal, Scope
 from tenantry.limits import RefusalPace
 from usage_service.domain.event_checks import Accepted, Resolver
 from usage_service.domain.field_rules import FieldRules
-from usage_service.domain.intake import Intake, MalformedBody, NoEvents, Refusal, TooManyEvents, read_body
+from usage_service.domain.intake import Intake, Refusal, is_long, read_body
+from usage_service.domain.splitting import MalformedBody, NoEvents, TooManyEvents
 from usage_service.ingest.binary_mode import event_document
 from usage_service.ingest.bodies import READ_SECONDS, read_body_bytes
 from usage_service.ingest.heads import Head, read_head
 from usage_service.ingest.memory import Holding, IngestMemory
 from usage_service.ingest.rates import IngestRates, class_of
-from usage_service.ingest.routes import RouteTable
+from usage_service.ingest.routes import FOREIGN, RouteTable
 from usage_service.tokens.vault import TreatedFields
 
 INGESTED = Counter("usage_ingested_events_total", "Events of POST /v1/events by what became of them", ["outcome"])
 _ACCEPTED, _REFUSED = INGESTED.labels("accepted"), INGESTED.labels("refused")
+FOREIGN_EVENTS = Counter("usage_foreign_events_total", "Events of another tenant than the one of their sender")
 
 _JSON = "application/json"
 _SWITCHES = {"true": True, "false": False}
+_SELECTOR = "tenant_id"
 _encode = msgspec.json.Encoder().encode
+
+log = structlog.get_logger(__name__)
 
 
 class EventError(FieldError):
@@ -85,7 +93,7 @@ class Sender(Protocol):
 
 
 KeepLate = Callable[[Sequence[Refusal], Resolver], Awaitable[None]]
-"""Keeps the events among refusals that were refused for their age alone. Raises nothing."""
+"""Keeps the events among refusals that were refused for their age alone. Does not raise while a database is away."""
 
 RefuseBilled = Callable[[Intake], Awaitable[Intake]]
 """Refuses what is no history: events of which a bill may have to be made. Raises Unavailable."""
@@ -127,9 +135,13 @@ class IngestEndpoint:
         keep_late: KeepLate,
         refuse_billed: RefuseBilled,
         fields: TreatedFields | None = None,
+        region: str | None = None,
         read_seconds: float = READ_SECONDS,
     ) -> None:
-        """`fields` are treated before anything is stored; None leaves all as they are."""
+        """`fields` are treated before anything is stored; None leaves all as they are.
+
+        Tenants that are pinned to another `region` are refused.
+        """
         self._fields = fields or TreatedFields()
         self._sender = sender
         self._limits = limits
@@ -139,9 +151,11 @@ class IngestEndpoint:
         self._refuse_billed = refuse_billed
         self._pace = RefusalPace()
         self._reading = SharedTimeout(read_seconds)
-        self._for_tenants = RouteTable(directory, clock, Operation.INGEST)
-        self._for_services = RouteTable(directory, clock, Operation.SERVICE_INGEST)
-        self._for_history = RouteTable(directory, clock, Operation.SERVICE_INGEST, accept_late=True)
+        # One at a time: each may take what its largest event takes.
+        self._long_bodies = ThreadPoolExecutor(1, "long bodies")
+        self._for_tenants = RouteTable(directory, clock, Operation.INGEST, region=region)
+        self._for_services = RouteTable(directory, clock, Operation.SERVICE_INGEST, region=region)
+        self._for_history = RouteTable(directory, clock, Operation.SERVICE_INGEST, region=region, accept_late=True)
 
     async def receive(self, request: Request) -> Response:
         """Answers one request; the middleware has identified its caller."""
@@ -179,12 +193,16 @@ class IngestEndpoint:
         operation = class_of(principal)
         if head.coding is not None and selected is not None and operation is not None:
             await self._rates.charge_unpacked(selected, operation, request.scope, len(body))
-        resolve = self._resolver(principal, selected, asked)
-        intake = await self._fields.read(partial(self._read, body, head, resolve), keep=not asked.dry_run)
+        executor = self._long_bodies if is_long(body) else None
+        resolve = self._resolver(principal, selected, asked, apart=executor is not None)
+        read = partial(self._read, body, head, resolve)
+        intake = await self._fields.read(read, keep=not asked.dry_run, executor=executor)
         if asked.accept_late and not asked.billable:
             intake = await self._refuse_billed(intake)
         # The records are made: what they came from is not held while Kafka takes them.
-        del body
+        del body, read
+        if intake.refused:
+            _note_foreign(intake, principal, selected)
         if asked.dry_run and (asked.partial or not intake.refused):
             return Response(_answer(intake, asked), 200, media_type=_JSON)
         limited = None
@@ -213,26 +231,48 @@ class IngestEndpoint:
         except MalformedBody as error:
             raise MalformedJson(f"{error}") from None
 
-    def _resolver(self, principal: Principal, selected: Tenant | None, asked: _Asked) -> Resolver:
+    def _resolver(self, principal: Principal, selected: Tenant | None, asked: _Asked, *, apart: bool) -> Resolver:
         if asked.accept_late:
             table = self._for_history
         else:
-            table = self._for_services if principal.acts_for_any_tenant else self._for_tenants
+            table = self._for_tenants if class_of(principal) is Operation.INGEST else self._for_services
+        if apart:
+            table = table.anew()
         table.at()
         # A service that selects a tenant by header or host speaks for that tenant only.
         return table.resolve if selected is None else table.resolve_own(selected.id)
 
 
 def _asked(request: Request) -> _Asked:
-    query = request.scope["query_string"]
-    return _ASKED_NOTHING if not query else _Asked(*(_switch(request, name) for name in _Asked._fields))
+    """Raises InvalidRequest for what is no switch: a request without it would be another one."""
+    if not request.scope["query_string"]:
+        return _ASKED_NOTHING
+    switches: dict[str, bool] = {}
+    for name, value in request.query_params.multi_items():
+        if name == _SELECTOR:
+            continue
+        if name not in _Asked._fields:
+            raise _not_asked(name, f"there is no such parameter; there are {', '.join(_Asked._fields)}")
+        if name in switches:
+            raise _not_asked(name, "is given more than once")
+        if value not in _SWITCHES:
+            raise _not_asked(name, "is true or false")
+        switches[name] = _SWITCHES[value]
+    return _ASKED_NOTHING._replace(**switches)
 
 
-def _switch(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false")
-    if value not in _SWITCHES:
-        raise InvalidRequest(f"{name} is true or false.", errors=[{"loc": ["query", name], "msg": "true or false"}])
-    return _SWITCHES[value]
+def _not_asked(name: str, reason: str) -> InvalidRequest:
+    name = name[:64]
+    return InvalidRequest(f"{name}: {reason}.", errors=[{"loc": ["query", name], "msg": reason}])
+
+
+def _note_foreign(intake: Intake, principal: Principal, selected: Tenant | None) -> None:
+    """For whoever watches over the system: no honest client does it, and with `partial` the answer is 202."""
+    foreign = sum(refusal.error.kind == FOREIGN for refusal in intake.refused)
+    if foreign:
+        FOREIGN_EVENTS.inc(foreign)
+        tenant = None if selected is None else str(selected.id)
+        log.warning("usage_foreign_events", count=foreign, caller=principal.subject, tenant=tenant)
 
 
 def _error(refusal: Refusal) -> EventError:
@@ -250,13 +290,15 @@ def _refusal(intake: Intake, limited: RateLimited | None) -> TenantryError:
     """One problem for all that is wrong. A foreign subject outranks everything: it is an attempt, not a mistake."""
     errors = [_error(refusal) for refusal in intake.refused]
     kinds = {error["kind"] for error in errors}
-    if "tenant-mismatch" in kinds:
+    if FOREIGN in kinds:
         return EventSubjectMismatch("An event's subject is not the tenant of the credential.", errors=errors)
     if limited is not None:
         limited.errors = list(errors)
         return limited
     if kinds == {"tenant-suspended"}:
         return TenantSuspended("The tenant is suspended.", errors=errors)
+    if kinds == {"residency-violation"}:
+        return ResidencyViolation("The tenant's data stays in another region.", errors=errors)
     if "too-large" in kinds:
         return PayloadTooLarge("An event, or what is sent of a tenant at once, is too large.", errors=errors)
     first = errors[0]

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from tenantry import MalformedRequest, UnsupportedMedia
 from usage_service.domain.event_checks import is_json_type
-from usage_service.domain.intake import Form
+from usage_service.domain.splitting import Form
 from usage_service.ingest.codings import ACCEPTED, Coding
 
 Headers = Iterable[tuple[bytes, bytes]]

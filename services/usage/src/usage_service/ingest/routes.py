@@ -9,37 +9,55 @@ from uuid import UUID
 
 from tenantry import Clock, Operation, Tenant, TenantDirectory, TenantStatus
 from tenantry.events import partition_key
-from usage_service.domain.errors import InvalidEvent
-from usage_service.domain.event_checks import Bounds, Route
+from usage_service.domain.event_checks import Bounds, Route, SubjectRefusal
 
 FUTURE: Final = timedelta(minutes=10)
 FIRST_DAY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Nothing older can be metered: a day costs a partition, so the past has an end even where a tier sets none."""
+FOREIGN: Final = "tenant-mismatch"
+"""The kind of a refusal of an event of another tenant than the caller's."""
 
 _NOWHERE: Final = Bounds(FIRST_DAY, FIRST_DAY, FIRST_DAY)
+_UNKNOWN: Final = Route("", b"", _NOWHERE, SubjectRefusal("names no tenant", "unknown-tenant"))
+_FOREIGN: Final = Route("", b"", _NOWHERE, SubjectRefusal("is not the tenant of the credential", FOREIGN))
 _REMEMBERED: Final = 200_000
 
 
 class RouteTable:
-    """Routes of all subjects for one kind of caller, remembered until the directory changes.
+    """Routes of all subjects for one kind of caller, those of tenants remembered until the directory changes.
 
-    `at` sets the receipt time for what is resolved after it: it is told once a request, and nothing waits in between.
+    `at` sets the receipt time for what is resolved after it. It is told once a request; who waits in between and
+    resolves again gets the time of a later one. Belongs to one thread.
     """
 
     def __init__(
-        self, directory: TenantDirectory, clock: Clock, operation: Operation, *, accept_late: bool = False
+        self,
+        directory: TenantDirectory,
+        clock: Clock,
+        operation: Operation,
+        *,
+        region: str | None = None,
+        accept_late: bool = False,
     ) -> None:
         """`operation` is INGEST for callers of a tenant, SERVICE_INGEST for services and operators.
 
-        With `accept_late` no event is too old but for `FIRST_DAY`.
+        Tenants that are pinned to another `region` are refused. With `accept_late` no event is too old but for
+        `FIRST_DAY`.
         """
         self._accept_late = accept_late
         self._directory = directory
         self._clock = clock
         self._operation = operation
+        self._region = region
         self._version = -1
         self._routes: dict[str, Route] = {}
         self._bounds: dict[str, tuple[Bounds, timedelta | None]] = {}
+
+    def anew(self) -> RouteTable:
+        """The same table without what it remembers, for another thread."""
+        return RouteTable(
+            self._directory, self._clock, self._operation, region=self._region, accept_late=self._accept_late
+        )
 
     def at(self) -> None:
         """Takes the receipt time of a request, and what the directory has learned since the last one."""
@@ -54,9 +72,7 @@ class RouteTable:
     def resolve(self, subject: str) -> Route:
         """The route of a subject, or a route that says why there is none."""
         route = self._routes.get(subject)
-        if route is None:
-            route = self._routes[subject] = self._find(subject)
-        return route
+        return self._find(subject) if route is None else route
 
     def resolve_own(self, own: UUID) -> _OwnRoutes:
         """The routes for a credential of one tenant: any other subject is a mismatch, existing or not."""
@@ -65,16 +81,22 @@ class RouteTable:
     def _find(self, subject: str) -> Route:
         tenant = self._directory.resolve(subject)
         if tenant is None or self._directory.is_purged(tenant.id):
-            return Route("", b"", _NOWHERE, InvalidEvent("subject", "names no tenant", kind="unknown-tenant"))
+            return _UNKNOWN
         text, buckets = str(tenant.id), tenant.routing.buckets
         spread = partial(partition_key, text, buckets) if buckets > 1 else None
-        return Route(text, partition_key(text), self._bounds_of(tenant), self._refusal(tenant), spread)
+        route = Route(text, partition_key(text), self._bounds_of(tenant), self._refusal(tenant), spread)
+        # What names nobody is without end, and so are the ways to write an id in letters of both cases.
+        if subject in {text, text.upper(), tenant.external_id}:
+            self._routes[subject] = route
+        return route
 
-    def _refusal(self, tenant: Tenant) -> InvalidEvent | None:
+    def _refusal(self, tenant: Tenant) -> SubjectRefusal | None:
         if tenant.blocks(self._operation):
-            return InvalidEvent("subject", "the tenant is suspended", kind="tenant-suspended")
+            return SubjectRefusal("the tenant is suspended", "tenant-suspended")
         if tenant.status in {TenantStatus.PURGING, TenantStatus.PURGED}:
-            return InvalidEvent("subject", "the tenant is being purged", kind="tenant-suspended")
+            return SubjectRefusal("the tenant is being purged", "tenant-suspended")
+        if self._region is not None and tenant.region not in {None, self._region}:
+            return SubjectRefusal("the tenant's data stays in another region", "residency-violation")
         return None
 
     def _bounds_of(self, tenant: Tenant) -> Bounds:
@@ -99,10 +121,7 @@ class _OwnRoutes:
 
     def __call__(self, subject: str) -> Route:
         route = self._table.resolve(subject)
-        if route.subject != self._own:
-            mismatch = InvalidEvent("subject", "is not the tenant of the credential", kind="tenant-mismatch")
-            return Route("", b"", _NOWHERE, mismatch)
-        return route
+        return route if route.subject == self._own else _FOREIGN
 
 
 def _times(now: datetime, max_age: timedelta | None) -> tuple[datetime, datetime, datetime]:

@@ -10,9 +10,11 @@ What is remembered is asked for again after a minute: a token that was erased is
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -146,19 +148,22 @@ class TreatedFields:
         self._rules = rules
         self._vault = vault
 
-    async def read(self, parse: Callable[[FieldRules | None], T], *, keep: bool = True) -> T:
+    async def read(
+        self, parse: Callable[[FieldRules | None], T], *, keep: bool = True, executor: Executor | None = None
+    ) -> T:
         """What `parse` makes of a request by the rules, once the tokens in it are durable; it may be called again.
 
-        Without `keep` nothing is made durable, and what is made must not be kept. Raises Unavailable, and as `parse`.
+        It is called in `executor` where there is one. Without `keep` nothing is made durable, and what is made must not
+        be kept. Raises Unavailable, and as `parse`.
         """
         if self._rules is None or self._vault is None or not self._rules.tokenises:
-            return parse(self._rules)
+            return parse(self._rules) if executor is None else await _run(executor, parse, self._rules)
         tokens = self._vault.batch()
         rules = self._rules.with_tokens(tokens.token_of)
-        read = parse(rules)
-        while keep and not await tokens.settle():
-            read = parse(rules)
-        return read
+        while True:
+            read = parse(rules) if executor is None else await _run(executor, parse, rules)
+            if not keep or await tokens.settle():
+                return read
 
     async def treated(self, event_type: str, tenant: str, data: T) -> T:
         """The data of one event as it is to be stored. Raises Unavailable."""
@@ -170,3 +175,7 @@ class TreatedFields:
             return document
 
         return await self.read(parse)
+
+
+async def _run(executor: Executor, parse: Callable[[FieldRules | None], T], rules: FieldRules | None) -> T:
+    return await asyncio.get_running_loop().run_in_executor(executor, parse, rules)
