@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
-from usage_service.publishing.lags import BALANCES, ROLLUPS, WATERMARK, observe_lags
+from tenantry.testing import eventually
+from usage_service.publishing.lags import BALANCES, ROLLUPS, WATERMARK, observe_lags, watch_lags
 
 
 def seen():
-    return [next(iter(gauge.collect())).samples[0].value for gauge in (WATERMARK, ROLLUPS, BALANCES)]
+    return [sample.value for gauge in (WATERMARK, ROLLUPS, BALANCES) for sample in next(iter(gauge.collect())).samples]
 
 
 async def test_nothing_waits_where_nothing_came(usage):
@@ -34,3 +36,11 @@ async def test_what_waits_longest_is_what_is_said(usage, tenant_a):
     await observe_lags(usage.databases.system, now)
     watermark, rollups, balances = seen()
     assert (round(watermark), round(rollups), balances) == (90, 40, 7)
+
+
+async def test_who_does_not_look_says_nothing(usage):
+    watching = asyncio.create_task(watch_lags(usage.databases.system))
+    await eventually(lambda: seen() == [0, 0, 0])
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert seen() == []

@@ -1,10 +1,12 @@
 """What passes and what does not, by balances that are known here and what was let pass since."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import httpx
+import msgspec
 import pytest
 from fastapi import Depends, FastAPI, Query
 from hypothesis import given
@@ -20,7 +22,16 @@ from tenantry import (
     Unavailable,
     tenant_scope,
 )
-from tenantry.entitlements import Balance, BalanceStore, Entitlements, Taken, requires
+from tenantry.entitlements import (
+    WATERMARK_KEY,
+    Balance,
+    BalanceReader,
+    BalanceStore,
+    Entitlements,
+    Taken,
+    requires,
+)
+from tenantry.events import InvalidRecord, KafkaSettings
 from tenantry.features import FeatureOff
 from tenantry.http import install_problem_handlers
 from tenantry.testing import TenantFactory
@@ -40,6 +51,7 @@ class World:
             self.store,
             lag_seconds=lambda: self.lag,
             monotonic=lambda: self.now,
+            epoch=lambda: self.at().timestamp(),
             **{"max_staleness_seconds": 60.0, "hold_seconds": 10.0, **options},  # type: ignore[arg-type]
         )
 
@@ -49,6 +61,14 @@ class World:
         amount = None if balance is None else Decimal(balance)
         record = Balance(tenant_id=str(TENANT.id), feature=feature, balance=amount, **{**given, **changes})  # type: ignore[arg-type]
         assert self.store.apply(TENANT.id, feature, record, self.version)
+
+    def at(self) -> datetime:
+        """What the clocks on the walls show."""
+        return MAY + timedelta(seconds=self.now)
+
+    def counted(self) -> None:
+        """Everything that was received so far is in the balances, and they say so."""
+        self.store.watermark = self.at()
 
     def check(self, amount: Decimal | int = 1, feature: str = "calls"):
         return self.entitlements.check(feature, amount, tenant=TENANT)
@@ -90,11 +110,91 @@ def test_what_was_let_pass_counts_until_the_balance_can_know_it(world):
     assert world.passes(10) == 2
 
 
-def test_a_new_period_begins_without_what_was_taken_in_the_last(world):
+def test_what_was_taken_at_the_turn_of_a_period_is_held_in_the_new_one(world):
+    # Some of it was used after the turn, on the old balance, and is in neither.
     world.told("3")
     assert world.passes(3) == 3
     world.told("10", period_start=JUNE)
+    assert world.passes(20) == 7
+    world.now += 11.001
     assert world.passes(20) == 10
+
+
+def test_nothing_that_was_taken_is_forgotten_while_nothing_is_counted(world):
+    world.told("50")
+    world.counted()
+    assert world.passes(40) == 40
+    for _ in range(4):
+        world.now += 12  # longer than the hold, while the topic is read to its end and says nothing
+        assert world.passes(99) == (10 if world.now == 1012 else 0)
+    world.counted()
+    world.told("0")
+    world.now += 12
+    world.counted()
+    assert world.passes(99) == 0
+    world.told("5")
+    assert world.passes(99) == 5
+
+
+def test_a_hard_quota_is_unknown_while_nothing_is_counted_and_nothing_else_is(world):
+    world.told("50")
+    world.told("0", feature="soft", hard=False)
+    world.told(None, feature="sso", limit=None)
+    world.counted()
+    world.now += 60
+    assert world.passes(1) == 1
+    world.now += 60
+    with pytest.raises(Unavailable):
+        world.check()
+    assert (world.passes(1, "soft"), world.passes(1, "sso")) == (1, 1)
+    world.entitlements.require("sso", tenant=TENANT)
+    world.counted()
+    assert world.passes(1) == 1
+    lax = World(stale="allow")
+    lax.told("3")
+    lax.counted()
+    assert lax.passes(2) == 2
+    lax.now += 3600
+    assert lax.passes(9) == 1
+
+
+def test_hours_without_counting_keep_no_more_than_a_few_seconds_apart():
+    taken = Taken(10.0)
+    for second in range(10_000):
+        taken.add(Decimal(1), float(second))
+    assert taken.total(0.0) == 10_000
+    assert len(taken._seconds) == 100
+    assert taken.total(30.0) == 10_000 - 20
+    assert taken.total(10_011.0) == 0
+
+
+def reading(store: BalanceStore) -> BalanceReader:
+    return BalanceReader(KafkaSettings(kafka_bootstrap="kafka.test:9092"), store)
+
+
+def record(value: object, *, key: str = WATERMARK_KEY, version: int = 1) -> Any:
+    """A consumed record, as far as it is looked at."""
+    body = None if value is None else msgspec.json.encode(value)
+    headers = [("ce_sequence", str(version).encode())]
+    return SimpleNamespace(
+        topic="usage.balances.v1", partition=0, offset=0, key=key.encode(), value=body, headers=headers
+    )
+
+
+def test_the_watermark_is_a_balance_of_nobody_to_whom_it_means_nothing():
+    tenant, _, feature = WATERMARK_KEY.partition("/")
+    told = {"tenant_id": tenant, "feature": feature, "has_access": False, "config": "2026-05-01T00:00:00.5Z"}
+    assert msgspec.json.decode(msgspec.json.encode(told), type=Balance).balance is None
+    store = BalanceStore()
+    apply = reading(store)._apply
+    apply(record(told))
+    assert (store.watermark, len(store)) == (MAY + timedelta(seconds=0.5), 0)
+    assert store.age_seconds((MAY + timedelta(seconds=9)).timestamp()) == 8.5
+    for wrong in ("2026-05-01T00:00:00", "soon", 5, None):
+        with pytest.raises(InvalidRecord):
+            apply(record(told | {"config": wrong}))
+    apply(record(None, version=2))
+    assert (store.watermark, store.age_seconds(0.0)) == (None, 0.0)
 
 
 def test_amounts(world):

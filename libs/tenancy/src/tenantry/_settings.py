@@ -86,7 +86,7 @@ class TenancySettings(BaseSettings):
         default="refuse", description="a use while balances are older than max_staleness_seconds"
     )
     entitlements_hold_seconds: float = Field(
-        default=10.0, gt=0, description="how long a use counts here by itself: as long as its way to a balance takes"
+        default=10.0, gt=0, description="how far the watermark of balances must be past a use"
     )
     cache_tenant_entries: int = Field(default=10_000, ge=1, description="cached values of one tenant, at most")
     cache_tenant_bytes: int = Field(default=8 << 20, ge=1, description="their bytes, where they are in the process")

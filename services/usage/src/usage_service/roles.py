@@ -39,6 +39,7 @@ from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
 from usage_service.entitlements.following import GROUP as ENTITLED
 from usage_service.entitlements.following import TOPICS as ENTITLING
 from usage_service.entitlements.following import EntitledFollower
+from usage_service.entitlements.watermark import BalanceWatermark
 from usage_service.erasure.worker import ErasureWorker
 from usage_service.housekeeping import keep_house
 from usage_service.metering.days import OwnedDays
@@ -104,8 +105,8 @@ async def run_meter() -> None:
 
 
 async def run_relay() -> None:
-    """Publishes rollups, cuts and the outbox, keeps the watermark, the house and the archive, and answers the tenant
-    service.
+    """Everything that is neither HTTP nor counting: what is published, what is worked out in the background, what is
+    kept or dropped, and the answers to the tenant service.
     """
     settings, kafka, database = UsageSettings.from_env(), KafkaSettings(), DatabaseSettings.from_env(SERVICE)
     if database.migrator_database_url is None:
@@ -134,6 +135,7 @@ async def run_relay() -> None:
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
+            BalanceWatermark(engine, kafka).run(),
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
             OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
@@ -186,5 +188,5 @@ def _role(name: str, purpose: str, run: Callable[[], Awaitable[None]]) -> Role:
 ROLES = (
     _role("api", "Ingest, meters and queries over HTTP", run_api),
     _role("meter", "Counts usage events exactly once", run_meter),
-    _role("relay", "Publishes rollups and cuts, keeps the watermark", run_relay),
+    _role("relay", "Publishes rollups, cuts, balances and alerts; backfills, archives, retains and erases", run_relay),
 )

@@ -7,7 +7,7 @@ one, what the tenant's tier and plan say.
 from typing import TYPE_CHECKING
 
 from tenantry._exports import lazy_exports
-from tenantry.entitlements._balance import Balance
+from tenantry.entitlements._balance import WATERMARK_KEY, Balance
 from tenantry.entitlements._entitlements import Allowance, Entitlements, WhenUnsure
 from tenantry.entitlements._plans import BillingState, EntitledTenants, PlanHeld, PlanStore
 from tenantry.entitlements._store import BalanceStore
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tenantry.entitlements._route import requires
 
 __all__ = [
+    "WATERMARK_KEY",
     "Allowance",
     "Balance",
     "BalanceReader",

@@ -2,9 +2,15 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 import msgspec
+
+WATERMARK_KEY: Final = f"{UUID(int=0)}/watermark"
+"""The key of the record that says up to when balances hold what was received: the `config` of a feature of nobody, so
+that a reader to whom it means nothing keeps one balance more, and no error.
+"""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ REFUSED = Counter("tenantry_quota_refused_total", "Uses that a hard quota did no
 
 WhenUnsure = Literal["refuse", "allow"]
 
-_SWEEP: Final = 10_000  # takers after which those that hold nothing are forgotten
+_SWEEP: Final = 10_000  # takers, at least, after which those that hold nothing are forgotten
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,9 +38,10 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 class Entitlements:
     """Answers from local memory; nothing here waits for another service.
 
-    A process knows what all of them had used when the balance was published, and what it has itself let pass for
-    `hold_seconds`. What it cannot know is what the others let pass meanwhile: a hard limit is overshot by at most
-    (processes - 1) x delay x rate of a process, where the delay from a use to its balance is within the hold.
+    A process knows what all of them had used when the balance was published, and what it has itself let pass until the
+    watermark is `hold_seconds` behind it: while nothing is counted, nothing that was taken is forgotten. What it cannot
+    know is what the others let pass meanwhile: a hard limit is overshot by at most (processes - 1) x delay x rate of a
+    process, where the delay is that from a use to its balance, and a use is received within the hold.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Entitlements:
         unknown: WhenUnsure = "refuse",
         stale: WhenUnsure = "refuse",
         monotonic: Callable[[], float] = time.monotonic,
+        epoch: Callable[[], float] = time.time,
         given: Callable[[Tenant, str], Terms | None] = lambda _tenant, _feature: None,
     ) -> None:
         """`given` is what a tenant's tier and plan say, as of `EntitledTenants`: it holds while there is no balance.
 
-        `unknown` is what happens without either, `stale` what happens when all are older than they may be.
+        `unknown` is what happens without either, `stale` what happens when all are older than they may be: nothing is
+        read, or, for what is used up, nothing is counted. `monotonic` and `epoch` tell the time in seconds.
         """
         self.store = store
         self._given = given
@@ -67,9 +70,9 @@ class Entitlements:
         self._unknown = unknown
         self._stale = stale
         self._monotonic = monotonic
+        self._epoch = epoch
         self._taken: dict[Key, Taken] = {}
-        # What was taken in a period that is over does not burden the next one.
-        store.watch_periods(lambda key: self._taken.pop(key, None))
+        self._sweep_at = _SWEEP
 
     @property
     def ready(self) -> bool:
@@ -96,13 +99,15 @@ class Entitlements:
             if not known.has_access:
                 raise self._refusal(feature, f"The tenant has no {feature}.", known)
             return Allowance(feature=feature, limit=known.limit, balance=known.balance, resets_at=known.resets_at)
+        age = self.store.age_seconds(self._epoch())
+        self._check_age(age)
         key, now = (tenant.id, feature), self._monotonic()
         taken = self._taken.get(key)
-        left = known.balance if taken is None else EXACT.subtract(known.balance, taken.total(now))
+        left = known.balance if taken is None else EXACT.subtract(known.balance, taken.total(now - age))
         if wanted > left:
             raise self._refusal(feature, f"The quota of {feature} is used up.", known, max(left, Decimal(0)))
         if taken is None:
-            taken = self._taker(key, now)
+            taken = self._taker(key, now - age)
         taken.add(wanted, now)
         return Allowance(
             feature=feature, limit=known.limit, balance=EXACT.subtract(left, wanted), resets_at=known.resets_at
@@ -120,8 +125,7 @@ class Entitlements:
         return known.config
 
     def _known(self, tenant: Tenant, feature: str) -> Balance | None:
-        if self._stale == "refuse" and self._lag_seconds() > self._max_staleness:
-            raise Unavailable("What the tenant may use is not known at the moment; try again.", retry_after=5)
+        self._check_age(self._lag_seconds())
         known = self.store.get(tenant.id, feature)
         terms = self._given(tenant, feature)
         # What a tier forbids ends at once, for tenants with a balance too.
@@ -129,9 +133,14 @@ class Entitlements:
             return _unused(tenant, feature, terms)
         return known
 
-    def _taker(self, key: Key, now: float) -> Taken:
-        if len(self._taken) >= _SWEEP:
-            self._taken = {each: taken for each, taken in self._taken.items() if taken.total(now)}
+    def _check_age(self, seconds: float) -> None:
+        if self._stale == "refuse" and seconds > self._max_staleness:
+            raise Unavailable("What the tenant may use is not known at the moment; try again.", retry_after=5)
+
+    def _taker(self, key: Key, reached: float) -> Taken:
+        if len(self._taken) >= self._sweep_at:
+            self._taken = {each: taken for each, taken in self._taken.items() if taken.total(reached)}
+            self._sweep_at = max(_SWEEP, 2 * len(self._taken))
         taken = self._taken[key] = Taken(self._hold)
         return taken
 

@@ -1,11 +1,14 @@
 """Feeds the stores of balances and plans from `usage.balances.v1` and `billing.state.v1`."""
 
-from typing import TYPE_CHECKING, Final
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import msgspec
+from prometheus_client import Gauge
 
-from tenantry.entitlements._balance import Balance
+from tenantry.entitlements._balance import WATERMARK_KEY, Balance
 from tenantry.entitlements._plans import BillingState, PlanStore
 from tenantry.entitlements._store import BalanceStore
 from tenantry.events import InvalidRecord, KafkaSettings, StateReader, version_of
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
 
 USAGE_BALANCES: Final = "usage.balances.v1"
 BILLING_STATE: Final = "billing.state.v1"
+
+AGE = Gauge("tenantry_balances_age_seconds", "How long ago everything was received that the balances hold")
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 _decode: Final = msgspec.json.Decoder(Balance).decode
 _decode_state: Final = msgspec.json.Decoder(BillingState).decode
@@ -38,6 +45,7 @@ class BalanceReader:
 
     async def start(self) -> None:
         """Returns when the topics are read to their end; waits for Kafka for ever."""
+        AGE.set_function(lambda: self._store.age_seconds(time.time()))
         await self._reader.start()
 
     async def stop(self) -> None:
@@ -60,6 +68,10 @@ class BalanceReader:
         balance = None if value is None else _decode(value)
         if balance is not None and (balance.tenant_id, balance.feature) != (tenant_id, feature):
             raise ValueError("the key names another tenant or feature than the document")
+        if key == WATERMARK_KEY:
+            # Its versions need not be asked: one process writes it, and an earlier one is fenced.
+            self._store.watermark = None if balance is None else msgspec.convert(balance.config, _Moment)
+            return
         self._store.apply(UUID(tenant_id), feature, balance, version)
 
     def _apply_plans(self, key: str, value: bytes | None, version: int) -> None:

@@ -1,6 +1,6 @@
 """The balances that are known here."""
 
-from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
 from tenantry.entitlements._balance import Balance
@@ -14,14 +14,11 @@ class BalanceStore:
     def __init__(self) -> None:
         self._balances: dict[Key, Balance] = {}
         self._versions: dict[Key, int] = {}
-        self._on_period: Callable[[Key], object] | None = None
+        self.watermark: datetime | None = None
+        """Everything that was received until then is in the balances; None where nobody says."""
 
     def __len__(self) -> int:
         return len(self._balances)
-
-    def watch_periods(self, on_period: Callable[[Key], object]) -> None:
-        """Have `on_period` called when another usage period begins for a key."""
-        self._on_period = on_period
 
     def get(self, tenant_id: UUID, feature: str) -> Balance | None:
         return self._balances.get((tenant_id, feature))
@@ -32,12 +29,12 @@ class BalanceStore:
         if version <= self._versions.get(key, -1):
             return False
         self._versions[key] = version
-        before = self._balances.get(key)
         if balance is None:
             self._balances.pop(key, None)
         else:
             self._balances[key] = balance
-        ended = before is not None and (balance is None or balance.period_start != before.period_start)
-        if ended and self._on_period is not None:
-            self._on_period(key)
         return True
+
+    def age_seconds(self, now: float) -> float:
+        """How old the watermark is at `now`, in seconds of the epoch; 0 where there is none."""
+        return 0.0 if self.watermark is None else max(0.0, now - self.watermark.timestamp())

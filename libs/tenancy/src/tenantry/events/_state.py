@@ -61,6 +61,8 @@ class StateReader:
         Waits for Kafka and for missing topics for ever; wrap it in a timeout where that is too long. `stop` it even if
         it was cancelled.
         """
+        # Asked for, not noted: it grows while nothing is read.
+        LAG_SECONDS.labels(self._name).set_function(lambda: self.lag_seconds)
         self._task = asyncio.create_task(self._follow(), name=f"state {self._name}")
         await self._caught_up.wait()
 
@@ -172,4 +174,3 @@ class StateReader:
         if behind or not is_known:
             return
         self._current_at = time.time() if oldest is None else oldest / 1000
-        LAG_SECONDS.labels(self._name).set(self.lag_seconds)

@@ -11,6 +11,8 @@ from tenantry import RateLimited, Unavailable
 
 HELD = Gauge("usage_ingest_held_bytes", "What requests of POST /v1/events hold, as it is counted against their bound")
 TURNED_AWAY = Counter("usage_ingest_turned_away_total", "Requests that found no memory", ["reason"])
+for _reason in ("process", "caller"):
+    TURNED_AWAY.labels(_reason)
 
 _COPIES: Final = 3
 """A body as it comes in, the same in one piece, and the records that it becomes."""
