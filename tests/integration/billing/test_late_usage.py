@@ -160,6 +160,24 @@ async def test_a_dry_run_shows_what_would_be_adjusted_and_books_nothing(billing:
     assert (await billing.totals())[tenant_a.id, APRIL] == Decimal("12.50")
 
 
+async def test_a_dry_run_shows_late_usage_once_however_many_chunks_it_has(billing: Billing, tenant_a: Tenant) -> None:
+    await billing.put_plan()
+    await billing.subscribe(tenant_a)
+    await billing.feed(rollup(tenant_a.id, "requests", MARCH, 1, 1000))
+    await billing.run(APRIL)
+    await billing.feed(rollup(tenant_a.id, "requests", MARCH, 2, 400))
+    await billing.request_run(JUNE, dry_run=True)
+    await billing.finish_runs(chunk=1)
+    shown = "SELECT total::text FROM system.invoice_run_item WHERE state = 'rated' ORDER BY n"
+    assert await billing.rows(shown) == [("12.50",), ("20.00",)]
+    await billing.request_run(JUNE)
+    await billing.finish_runs(chunk=1)
+    assert [str(total) for (_, start), total in sorted((await billing.totals()).items()) if start > MARCH] == [
+        "12.50",
+        "20.00",
+    ]
+
+
 async def test_late_usage_alone_makes_an_invoice_of_a_period_that_is_skipped(
     billing: Billing, tenant_a: Tenant
 ) -> None:

@@ -72,6 +72,9 @@ async def draft_chunk(session: AsyncSession, run: Run, cut_id: UUID, limit: int,
         sorted({meter for plan in plans.values() for meter in plan.meters}),
     )
     late = await late_lines(session, cut_id, read_at, subscriptions, plans, seams)
+    if run.dry_run:  # which marks nothing as seen: late usage goes with the first period that an earlier chunk rated
+        for shown in await run_repository.rated_before(session, run.id, subscriptions):
+            del late[shown]
     outcomes: list[Outcome] = []
     rated: list[_RatedItem] = []
     for item in items:

@@ -1,6 +1,6 @@
 """SQL of runs and of the periods they plan. Nothing here commits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -67,6 +67,12 @@ _CLAIM: Final = text(
     SELECT n, tenant_id, subscription_id, period_from, period_to, days_used, days_whole, billed_at
       FROM system.invoice_run_item WHERE run_id = :run_id AND state = 'pending'
      ORDER BY n LIMIT :limit FOR UPDATE SKIP LOCKED
+    """
+)
+_RATED: Final = text(
+    """
+    SELECT DISTINCT subscription_id FROM system.invoice_run_item
+     WHERE run_id = :run_id AND state = 'rated' AND subscription_id = ANY(CAST(:subscription_ids AS uuid[]))
     """
 )
 _SETTLE: Final = text(
@@ -206,6 +212,11 @@ async def claim_items(session: AsyncSession, run_id: UUID, limit: int) -> list[I
         )
         for row in rows
     ]
+
+
+async def rated_before(session: AsyncSession, run_id: UUID, subscription_ids: Iterable[UUID]) -> set[UUID]:
+    """Those of the subscriptions of which a dry run has rated a period already."""
+    return set(await session.scalars(_RATED, {"run_id": run_id, "subscription_ids": list(subscription_ids)}))
 
 
 async def settle_items(session: AsyncSession, run_id: UUID, outcomes: Sequence[Outcome]) -> None:
