@@ -9,28 +9,31 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID
 
 import asyncpg
 import httpx
-import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
-from processes import SERVE, free_port, is_ready
+import psutil
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from processes import free_port, is_ready
+from servers import UNSAFE
 
-from tenantry import Routing, Tenant, TenantId, TenantStatus, Tier, uuid7
 from tenantry.database import create_service_database, migrate
 from tenantry.events import KafkaSettings, create_topics
-from tenantry.identity import Credential, Scope, new_api_key, secret_hash
+from tenantry.identity import new_api_key
 from tenantry.testing import eventually
 from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres
+from tenantry_dev.stack.ports import any_free_port
 from usage_service.publishing.ends import TopicEnds
 
 from .entitlements import ALERTS, BALANCES
+from .network import HOST, Wire
+from .process import Outages, Process
+from .state import State
 
 EVENTS = "usage.events.v1"
 ROLLUPS = "usage.rollups.v1"
@@ -53,112 +56,80 @@ _DATABASE = "chaos"
 _MOST_METERS = 3
 HOT = 5
 """As many tenants are spread over keys, one after the other and again and again."""
-_BUCKETS = (1, 2, 4, 12)
-_REST_SECONDS = 0.5
 
 T = TypeVar("T")
 
 
-class Process:
-    """A role as a process under supervision: whatever ends it, it starts again until it is told to stay away.
+class Installation:
+    """Servers, a migrated database, topics, tenants and processes below `directory`; an async context manager.
 
-    One that starts while its servers are away may give up; whoever supervises it in production starts it again, too.
+    Processes reach PostgreSQL by a wire each, everybody reaches Kafka by one, and an ingest process is reached by one.
     """
 
-    def __init__(self, role: str, environment: dict[str, str], log: Path) -> None:
-        self.role = role
-        self._environment = environment
-        self._log = log
-        self._rest = _REST_SECONDS
-        self._over = False
-        self._process: asyncio.subprocess.Process | None = None
-        self._supervision = asyncio.create_task(self._supervise())
-
-    async def kill(self, *, away: float) -> None:
-        self._rest = away
-        self._signal(signal.SIGKILL)
-        await asyncio.sleep(away)
-
-    async def pause(self, seconds: float) -> None:
-        self._signal(signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        self._signal(signal.SIGCONT)
-
-    async def end(self) -> None:
-        """As a deployment ends a process: it may finish what it is at."""
-        self._over = True
-        self._signal(signal.SIGCONT)
-        self._signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(asyncio.shield(self._supervision), 15)
-        except TimeoutError:
-            self._signal(signal.SIGKILL)
-            await self._supervision
-
-    async def _supervise(self) -> None:
-        while not self._over:
-            with self._log.open("ab") as output:
-                self._process = await asyncio.create_subprocess_exec(
-                    *SERVE, self.role, env=self._environment, stdout=output, stderr=output
-                )
-            await self._process.wait()
-            self._process = None
-            rest, self._rest = self._rest, _REST_SECONDS
-            if not self._over:
-                await asyncio.sleep(rest)
-
-    def _signal(self, number: signal.Signals) -> None:
-        # Between two lives there is nothing to hit.
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-
-
-class Installation:
-    """Servers, a migrated database, topics, tenants and processes below `directory`; an async context manager."""
-
-    def __init__(self, directory: Path, *, tenants: int) -> None:
-        self.postgres = EmbeddedPostgres(directory / "postgres")
-        self.kafka = EmbeddedKafka(directory / "kafka")
-        self.tenants = [str(uuid7()) for _ in range(tenants)]
+    def __init__(self, directory: Path, *, tenants: Sequence[str]) -> None:
+        # What is killed here is a process and never the machine.
+        self.postgres = EmbeddedPostgres(directory / "postgres", settings=UNSAFE)
+        self.kafka = EmbeddedKafka(directory / "kafka", advertised_port=any_free_port())
+        self._kafka_wire = Wire(self.kafka.port, self.kafka.advertised_port)
+        self.tenants = list(tenants)
         self.hot = self.tenants[:HOT]
         self.meters: list[Process] = []
         self.ingests: list[Process] = []
         self.relays: list[Process] = []
+        self._processes: list[Process] = []
+        self._outages = Outages()
         self._directory = directory
         self._operator, self._service = new_api_key(), new_api_key()
         self._clients: list[httpx.AsyncClient] = []
+        self._ingest_wires: dict[Process, Wire] = {}
         self._numbers = itertools.count()
-        # A server notices the death of the thread that started it, so one thread lives as long as they do.
-        self._aside = ThreadPoolExecutor(1)
+        # A server notices the death of the thread that started it: these live as long as the servers do.
+        self._aside = ThreadPoolExecutor(2)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._begin()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        await self._kafka_wire.join()
         await asyncio.gather(self.aside(self.postgres.start), self.aside(self.kafka.start))
         self._urls = await create_service_database(
             self.postgres.url, "usage", dict.fromkeys(_ROLES, _PASSWORD), name=_DATABASE
         )
         await migrate(self._urls.migrator, "usage")
-        self.settings = KafkaSettings(kafka_bootstrap=self.kafka.bootstrap, topic_prefix="chaos.")
+        self.settings = KafkaSettings(kafka_bootstrap=f"{HOST}:{self._kafka_wire.port}", topic_prefix="chaos.")
         await create_topics(self.settings, only=_TOPICS)
-        await self._publish_state()
+        self._state = State(self.settings, self.tenants)
+        await self._state.publish_all(operator=self._operator, service=self._service)
         for _ in range(2):
             await self._add_ingest()
-            self.relays.append(self._start("usage-relay"))
+            self.relays.append(await self._start("usage-relay"))
         for _ in range(2):
-            self.add_meter()
+            await self.add_meter()
         for client in self._clients:
             await eventually(partial(is_ready, client), within=90)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(each.end() for each in (*self.ingests, *self.meters, *self.relays)))
+        await asyncio.gather(*(each.destroy() for each in self._processes))
         await self._open.aclose()
         await asyncio.gather(self.aside(self.postgres.kill), self.aside(self.kafka.kill))
+        for wire in (self._kafka_wire, *self._ingest_wires.values()):
+            await wire.cut()
         await self.aside(self.postgres.remove)
         self._aside.shutdown()
 
+    @property
+    def crashes(self) -> list[str]:
+        """How processes have ended without a fault that could have caused it."""
+        return [crash for each in self._processes for crash in each.crashes]
+
     async def aside(self, work: Callable[[], T]) -> T:
-        """Something that blocks, in the servers' own thread."""
+        """Something that blocks, in a thread of the servers' own."""
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     def client(self) -> httpx.AsyncClient:
@@ -177,61 +148,94 @@ class Installation:
         )
         assert answer.is_success, answer.text
 
-    async def total(self, slug: str, tenant: str, since: datetime, until: datetime) -> str | None:
-        """The figure of a meter in [since, until), by HTTP."""
+    async def ask(
+        self, slug: str, tenant: str, since: datetime, until: datetime, *, window: str = "none"
+    ) -> list[dict[str, Any]]:
+        """The figures of a meter in [since, until), by HTTP."""
         answer = await self._clients[0].get(
             f"/v1/meters/{slug}/query",
-            params={"tenant_id": tenant, "from": since.isoformat(), "to": until.isoformat()},
+            params={"tenant_id": tenant, "from": since.isoformat(), "to": until.isoformat(), "window": window},
             headers=_key(self._operator),
         )
         assert answer.is_success, answer.text
-        items = answer.json()["items"]
-        return items[0]["value"] if items else None
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
 
-    def add_meter(self) -> None:
+    async def add_meter(self) -> bool:
         """One more meter worker, if there are not as many as there may be."""
-        if len(self.meters) < _MOST_METERS:
-            self.meters.append(self._start("usage-meter", USAGE_METER_BATCH="400", USAGE_METER_MEMBERS="2"))
+        if len(self.meters) >= _MOST_METERS:
+            return False
+        self.meters.append(await self._start("usage-meter", USAGE_METER_BATCH="400", USAGE_METER_MEMBERS="2"))
+        return True
 
-    async def remove_meter(self, index: int) -> None:
+    async def remove_meter(self, index: int) -> bool:
         """One meter worker less, if it is not the last one."""
-        if len(self.meters) > 1:
-            await self.meters.pop(index).end()
+        return len(self.meters) > 1 and await self.meters.pop(index).end()
+
+    async def refuse_ingest(self, ingest: Process, seconds: float) -> bool:
+        """Answers that are under way are lost, whatever they would have said."""
+        wire = self._ingest_wires[ingest]
+        await wire.cut()
+        await asyncio.sleep(seconds)
+        await wire.join()
+        return True
 
     async def kill_postgres(self, away: float) -> None:
-        await self.aside(self.postgres.kill)
-        await asyncio.sleep(away)
-        await self.aside(self.postgres.start)
+        await self._bounce(self.postgres.kill, away, self.postgres.start)
+
+    async def restart_postgres(self, away: float) -> None:
+        await self._bounce(self.postgres.stop, away, self.postgres.start)
+
+    async def stop_postgres(self, seconds: float) -> None:
+        """Connections stay, and nobody answers."""
+        assert self.postgres.pid is not None
+        server = psutil.Process(self.postgres.pid)
+        with self._outages.one():
+            server.suspend()  # first: from here on it has no new children
+            children = server.children()
+            for each in children:
+                each.suspend()
+            await asyncio.sleep(seconds)
+            for each in (*children, server):
+                each.resume()
 
     async def refuse_postgres(self, seconds: float) -> None:
         """Every connection to the service's database is cut and new ones are refused, as by a network that changed."""
-        await self._administrate(f"ALTER DATABASE {_DATABASE} WITH ALLOW_CONNECTIONS false")
-        await self._administrate(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{_DATABASE}'"
-        )
-        await asyncio.sleep(seconds)
-        await self._administrate(f"ALTER DATABASE {_DATABASE} WITH ALLOW_CONNECTIONS true")
+        with self._outages.one():
+            await self._administrate(f"ALTER DATABASE {_DATABASE} WITH ALLOW_CONNECTIONS false")
+            await self._administrate(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{_DATABASE}'"
+            )
+            await asyncio.sleep(seconds)
+            await self._administrate(f"ALTER DATABASE {_DATABASE} WITH ALLOW_CONNECTIONS true")
 
     async def kill_kafka(self, away: float) -> None:
-        await self.aside(self.kafka.kill)
-        await asyncio.sleep(away)
-        await self.aside(self.kafka.start)
+        await self._bounce(self.kafka.kill, away, self.kafka.start)
+
+    async def restart_kafka(self, away: float) -> None:
+        await self._bounce(self.kafka.stop, away, self.kafka.start)
 
     async def stop_kafka(self, seconds: float) -> None:
         """The broker accepts connections and answers nobody."""
         assert self.kafka.pid is not None
-        os.kill(self.kafka.pid, signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        os.kill(self.kafka.pid, signal.SIGCONT)
+        with self._outages.one():
+            os.kill(self.kafka.pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            os.kill(self.kafka.pid, signal.SIGCONT)
+
+    async def refuse_kafka(self, seconds: float) -> None:
+        with self._outages.one():
+            await self._kafka_wire.cut()
+            await asyncio.sleep(seconds)
+            await self._kafka_wire.join()
 
     async def change_routing(self, choice: float) -> None:
         """A hot tenant gets another number of keys; each process learns of it when it does."""
-        number = int(choice * 1e6) % len(self.hot)
-        tenant = self._documents[number]
-        buckets = [each for each in _BUCKETS if each != tenant.routing.buckets][int(choice * 1e3) % 3]
-        tenant = msgspec.structs.replace(tenant, routing=Routing(buckets=buckets), version=tenant.version + 1)
-        self._documents[number] = tenant
-        await self._publish([("tenant.state.v1", str(tenant.id), tenant)])
+        await self._state.reroute(int(choice * 1e6) % len(self.hot), int(choice * 1e3))
+
+    async def kill_relays(self) -> None:
+        """Whatever a relay does now and then it does at its start."""
+        await asyncio.gather(*(each.kill(away=0) for each in self.relays))
 
     async def fetch(self, statement: str) -> Sequence[asyncpg.Record]:
         """Rows of the service's database, past every policy."""
@@ -288,67 +292,41 @@ class Installation:
         finally:
             await connection.close()
 
+    async def _bounce(self, end: Callable[[], None], away: float, start: Callable[[], None]) -> None:
+        with self._outages.one():
+            await self.aside(end)
+            await asyncio.sleep(away)
+            await self.aside(start)
+
     async def _add_ingest(self) -> None:
         port = free_port()
-        self.ingests.append(self._start("usage-api", USAGE_PORT=str(port)))
+        ingest = await self._start("usage-api", USAGE_PORT=str(port))
+        wire = self._ingest_wires[ingest] = Wire(port)
+        await wire.join()
+        self.ingests.append(ingest)
         headers = {"Content-Type": "application/cloudevents-batch+json", **_key(self._service)}
-        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20)
+        client = httpx.AsyncClient(base_url=f"http://{HOST}:{wire.port}", headers=headers, timeout=20)
         self._clients.append(await self._open.enter_async_context(client))
 
-    def _start(self, role: str, **settings: str) -> Process:
+    async def _start(self, role: str, **settings: str) -> Process:
+        wire = Wire(self.postgres.port)
+        await wire.join()
         environment = {
             **os.environ,
-            "USAGE_DATABASE_URL": self._urls.service,
-            "USAGE_SYSTEM_DATABASE_URL": self._urls.system,
-            "USAGE_MIGRATOR_DATABASE_URL": self._urls.migrator,
-            "TENANTRY_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "USAGE_DATABASE_URL": _by(wire, self._urls.service),
+            "USAGE_SYSTEM_DATABASE_URL": _by(wire, self._urls.system),
+            "USAGE_MIGRATOR_DATABASE_URL": _by(wire, self._urls.migrator),
+            "TENANTRY_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
             "TENANTRY_TOPIC_PREFIX": self.settings.topic_prefix,
             "TENANTRY_ISSUER": "http://tenant.test",
+            "TENANTRY_STATE_DIR": str(self._directory / "state"),
             "TENANTRY_LOG_LEVEL": "WARNING",
             **settings,
         }
         log = self._directory / f"{role}-{next(self._numbers)}.log"
-        return Process(role, environment, log)
-
-    async def _publish_state(self) -> None:
-        born = datetime(2026, 1, 1, tzinfo=UTC)
-        records: list[tuple[str, str, object]] = [("platform.state.v1", "tier/chaos", Tier(name="chaos", version=1))]
-        records += [
-            ("tenant.credentials.v1", name, _credential(name, secret, scope))
-            for name, secret, scope in (
-                ("operator", self._operator, Scope.PLATFORM),
-                ("service", self._service, Scope.SERVICE),
-            )
-        ]
-        self._documents = [
-            Tenant(
-                id=TenantId(UUID(tenant_id)),
-                slug=f"chaos-{number}",
-                name="Chaos",
-                status=TenantStatus.ACTIVE,
-                tier="chaos",
-                version=1,
-                created_at=born,
-            )
-            for number, tenant_id in enumerate(self.tenants)
-        ]
-        records += [("tenant.state.v1", str(tenant.id), tenant) for tenant in self._documents]
-        await self._publish(records)
-
-    async def _publish(self, records: Sequence[tuple[str, str, object]]) -> None:
-        producer = AIOKafkaProducer(**self.settings.client_options(), acks="all")
-        await producer.start()
-        try:
-            for topic, key, value in records:
-                await producer.send_and_wait(
-                    self.settings.topic(topic), key=key.encode(), value=msgspec.json.encode(value)
-                )
-        finally:
-            await producer.stop()
-
-
-def _credential(name: str, secret: str, scope: Scope) -> Credential:
-    return Credential(id=name, kind="api_key", hash=secret_hash(secret), subject=name, scopes=frozenset({scope}))
+        process = Process(role, environment, log, database=wire, outages=self._outages)
+        self._processes.append(process)
+        return process
 
 
 def _key(secret: str) -> dict[str, str]:
@@ -357,3 +335,8 @@ def _key(secret: str) -> dict[str, str]:
 
 def _in_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def _by(wire: Wire, url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{wire.port}"))

@@ -54,6 +54,7 @@ class EmbeddedKafka:
         *,
         port: int | None = None,
         controller_port: int | None = None,
+        advertised_port: int | None = None,
         log: Path | None = None,
         admin_password: str | None = None,
         superusers: Collection[str] = (),
@@ -62,6 +63,7 @@ class EmbeddedKafka:
         self._log = log or self._directory.parent / "kafka.log"
         self._port = port
         self._controller_port = controller_port
+        self._advertised_port = advertised_port
         self._admin_password = admin_password
         self._superusers = (ADMINISTRATOR, *superusers)
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,6 +73,11 @@ class EmbeddedKafka:
         if self._port is None:
             self._port = any_free_port()
         return self._port
+
+    @property
+    def advertised_port(self) -> int:
+        """Where clients are told to connect: the broker's own port, or that of something before it."""
+        return self._advertised_port or self.port
 
     @property
     def bootstrap(self) -> str:
@@ -174,7 +181,7 @@ class EmbeddedKafka:
             "node.id": 1,
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
             "listeners": f"CLIENTS://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"CLIENTS://{self.bootstrap}",
+            "advertised.listeners": f"CLIENTS://{HOST}:{self.advertised_port}",
             "inter.broker.listener.name": "CLIENTS",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": f"CLIENTS:{protocol},CONTROLLER:{protocol}",

@@ -157,6 +157,11 @@ class EmbeddedPostgres:
             kill(self._process)
             self._process = None
 
+    @property
+    def pid(self) -> int | None:
+        """The process of the server, None where none was started here."""
+        return None if self._process is None else self._process.pid
+
     def remove(self) -> None:
         """Deletes the data, wherever it lies. The server must not run."""
         shutil.rmtree(self._home, ignore_errors=True)
