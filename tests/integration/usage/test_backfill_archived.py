@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from archives import DAY
 
 from tenantry import Tier
+from usage_service.archive.reading import ArchiveReader
+from usage_service.backfilling import chunks
+from usage_service.corrections.archived import ArchivedCorrections
+from usage_service.metering import rollup_rows
 
 from .backfills import METERS, backfill, backfiller_of, definition, finish, rows
 from .support import open_usage
@@ -85,3 +90,54 @@ async def test_an_object_that_is_missing_stops_the_backfill_and_loses_nothing(se
         path.write_bytes(content)
     await finish(keeper)
     assert (await backfill(served, "late"))["events"] == 3 * 85 - 3
+
+
+async def test_a_backfill_that_is_asked_for_while_an_archived_event_is_looked_for(served, world, tenant_a, monkeypatch):
+    """It reads the archive without a lock: it begins when the correction is done, and leaves its event out."""
+    async with world.database.connect("system") as connection:
+        await connection.execute(
+            """
+            INSERT INTO pool.correction (tenant_id, identity, id, asked_day, source, event_id, received_at,
+                                         kafka_partition, kafka_offset)
+            SELECT tenant_id, identity, gen_random_uuid(), day, source, event_id, now(), 0, 0
+              FROM pool.usage_event WHERE tenant_id = $1 AND event_id = 'e-1402' AND day = $2
+            """,
+            tenant_a.id,
+            DAY,
+        )
+    world.clock.moment = DUE
+    await world.keeper().sweep()
+    assert not await world.stored()
+    corrections = ArchivedCorrections(served.databases.system, ArchiveReader(served.databases, world.store))
+    looking, found = asyncio.Event(), asyncio.Event()
+    find = corrections._find
+
+    async def finding(correction):
+        event = await find(correction)
+        looking.set()
+        await found.wait()
+        return event
+
+    monkeypatch.setattr(corrections, "_find", finding)
+    correcting = asyncio.create_task(corrections.turn())
+    await looking.wait()
+    await served.put_meter("late", {**definition("count"), "backfill_from": START.isoformat()})
+    backfiller = backfiller_of(served, world)
+    lock = rollup_rows.lock_rollups
+
+    async def locking(*given):
+        found.set()
+        assert await correcting
+        return await lock(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "lock_rollups", locking)
+        for _ in range(5):
+            await backfiller.turn()
+        found.set()
+        assert await correcting
+    await finish(backfiller)
+    assert [row["day"] for row in await served.fetch("SELECT day FROM pool.correction WHERE event_id = 'e-1402'")] == [
+        DAY
+    ]
+    assert sum(row[3] for row in await rows(served, "late")) == 3 * 85 - 4

@@ -1,7 +1,8 @@
 """Corrections of events that the archive alone has.
 
 The worker looks for events in PostgreSQL only, so such a correction waits. No event of a day that is gone can come any
-more: it is looked for in the archive, once, and is either cancelled there and in the rollups, or missing.
+more: it is looked for in the archive, once, and is either cancelled there and in the rollups, or missing. One that
+cannot be looked for, because an object of the archive is away, holds up no other: it is tried again a minute later.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
+from time import monotonic
 from typing import Final, NoReturn
 from uuid import UUID
 
 import asyncpg
 import structlog
+from prometheus_client import Counter
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -28,7 +31,12 @@ from usage_service.metering.recounting import Raw
 from usage_service.metering.rollups import queue_changes
 from usage_service.metering.rows import decode_data
 
+FAILURES: Final = Counter(
+    "usage_archived_correction_failures_total", "Corrections of archived events that failed and are tried again"
+)
+
 _POLL_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 60.0
 _PAGE: Final = 5_000
 _HOUR: Final = timedelta(hours=1)
 _NIL: Final = UUID(int=0)
@@ -39,12 +47,14 @@ _NEXT = text(
     """
     SELECT correction.tenant_id, correction.identity, correction.id, correction.asked_day
       FROM pool.correction JOIN system.gone_day ON gone_day.day = correction.asked_day
-     WHERE correction.day IS NULL AND correction.missing_at IS NULL
+     WHERE correction.day IS NULL AND correction.missing_at IS NULL AND correction.id <> ALL(CAST(:failed AS uuid[]))
        AND NOT EXISTS (SELECT FROM pool.erasure
                         WHERE erasure.tenant_id = correction.tenant_id AND erasure.step IN ('days', 'archive', 'again'))
      ORDER BY correction.received_at LIMIT 1 FOR UPDATE OF correction SKIP LOCKED
     """
 )
+# A backfill of a meter that is put meanwhile waits for whoever has read the catalogue (`backfilling.barrier`).
+_LOCK_CATALOGUE = text("SELECT FROM system.meter_catalogue")
 _NO_BACKFILL = text("SELECT FROM system.meter_backfill WHERE state <> 'finished' FOR UPDATE")
 _FOUND = text(
     """
@@ -68,31 +78,48 @@ class ArchivedCorrections:
     def __init__(self, engine: AsyncEngine, archive: ArchiveReader) -> None:
         self._engine = engine
         self._archive = archive
+        self._failed: dict[UUID, float] = {}
 
     async def run(self) -> NoReturn:
-        """Works until cancelled. Raises what the database and the archive raise."""
+        """Works until cancelled. Raises what the database raises when it is away."""
         while True:
             if not await self.turn():
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def turn(self) -> bool:
-        """Applies the one that has waited longest, in a transaction; whether there was one."""
-        async with self._engine.begin() as connection:
-            correction = (await connection.execute(_NEXT)).one_or_none()
+        """Tries the one that has waited longest, but for those that have just failed; whether there was one."""
+        now = monotonic()
+        self._failed = {failed: again for failed, again in self._failed.items() if now < again}
+        correction = None
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(_LOCK_CATALOGUE)
+                correction = (await connection.execute(_NEXT, {"failed": list(self._failed)})).one_or_none()
+                if correction is None:
+                    return False
+                outcome = await self._apply(connection, correction)
+        except Exception as error:
             if correction is None:
-                return False
-            await connection.execute(_NO_BACKFILL)
-            named = {name: getattr(correction, name) for name in ("tenant_id", "identity", "id")}
-            event = await self._find(correction)
-            if event is None:
-                await connection.execute(_MISSING, named)
-            else:
-                await connection.execute(_FOUND, named)
-                await self._cancel(connection, correction.tenant_id, event)
-        outcome = "missing" if event is None else "applied"
+                raise
+            self._failed[correction.id] = now + _AGAIN_SECONDS
+            FAILURES.inc()
+            log.warning("usage_archived_correction_failed", day=str(correction.asked_day), error=repr(error))
+            return True
         CORRECTIONS.labels(outcome).inc()
         log.info("usage_archived_correction", outcome=outcome, day=str(correction.asked_day))
         return True
+
+    async def _apply(self, connection: AsyncConnection, correction: Row[tuple[UUID, UUID, UUID, date]]) -> str:
+        """Cancels the event that the correction names, in the caller's transaction; what became of the correction."""
+        await connection.execute(_NO_BACKFILL)
+        named = {name: getattr(correction, name) for name in ("tenant_id", "identity", "id")}
+        event = await self._find(correction)
+        if event is None:
+            await connection.execute(_MISSING, named)
+            return "missing"
+        await connection.execute(_FOUND, named)
+        await self._cancel(connection, correction.tenant_id, event)
+        return "applied"
 
     async def events(
         self, connection: asyncpg.Connection, tenant: UUID, kind: str, opening: datetime
