@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,8 +17,8 @@ from aiokafka import ConsumerRecord
 DIGITS = 9
 """After the point, of value-hours."""
 
-Identity = tuple[str, str]
-"""Tenant and id; there is one source."""
+Identity = tuple[str, str, str]
+"""Tenant, source and id."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,6 +28,7 @@ class Stored:
     tenant: UUID
     day: date
     at: tuple[datetime, int, int, int]
+    says: tuple[str, Any]
     number: int
     path: str
     version: int | None
@@ -39,12 +40,12 @@ class Correction:
     id: str
     asked_day: date | None
     day: date | None
-    received: date
+    made: date
 
     def awaits(self, day: date) -> bool:
         if self.day is not None:
             return False
-        return day == self.asked_day if self.asked_day else day <= self.received + timedelta(days=1)
+        return day == self.asked_day if self.asked_day else day <= self.made + timedelta(days=1)
 
 
 class Window(NamedTuple):
@@ -64,6 +65,7 @@ class Model:
         self.version = 0
         self.passes: Callable[[dict[str, Any]], bool] = lambda _: True
         self.letters: list[str] = []
+        self.conflicts: Counter[Identity] = Counter()
         self._events: defaultdict[Identity, list[Stored]] = defaultdict(list)
         self._corrections: defaultdict[Identity, list[Correction]] = defaultdict(list)
 
@@ -99,24 +101,30 @@ class Model:
             return _value_hours(events, first, last)
         if meter == "unique_count":
             return Decimal(len({each.number for each in inside}))
+        if meter == "count":
+            return Decimal(len(inside))
         if not inside:
             return None
         numbers = [each.number for each in inside]
-        return Decimal({"sum": sum(numbers), "max": max(numbers), "latest": numbers[-1]}[meter])
+        if meter == "avg":
+            return round(Decimal(sum(numbers)) / len(numbers), DIGITS)
+        return Decimal({"sum": sum(numbers), "min": min(numbers), "max": max(numbers), "latest": numbers[-1]}[meter])
 
     def cancelled(self) -> int:
         """How many events are cancelled."""
         return sum(each.cancelled for found in self._events.values() for each in found)
 
     def _store(self, record: ConsumerRecord, value: dict[str, Any]) -> None:
-        identity = value["subject"], value["id"]
+        identity = value["subject"], value["source"], value["id"]
         time, data = datetime.fromisoformat(value["time"]), value["data"]
-        kept = self._events[identity]
-        if any(abs((each.day - time.date()).days) <= 1 for each in kept):
+        kept, says = self._events[identity], (value["time"], data)
+        copies = [each.says for each in kept if abs((each.day - time.date()).days) <= 1]
+        if copies:
+            self.conflicts[identity] += says not in copies
             return
         at = (time, record.timestamp, record.partition, record.offset)
         version = self.version if self.passes(data) else None
-        event = Stored(UUID(value["subject"]), time.date(), at, data["n"], data["path"], version)
+        event = Stored(UUID(value["subject"]), time.date(), at, says, data["n"], data["path"], version)
         kept.append(event)
         for correction in self._corrections[identity]:
             if correction.awaits(event.day):
@@ -124,7 +132,7 @@ class Model:
 
     def _correct(self, record: ConsumerRecord, value: dict[str, Any]) -> None:
         cancels = value["data"]["cancels"]
-        identity = value["subject"], cancels["id"]
+        identity = value["subject"], cancels["source"], cancels["id"]
         asked = datetime.fromisoformat(cancels["time"]).date() if "time" in cancels else None
         known = self._corrections[identity]
         if any(each.id == value["id"] for each in known):
@@ -133,8 +141,7 @@ class Model:
         if not counted and any(_same(each, asked) for each in known):
             self.letters.append("conflict")
             return
-        received = datetime.fromtimestamp(record.timestamp / 1_000, tz=datetime.fromisoformat(value["time"]).tzinfo)
-        correction = Correction(value["id"], asked, None, received.date())
+        correction = Correction(value["id"], asked, None, datetime.fromisoformat(value["time"]).date())
         known.append(correction)
         if counted:
             target = max(counted, key=lambda each: each.at[1:])
@@ -166,6 +173,9 @@ def _value_hours(events: list[Stored], first: datetime, last: datetime) -> Decim
 
 FIGURES: dict[str, Callable[[list[Stored]], dict[str, Any]]] = {
     "sum": lambda events: {"count": len(events), "sum": Decimal(sum(each.number for each in events))},
+    "count": lambda events: {"count": len(events)},
+    "avg": lambda events: {"count": len(events), "sum": Decimal(sum(each.number for each in events))},
+    "min": lambda events: {"count": len(events), "minimum": Decimal(min(each.number for each in events))},
     "max": lambda events: {"count": len(events), "maximum": Decimal(max(each.number for each in events))},
     "latest": lambda events: {"count": len(events), "latest": Decimal(events[-1].number)},
     "unique_count": lambda events: {

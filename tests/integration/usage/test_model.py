@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -38,17 +39,24 @@ from .model import DIGITS, FIGURES, Model, Window
 
 MIDNIGHT = datetime(2026, 11, 20, tzinfo=UTC)
 PARTITIONS = 2
-RECEIVED = MIDNIGHT + timedelta(hours=12)
+CORRECTED = MIDNIGHT + timedelta(hours=12)
+RECEIVED = MIDNIGHT + timedelta(days=4)
 FILTERS: tuple[dict[str, object], ...] = ({}, {"$.path": {"eq": "/a"}}, {"$.n": {"gte": 5}})
 PASSES = (lambda _: True, lambda data: data["path"] == "/a", lambda data: data["n"] >= 5)
-NOTHING = ("count", "sum", "maximum", "latest", "integral", "stored")
+NOTHING = ("count", "sum", "minimum", "maximum", "latest", "integral", "stored")
+SOURCES = ("model", "other")
 _NUMBERS = count()
 _ROLLUPS = """
 SELECT rollup.*, meter.slug, meter.version AS meter_version,
        (SELECT count(*) FROM pool.usage_unique_value AS value
          WHERE (value.tenant_id, value.meter_id, value.window_start, value.group_hash)
              = (rollup.tenant_id, rollup.meter_id, rollup.window_start, rollup.group_hash)) AS stored
-  FROM pool.usage_rollup AS rollup JOIN system.meter AS meter ON meter.id = rollup.meter_id WHERE meter.slug = ANY($1)
+  FROM pool.usage_rollup AS rollup JOIN system.meter AS meter ON meter.id = rollup.meter_id
+ WHERE meter.slug = ANY($1) AND rollup.tenant_id = ANY($2)
+"""
+_LETTERS = """
+SELECT tenant_id::text AS tenant, source, event_id, kind, type FROM pool.dead_letter WHERE tenant_id = ANY($1)
+ ORDER BY created_at, id
 """
 
 
@@ -67,6 +75,8 @@ def machine(service_database):
     runner = asyncio.Runner()
     opened = database.databases(follow_placement=False)
     databases = runner.run(opened.__aenter__())
+    looking = database.connect()
+    looker = runner.run(looking.__aenter__())
     days = OwnedDays(database.urls.migrator)
 
     class Counting(RuleBasedStateMachine):
@@ -84,6 +94,7 @@ def machine(service_database):
             self.log: list[list[ConsumerRecord]] = [[] for _ in range(PARTITIONS)]
             self.model = Model()
             self.former: list[Member] = []
+            self.worked = False
             self.member = runner.run(self._join())
             for aggregation in FIGURES:
                 self._put_meter(aggregation, 0)
@@ -105,7 +116,7 @@ def machine(service_database):
         def receive(self, events: list[tuple[int, int, int, int, int, str]]) -> None:
             """Events of few possible identities, so that most are copies or conflicts of others."""
             for which, name, day, minute, number, path in events:
-                self._log(which, self._event(which, f"e-{name}", day, minute, number, path))
+                self._log(which, self._event(which, "e", name, day, minute, number, path))
 
         @rule(
             which=st.integers(0, 2 * PARTITIONS - 1),
@@ -124,13 +135,13 @@ def machine(service_database):
             of_replacement: bool,
         ) -> None:
             """Of events that are there, that come later, that are corrected already; and of what replaced one."""
-            cancels = {"source": "model", "id": f"{'r' if of_replacement else 'e'}-{name}"}
+            cancels = _named("r" if of_replacement else "e", name)
             if day is not None:
                 cancels["time"] = (MIDNIGHT + timedelta(days=day, minutes=720)).isoformat()
             data: dict[str, Any] = {"cancels": cancels}
             if replacement is not None:
                 number, at, value = replacement
-                data["replacement"] = self._event(which, f"r-{number}", at, 30, value, "/a")
+                data["replacement"] = self._event(which, "r", number, at, 30, value, "/a")
             subject = str(self.tenants[which].id)
             self._log(
                 which,
@@ -140,7 +151,7 @@ def machine(service_database):
                     "source": "model",
                     "type": CORRECTION,
                     "subject": subject,
-                    "time": RECEIVED.isoformat(),
+                    "time": CORRECTED.isoformat(),
                     "data": data,
                 },
             )
@@ -151,6 +162,7 @@ def machine(service_database):
             batch = self._batch(self.member, most)
             if not batch:
                 return
+            self.worked = True
             runner.run(self._apply(self.member, batch, commit=fate != "rollback"))
             if fate == "rollback":
                 return
@@ -177,6 +189,7 @@ def machine(service_database):
             former = self.former[-1]
             batch = self._batch(former, most)
             if batch:
+                self.worked = True
                 with pytest.raises(Fenced):
                     runner.run(self._apply(former, batch, commit=True))
 
@@ -207,36 +220,38 @@ def machine(service_database):
             assert told == {meter: self.model.total(meter, tenant.id, *span) for meter in FIGURES}
 
         @invariant()
+        def agrees_with_the_model(self) -> None:
+            """Only work changes what is stored."""
+            if getattr(self, "worked", False):
+                self.figures_are_those_of_the_model()
+                self.corrections_are_those_of_the_model()
+                self.worked = False
+
         def figures_are_those_of_the_model(self) -> None:
-            if not hasattr(self, "slug"):
-                return
             expected = {window: held for meter in FIGURES for window, held in self.model.figures(meter).items()}
             found = {}
-            for row in runner.run(self._fetch(_ROLLUPS, [self._slug(meter) for meter in FIGURES])):
+            tenants = [tenant.id for tenant in self.tenants]
+            for row in runner.run(looker.fetch(_ROLLUPS, [self._slug(meter) for meter in FIGURES], tenants)):
                 meter = row["slug"].removeprefix(f"{self.slug}-").replace("-", "_")
                 path = json.loads(row["groups"]).get("path", "")
                 window = Window(meter, row["meter_version"], row["tenant_id"], row["window_start"], path)
                 if window in expected:
                     found[window] = {name: row[name] for name in expected[window]}
                 else:
-                    assert tuple(row[name] for name in NOTHING) == (0, None, None, None, None, 0), window
+                    assert tuple(row[name] for name in NOTHING) == (0, None, None, None, None, None, 0), window
             assert found == expected
 
-        @invariant()
         def corrections_are_those_of_the_model(self) -> None:
-            if not hasattr(self, "slug"):
-                return
             tenants = [tenant.id for tenant in self.tenants]
             [row] = runner.run(
-                self._fetch("SELECT count(day) AS days FROM pool.correction WHERE tenant_id = ANY($1)", tenants)
+                looker.fetch("SELECT count(day) AS days FROM pool.correction WHERE tenant_id = ANY($1)", tenants)
             )
             assert row["days"] == self.model.cancelled()
-            letters = runner.run(
-                self._fetch(
-                    "SELECT kind FROM pool.dead_letter WHERE tenant_id = ANY($1) AND type = $2", tenants, CORRECTION
-                )
-            )
-            assert [row["kind"] for row in letters] == self.model.letters
+            letters = runner.run(looker.fetch(_LETTERS, tenants))
+            assert [row["kind"] for row in letters if row["type"] == CORRECTION] == self.model.letters
+            told = [row for row in letters if row["type"] != CORRECTION]
+            assert {row["kind"] for row in told} <= {"conflict"}
+            assert Counter((row["tenant"], row["source"], row["event_id"]) for row in told) == self.model.conflicts
 
         async def _join(self) -> Member:
             worker = MeterWorker(directory=self.directory, days=days, group=self.group, topic=self.topic)
@@ -269,7 +284,7 @@ def machine(service_database):
             definition = MeterDefinition(
                 event_type=self.type,
                 aggregation=Aggregation(aggregation),
-                value="$.n",
+                value=None if aggregation == "count" else "$.n",
                 group_by={"path": "$.path"} if of_paths else {},
                 filter=FILTERS[which],
             )
@@ -283,11 +298,12 @@ def machine(service_database):
             if of_paths:
                 self.model.version, self.model.passes = version, PASSES[which]
 
-        def _event(self, which: int, name: str, day: int, minute: int, number: int, path: str) -> dict[str, Any]:
+        def _event(
+            self, which: int, kind: str, name: int, day: int, minute: int, number: int, path: str
+        ) -> dict[str, Any]:
             return {
                 "specversion": "1.0",
-                "id": name,
-                "source": "model",
+                **_named(kind, name),
                 "type": self.type,
                 "subject": str(self.tenants[which].id),
                 "time": (MIDNIGHT + timedelta(days=day, minutes=minute)).isoformat(),
@@ -311,11 +327,8 @@ def machine(service_database):
                 [figure] = await answer(session, tenant.id, versions, question)
             return None if figure.value is None else round(Decimal(figure.value), DIGITS)
 
-        async def _fetch(self, statement: str, *values: Any):
-            async with database.connect() as connection:
-                return await connection.fetch(statement, *values)
-
     yield Counting
+    runner.run(looking.__aexit__(None, None, None))
     runner.run(opened.__aexit__(None, None, None))
     runner.close()
 
@@ -363,6 +376,22 @@ def test_an_owner_that_returns_knows_what_is_waited_for(machine):
     steps.work(5, "commit")
     steps.figures_are_those_of_the_model()
     steps.corrections_are_those_of_the_model()
+
+
+def test_a_copy_is_compared_with_what_is_stored_and_not_with_the_first_of_its_batch(machine):
+    steps = machine()
+    steps.begin()
+    steps.receive([(0, 0, 0, 0, 1, "/a")])
+    steps.work(5, "commit")
+    steps.receive([(0, 0, 0, 0, 2, "/a"), (0, 0, 0, 0, 1, "/a"), (0, 0, 0, 0, 2, "/a")])
+    steps.work(5, "commit")
+    assert sum(steps.model.conflicts.values()) == 2
+    steps.corrections_are_those_of_the_model()
+
+
+def _named(kind: str, name: int) -> dict[str, str]:
+    """Two sources have events of each id."""
+    return {"source": SOURCES[name % len(SOURCES)], "id": f"{kind}-{name // len(SOURCES)}"}
 
 
 def _ends(batch: list[ConsumerRecord]) -> dict[TopicPartition, int]:

@@ -97,14 +97,13 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
     app.state.replays = Replays(
         of_any_age,
         producer,
-        Corrections(of_any_age, producer, tenancy.clock, fields=None),
+        Corrections(of_any_age, producer, fields=None),
         fields,
         settings.dedupe_window_days,
     )
     app.state.corrections = Corrections(
         routes(),
         producer,
-        tenancy.clock,
         fields,
     )
     for router in (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from tenantry import Clock, FieldError, MalformedRequest, PayloadTooLarge, TenantMismatch
+from tenantry import FieldError, MalformedRequest, PayloadTooLarge, TenantMismatch
 from tenantry.http import MalformedJson
 from usage_service.domain.corrections import Cancels, correction_id, correction_record
 from usage_service.domain.errors import InvalidEvent
@@ -50,19 +49,18 @@ class CorrectionSubjectMismatch(TenantMismatch):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A correction with the records that it becomes."""
+    """A correction with the record that it becomes: key and value."""
 
     id: UUID
-    records: list[tuple[bytes, bytes]]
+    record: tuple[bytes, bytes]
 
 
 class Corrections:
     """Takes in corrections. `fields` are treated before anything is stored; None leaves all as they are."""
 
-    def __init__(self, routes: RouteTable, sender: Sender, clock: Clock, fields: TreatedFields | None) -> None:
+    def __init__(self, routes: RouteTable, sender: Sender, fields: TreatedFields | None) -> None:
         self._routes = routes
         self._sender = sender
-        self._clock = clock
         self._fields = fields or TreatedFields()
 
     async def take(self, body: bytes, selected: UUID | None) -> list[UUID]:
@@ -71,7 +69,7 @@ class Corrections:
         """
         self._routes.at()
         accepted = await self._fields.read(partial(self.read, body, selected))
-        await self._sender.send([record for each in accepted for record in each.records])
+        await self._sender.send([each.record for each in accepted])
         return [each.id for each in accepted]
 
     def read(self, body: bytes, selected: UUID | None, fields: FieldRules | None = None) -> list[Accepted]:
@@ -127,14 +125,11 @@ class Corrections:
             # A null is an attribute that is not there, also where the event that is cancelled says it.
             said = {name: value for name, value in replacement.items() if value is not None}
             event = check_event(_encode({**written, **said}), lambda _: route, fields)
-        key = route.key_of(source, event_id)
-        names = Cancels(source, event_id, time)
-        now = self._clock.now().astimezone(UTC)
-        together = event is None or event.key == key
-        value = event.value if event is not None and together else None
-        record = (key, correction_record(route.subject, correction, names, value, reason, now))
-        # Of a tenant with several keys: what counts instead goes to where its own copies go.
-        return Accepted(correction, [record] if event is None or together else [(event.key, event.value), record])
+        value = None if event is None else event.value
+        record = correction_record(
+            route.subject, correction, Cancels(source, event_id, time), value, reason, route.bounds.now
+        )
+        return Accepted(correction, (route.key_of(source, event_id), record))
 
     def _route(self, cancels: dict[str, Any], replacement: dict[str, Any] | None, selected: UUID | None) -> Route:
         subjects = [each["subject"] for each in (cancels, replacement or {}) if each.get("subject") is not None]

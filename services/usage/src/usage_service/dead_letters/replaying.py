@@ -88,9 +88,9 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Sending:
-    """What a letter becomes, and the letters that it settles."""
+    """The record that a letter becomes, and the letters that it settles."""
 
-    records: list[tuple[bytes, bytes]]
+    record: tuple[bytes, bytes]
     settles: list[UUID]
 
 
@@ -115,7 +115,7 @@ async def replay_letter(
         return row, row.replayed_at
     replays.routes.at()
     sending = await _sending(session, row, replays, change)
-    await replays.sender.send(sending.records)
+    await replays.sender.send([sending.record])
     return row, (await mark_replayed(session, sending.settles, by=by))[row.id]
 
 
@@ -151,7 +151,7 @@ async def _replay(
         except NotReplayable as error:
             done.refused.append((row.id, error.detail))
             continue
-        records += sending.records
+        records.append(sending.record)
         settled += sending.settles
     if settled:
         await replays.sender.send(records)
@@ -169,12 +169,12 @@ async def _sending(session: SystemSession, row: Row[Any], replays: Replays, chan
             change = msgspec.structs.replace(change, data=treated)
         correction, day = await correct_value(session, row, change, replays.corrections)
         await _check_day(session, day, replays.window_days)
-        return _Sending(correction.records, await siblings(session, row))
+        return _Sending(correction.record, await siblings(session, row))
     if change is not NO_CHANGE:
         raise NotReplayable("Only of an invalid value can be said what it should have been.")
     event = _event_of(row, replays.routes.resolve)
     await _check_day(session, event.time.astimezone(UTC).date(), replays.window_days)
-    return _Sending([(event.key, event.value)], [row.id])
+    return _Sending((event.key, event.value), [row.id])
 
 
 async def _check_day(session: SystemSession, day: date, window_days: int) -> None:

@@ -4,14 +4,15 @@ A correction and the copies of the event that it cancels come through one partit
 their order, whatever crashes and whoever owns it next:
 
 - a correction without a time cancels the newest event of its identity that counts, one with a time that of its day;
-- where there is none it waits, and cancels the first one that comes; that one is stored and never counted;
+- where there is none it waits, and cancels the first one that comes; that one is stored and never counted. Without a
+  time it waits for events up to the day after it was made, by its tenant's clock: later ones are others under that id;
 - a second correction of the same event is a copy where it says the same, and else a conflict: the first one holds, and
   what it put in the event's place can be corrected in turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
@@ -53,13 +54,13 @@ SELECT asked.ordinal - 1 AS ordinal, stored.*
         ORDER BY event.received_at DESC, event.kafka_partition DESC, event.kafka_offset DESC LIMIT 1) AS stored
 """  # noqa: S608 (our own)
 _INSERT = """
-INSERT INTO pool.correction (tenant_id, identity, id, asked_day, day, source, event_id, replacement_source,
+INSERT INTO pool.correction (tenant_id, identity, id, asked_day, last_day, day, source, event_id, replacement_source,
                              replacement_id, reason, received_at, kafka_partition, kafka_offset, applied_at)
 SELECT *, CASE WHEN day IS NOT NULL THEN clock_timestamp() END
-  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::date[], $5::date[], $6::text[], $7::text[], $8::text[],
-              $9::text[], $10::text[], $11::timestamptz[], $12::int[], $13::bigint[])
-       AS correction (tenant_id, identity, id, asked_day, day, source, event_id, replacement_source, replacement_id,
-                      reason, received_at, kafka_partition, kafka_offset)
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::date[], $5::date[], $6::date[], $7::text[], $8::text[],
+              $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::int[], $14::bigint[])
+       AS correction (tenant_id, identity, id, asked_day, last_day, day, source, event_id, replacement_source,
+                      replacement_id, reason, received_at, kafka_partition, kafka_offset)
 """
 _WAITING = """
 SELECT kafka_partition, tenant_id, identity FROM pool.correction
@@ -68,25 +69,30 @@ SELECT kafka_partition, tenant_id, identity FROM pool.correction
 _WAITING_OF_TENANTS = """
 SELECT tenant_id, identity FROM pool.correction WHERE day IS NULL AND tenant_id = ANY($1::uuid[])
 """
-# An event of a day after the correction is another event under the same id.
+# Without `last_day` a correction is of the time before there was one.
 _MEET = """
 UPDATE pool.correction AS correction SET day = came.day, applied_at = clock_timestamp()
   FROM unnest($1::uuid[], $2::uuid[], $3::date[]) AS came (tenant_id, identity, day)
  WHERE correction.tenant_id = came.tenant_id AND correction.identity = came.identity AND correction.day IS NULL
    AND (correction.asked_day = came.day
-        OR correction.asked_day IS NULL AND came.day <= (correction.received_at AT TIME ZONE 'UTC')::date + 1)
+        OR correction.asked_day IS NULL
+           AND came.day <= COALESCE(correction.last_day, (correction.received_at AT TIME ZONE 'UTC')::date + 1))
 RETURNING correction.tenant_id, correction.identity
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A correction as it was received. `replacement` counts instead of what is cancelled."""
+    """A correction as it was received. `replacement` counts instead of what is cancelled.
+
+    Where it names no day, `last_day` is the last one of an event that it may wait for.
+    """
 
     tenant: bytes
     identity: bytes
     id: UUID
     asked_day: date | None
+    last_day: date
     source: str
     event_id: str
     reason: str | None
@@ -122,12 +128,22 @@ def correction_of(value: bytes, tenant: bytes, position: Position) -> Correction
     try:
         correction = UUID(event.id)
         asked_day = None if cancels.time is None else day_of(microseconds(cancels.time) // DAY)
+        last_day = day_of(microseconds(event.time) // DAY + 1)
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidEvent("data", f"not a correction: {error}") from None
     replacement = None if text is None else row_of(decode_event(text), tenant, position)
-    identity = identity_of(cancels.source, cancels.id)
     return Correction(
-        tenant, identity, correction, asked_day, cancels.source, cancels.id, reason, position, value, replacement
+        tenant=tenant,
+        identity=identity_of(cancels.source, cancels.id),
+        id=correction,
+        asked_day=asked_day,
+        last_day=last_day,
+        source=cancels.source,
+        event_id=cancels.id,
+        reason=reason,
+        position=position,
+        value=value,
+        replacement=replacement,
     )
 
 
@@ -138,6 +154,7 @@ class CorrectionStore:
         self._spreads = spreads
         self._waiting: dict[int, set[bytes]] = {}
         self._waiting_anywhere: set[bytes] = set()
+        self._met: set[int] = set()
 
     def own(self, partition: int) -> None:
         """To be called when a partition is newly owned: another owner may have left corrections that wait."""
@@ -152,6 +169,10 @@ class CorrectionStore:
             tenants = [UUID(bytes=tenant) for tenant in self._spreads.tenants]
             found = await connection.fetch(_WAITING_OF_TENANTS, tenants)
             self._waiting_anywhere = {row["tenant_id"].bytes + row["identity"].bytes for row in found}
+        # What the last batch has met may be waited for still: it may have been rolled back.
+        for partition in self._met:
+            self.own(partition)
+        self._met.clear()
         missing = [partition for partition in partitions if partition not in self._waiting]
         if not missing:
             return
@@ -217,42 +238,44 @@ class CorrectionStore:
                 [UUID(bytes=row.identity) for row in came],
                 [day_of(row.day) for row in came],
             )
-            met |= {id(first[tenant.bytes + identity.bytes]) for tenant, identity in found}
+            for tenant, identity in found:
+                row = first[tenant.bytes + identity.bytes]
+                met.add(id(row))
+                self._met.add(row.partition)
             expected = [row for row in expected if first[row.key] is not row]
         return met
 
 
-def segments(
-    rows: Sequence[EventRow], corrections: Sequence[Correction]
-) -> Iterator[tuple[list[EventRow], list[Correction]]]:
-    """A batch in parts, in the order of (partition, offset), as large as can be handled at once.
+def parts(rows: Sequence[EventRow], corrections: Sequence[Correction]) -> list[tuple[list[EventRow], list[Correction]]]:
+    """A batch in parts that come one after the other, each in the order of (partition, offset), and as few as may be.
 
-    In no part is a correction of the same identity as an event or another correction.
+    In no part is a correction of the same identity as an event or another correction, and what is of one identity is in
+    its order. What is of different identities may change its order, on which only depends which groups fill an hour.
     """
     if not corrections:
-        yield list(rows), []
-        return
-    events: list[EventRow] = []
-    corrected: list[Correction] = []
-    stored: set[bytes] = set()
-    cancelled: set[bytes] = set()
+        return [(list(rows), [])]
+    parted: list[tuple[list[EventRow], list[Correction]]] = []
+    # In which part an identity was last stored, or cancelled: one that is stored may be stored again in that part.
+    stored: dict[bytes, int] = {}
+    cancelled: dict[bytes, int] = {}
     entries: list[EventRow | Correction] = sorted([*rows, *corrections], key=_place)
     for each in entries:
         row = each.replacement if isinstance(each, Correction) else each
-        clash = row is not None and row.key in cancelled
-        if isinstance(each, Correction):
-            clash = clash or each.key in stored or each.key in cancelled
-        if clash:
-            yield events, corrected
-            events, corrected, stored, cancelled = [], [], set(), set()
+        number = 0
         if row is not None:
-            stored.add(row.key)
+            number = max(stored.get(row.key, 0), cancelled.get(row.key, -1) + 1)
         if isinstance(each, Correction):
-            corrected.append(each)
-            cancelled.add(each.key)
+            number = max(number, stored.get(each.key, -1) + 1, cancelled.get(each.key, -1) + 1)
+            cancelled[each.key] = number
+        if row is not None:
+            stored[row.key] = number
+        if number == len(parted):
+            parted.append(([], []))
+        if isinstance(each, Correction):
+            parted[number][1].append(each)
         else:
-            events.append(each)
-    yield events, corrected
+            parted[number][0].append(each)
+    return parted
 
 
 def _place(each: EventRow | Correction) -> tuple[int, int]:
@@ -290,6 +313,7 @@ async def _insert(connection: asyncpg.Connection, kept: Sequence[tuple[Correctio
         [UUID(bytes=each.identity) for each, _ in kept],
         [each.id for each, _ in kept],
         [each.asked_day for each, _ in kept],
+        [each.last_day for each, _ in kept],
         [day for _, day in kept],
         [each.source for each, _ in kept],
         [each.event_id for each, _ in kept],

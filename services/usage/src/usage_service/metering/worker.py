@@ -40,7 +40,7 @@ from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.instants import UNIX_EPOCH_MILLISECONDS, day_of, instant
 from usage_service.domain.meters import Catalogue
 from usage_service.metering.catalogue import load_catalogue, load_versions
-from usage_service.metering.corrections import Correction, CorrectionStore, correction_of, segments
+from usage_service.metering.corrections import Correction, CorrectionStore, correction_of, parts
 from usage_service.metering.counting import count_events
 from usage_service.metering.days import Days
 from usage_service.metering.dead_letters import NO_TENANT, DeadLetter, write_dead_letters
@@ -169,7 +169,7 @@ class MeterWorker:
         corrected = (correction.tenant for correction in batch.corrections)
         await self._spreads.lock(driver, chain((row.tenant for row in batch.rows), corrected))
         await self._corrections.load(driver, {record.partition for record in records})
-        for number, (rows, corrections) in enumerate(segments(batch.rows, batch.corrections)):
+        for number, (rows, corrections) in enumerate(parts(batch.rows, batch.corrections)):
             await self._count(connection, batch, rows, corrections, clear=again or number > 0)
         await write_dead_letters(connection, batch.letters)
         await self._finish(driver, records)
