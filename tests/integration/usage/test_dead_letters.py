@@ -12,7 +12,7 @@ from tenantry import Tier
 from tenantry.events import UsageProducer
 from tenantry.identity import Scope
 from tenantry.testing import eventually
-from usage_service.dead_letters import service
+from usage_service.dead_letters import repository, service
 from usage_service.dead_letters.unmatched import UNMATCHED, observe_unmatched
 from usage_service.metering.dead_letters import LETTERS
 
@@ -66,6 +66,23 @@ async def test_a_late_event_is_refused_kept_once_and_counts_once_when_it_is_repl
     assert await letters(usage, kind="late", replayed="false") == []
     [listed] = await letters(usage, kind="late", replayed="true")
     assert listed["replayed_by"] == first.json()["replayed_by"]
+
+
+async def test_a_page_of_large_letters_ends_by_their_bytes(usage, tenant_a, monkeypatch):
+    monkeypatch.setattr(repository, "_PAGE_BYTES", 2_000)
+    sizes = [10, 10, 3_000, 900, 900, 900, 10]
+    for number, size in enumerate(sizes):
+        await usage.send(event(tenant_a, number, time=LONG_AGO, data={"text": "x" * size}))
+    pages: list[list[int]] = []
+    cursor: dict[str, str] = {}
+    while not pages or cursor:
+        answer = await usage.http.get("/v1/dead-letters", params={"limit": 4, **cursor}, headers=usage.operator)
+        page = answer.json()
+        pages.append([len(json.loads(each["payload"])["data"]["text"]) for each in page["items"]])
+        cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else {}
+    assert pages == [[10, 900, 900], [900, 3_000], [10, 10]]
+    whole = await letters(usage, tenant_id=str(tenant_a.id), limit=2)
+    assert len(whole) == 2
 
 
 async def test_a_replay_whose_mark_was_lost_counts_once(usage, tenant_a):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -107,6 +108,31 @@ async def test_what_several_meters_could_not_count_is_replayed_once(usage, tenan
         assert again["event_id"] == of_largest["id"]
         assert (await replay(usage, again, value=4)).status_code == 200
         assert await figures(usage, tenant_a, "bandwidth", "largest") == ["7", "50"]
+
+
+async def test_replays_of_letters_about_one_event_do_not_wait_for_each_other(usage, tenant_a):
+    """The newest is locked first, also for the replay of an older one, which holds nothing while it waits for it."""
+    await usage.put_meter("bandwidth", BANDWIDTH)
+    await usage.put_meter("largest", LARGEST)
+    async with usage.metering():
+        await usage.send(event(tenant_a, 1, data={"bytes": "x"}))
+        await eventually(usage.counted, within=60)
+        newest, oldest = await letters(usage, kind="invalid-value")
+
+        async with usage.database.connect() as other, usage.database.connect() as third:
+
+            async def somebody_waits() -> bool:
+                waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid())"
+                return bool(await third.fetchval(waiting))
+
+            async with other.transaction():
+                await other.execute("SELECT FROM pool.dead_letter WHERE id = $1 FOR UPDATE", newest["id"])
+                both = {"bytes": 3, "size": {"largest": 40}}
+                replaying_oldest = asyncio.create_task(replay(usage, oldest, data=both))
+                await eventually(somebody_waits)
+                await third.execute("SELECT FROM pool.dead_letter WHERE id = $1 FOR UPDATE NOWAIT", oldest["id"])
+            assert (await replaying_oldest).status_code == 200
+        assert await figures(usage, tenant_a, "bandwidth", "largest") == ["3", "40"]
 
 
 async def test_what_has_been_archived_takes_no_replay(usage, tenant_a, invalid):

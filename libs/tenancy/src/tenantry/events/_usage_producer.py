@@ -285,3 +285,4 @@ class UsageProducer:
                         )
         self._partitions = []
         self._pending = 0
+        PENDING.set(0)

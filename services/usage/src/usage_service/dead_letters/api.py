@@ -14,7 +14,7 @@ from tenantry.http import CurrentPrincipal, Cursor, Limit, Page, decode_cursor, 
 from tenantry.identity import Scope
 from usage_service.dead_letters.changes import CHANGE_BODY, read_change
 from usage_service.dead_letters.replaying import Replays, replay_letter, replay_letters
-from usage_service.dead_letters.repository import Filter, count_letters, find_letters, find_unmatched
+from usage_service.dead_letters.repository import Filter, count_letters, find_unmatched, page_of_letters
 from usage_service.dead_letters.service import Letter, get_letter
 from usage_service.dependencies import CurrentTenancy, SelectedTenant, SystemTransaction, reading
 
@@ -205,13 +205,16 @@ class ReplayOut(BaseModel):
 async def list_dead_letters(
     tenancy: CurrentTenancy, tenant: SelectedTenant, asked: Asked, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[DeadLetterOut]:
-    """What could not be counted, newest first, with the reason; of all tenants for an operator that selects none."""
+    """What could not be counted, newest first, with the reason; of all tenants for an operator that selects none.
+
+    A page may have fewer than `limit` where they are large; it is the last one if it has no `next_cursor`.
+    """
     before = decode_cursor(cursor, UUID, of=_LETTERS) if cursor else _LAST
     async with reading(tenancy, tenant) as session:
-        rows = await find_letters(session, asked, before=before, limit=limit + 1)
+        rows, more = await page_of_letters(session, asked, before=before, limit=limit)
     return Page(
-        items=[DeadLetterOut.of(row) for row in rows[:limit]],
-        next_cursor=encode_cursor(rows[limit - 1].id, of=_LETTERS) if len(rows) > limit else None,
+        items=[DeadLetterOut.of(row) for row in rows],
+        next_cursor=encode_cursor(rows[-1].id, of=_LETTERS) if more else None,
     )
 
 

@@ -42,13 +42,14 @@ _CORRECTED: Final = text(
      WHERE tenant_id = :tenant AND identity = :identity AND day = :day
     """
 )
-# What other meters could not count of the event is said again of what counts instead of it.
+# What other meters could not count of the event is said again of what counts instead of it. The newest first, as
+# letters are replayed: rows are always locked in this order.
 _SIBLINGS: Final = text(
     """
     SELECT id FROM pool.dead_letter
      WHERE tenant_id = :tenant AND kind = 'invalid-value' AND source = :source AND event_id = :event_id
        AND kafka_partition = :partition AND kafka_offset = :offset AND replayed_at IS NULL
-     ORDER BY id FOR UPDATE
+     ORDER BY id DESC FOR UPDATE
     """
 )
 

@@ -23,7 +23,7 @@ from tenantry.database import SystemSession
 from usage_service.corrections.service import Corrections
 from usage_service.dead_letters.invalid_values import NO_CHANGE, Change, correct_value, siblings
 from usage_service.dead_letters.refusals import NotReplayable
-from usage_service.dead_letters.repository import Filter, find_letters, lock_letter, mark_replayed
+from usage_service.dead_letters.repository import Filter, find_letter, lock_letter, lock_letters, mark_replayed
 from usage_service.domain.erasing import PREFIX
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import MAX_EVENT_BYTES, Accepted, Resolver, check_event
@@ -108,6 +108,10 @@ async def replay_letter(
     `change` is what an event with an invalid value should have said. The caller commits. Raises NotFound,
     NotReplayable, and Unavailable while Kafka does not take it.
     """
+    row = await find_letter(session, letter_id)
+    if row is not None and row.kind == "invalid-value":
+        # Before its own: letters about one event are locked in one order, or their replays wait for each other.
+        await siblings(session, row)
     row = await lock_letter(session, letter_id)
     if row is None or tenant not in {None, row.tenant_id}:
         raise NotFound("There is no such dead letter.")
@@ -131,7 +135,7 @@ async def replay_letters(
     replays.routes.at()
     while done.before is not None and limit > 0:
         slice_ = min(limit, _AT_ONCE)
-        rows = await find_letters(session, asked, before=done.before, limit=slice_, lock=True)
+        rows = await lock_letters(session, asked, before=done.before, limit=slice_)
         await _replay(session, rows, replays, done, by=by)
         done.before = rows[-1].id if len(rows) == slice_ else None
         limit -= slice_

@@ -24,6 +24,7 @@ _CLAUSES: Final = {
     "to": "received_at < :to",
     "replayed": "(replayed_at IS NOT NULL) = :replayed",
 }
+_PAGE_BYTES: Final = 4 << 20
 _FIND = text(f"SELECT {_COLUMNS} FROM pool.dead_letter WHERE id = :id")  # noqa: S608 (our own columns)
 _LOCK = text(f"SELECT {_COLUMNS} FROM pool.dead_letter WHERE id = :id FOR UPDATE")  # noqa: S608 (our own columns)
 _MARK = text(
@@ -71,15 +72,34 @@ def _where(asked: Filter, *more: str) -> str:
     return " AND ".join([*(_CLAUSES[name] for name in asked.values), *more]) or "true"
 
 
-async def find_letters(
-    session: AsyncSession, asked: Filter, *, before: UUID, limit: int, lock: bool = False
-) -> Sequence[Row[Any]]:
-    """Letters with an id below `before`, the newest first."""
-    where = _where(asked, "id < CAST(:before AS uuid)")
-    statement = f"SELECT {_COLUMNS} FROM pool.dead_letter WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608
-    if lock:
-        statement += " FOR UPDATE"
+async def page_of_letters(
+    session: AsyncSession, asked: Filter, *, before: UUID, limit: int
+) -> tuple[Sequence[Row[Any]], bool]:
+    """Letters with an id below `before`, the newest first, and whether there are more.
+
+    At most `limit`, and no more than begin within the first few MiB of payload: one may have half a MiB.
+    """
+    statement = f"""
+        SELECT * FROM (
+            SELECT *, count(*) OVER () AS found,
+                   sum(octet_length(payload)) OVER (ORDER BY id DESC) - octet_length(payload) AS bytes_before
+              FROM ({_letters_below(asked)}) AS looked_at
+        ) AS page WHERE bytes_before < :bytes ORDER BY id DESC LIMIT :shown
+        """  # noqa: S608 (clauses of our own)
+    given = {**asked.values, "before": before, "limit": limit + 1, "shown": limit, "bytes": _PAGE_BYTES}
+    rows = (await session.execute(text(statement), given)).all()
+    return rows, bool(rows) and rows[0].found > len(rows)
+
+
+async def lock_letters(session: AsyncSession, asked: Filter, *, before: UUID, limit: int) -> Sequence[Row[Any]]:
+    """Letters with an id below `before`, the newest first, held until the caller's transaction ends."""
+    statement = f"{_letters_below(asked)} FOR UPDATE"
     return (await session.execute(text(statement), {**asked.values, "before": before, "limit": limit})).all()
+
+
+def _letters_below(asked: Filter) -> str:
+    where = _where(asked, "id < CAST(:before AS uuid)")
+    return f"SELECT {_COLUMNS} FROM pool.dead_letter WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608
 
 
 async def find_letter(session: AsyncSession, letter_id: UUID) -> Row[Any] | None:
