@@ -4,6 +4,7 @@ import pytest
 from archives import ArchiveWorld
 
 from tenantry import SystemClock, Tier
+from usage_service.archive.reading import ArchiveReader
 from usage_service.entitlements.balances import BalanceKeeper
 from usage_service.retention.days import closed_day
 
@@ -54,8 +55,9 @@ async def quota(usage, tenant_a):
 
 
 @pytest.fixture
-def keeper(usage):
-    return BalanceKeeper(usage.databases, usage.state.directory, SystemClock())
+def keeper(usage, archive):
+    reader = ArchiveReader(usage.databases, archive.store)
+    return BalanceKeeper(usage.databases, usage.state.directory, SystemClock(), reader)
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from tenantry import (
 from tenantry.entitlements import BalanceReader, BalanceStore, Entitlements
 from tenantry.events import OutboxRelay, create_topics
 from tenantry.testing import eventually
-from usage_service.entitlements.balances import withdraw_balances
 from usage_service.entitlements.queue import lock_balances
+from usage_service.entitlements.records import withdraw_balances
 
 from .quotas import NOW, count, get, post, published, put, settle, value
 from .support import BANDWIDTH, ISSUER, event, running

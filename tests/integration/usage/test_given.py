@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from sql_statements import statements_sent
 
-from tenantry import Tier, uuid7
+from tenantry import ManualClock, Tier, uuid7
 from tenantry.entitlements import BalanceReader, BalanceStore, EntitledTenants, Entitlements, PlanStore
 from tenantry.events import OutboxRelay, TransactionalConsumer, create_topics
 from tenantry.testing import eventually
+from usage_service.archive.reading import ArchiveReader
+from usage_service.entitlements.balances import BalanceKeeper
 from usage_service.entitlements.following import BILLING, GROUP, TENANTS, TIERS, TOPICS, EntitledFollower
 
 from .quotas import NOW, count, get, post, published, put, settle, value
@@ -173,13 +175,17 @@ async def test_a_change_of_tier_or_plan_reaches_balances_of_what_was_used(usage,
     ]
     assert bodies[-1] is None
     assert bodies[0]["config"] == 100
-    # What a period that is over gave is known for its late usage, whatever the tier says by then.
+    # Whoever gives it, the period that runs has one limit: the last.
     limits = await usage.fetch("SELECT amount FROM pool.quota_limit ORDER BY since")
-    assert [limit["amount"] for limit in limits] == [100, 50, 1000]
+    assert [limit["amount"] for limit in limits] == [1000]
 
 
-async def test_a_plan_begins_and_ends_by_the_clock(usage, sources, keeper, tenant_a):
-    ends = datetime.now(UTC) + timedelta(seconds=2)
+async def test_a_plan_begins_and_ends_by_the_clock(usage, sources, archive, tenant_a):
+    clock = ManualClock(datetime.now(UTC))
+    keeper = BalanceKeeper(
+        usage.databases, usage.state.directory, clock, ArchiveReader(usage.databases, archive.store)
+    )
+    ends = clock.now() + timedelta(minutes=1)
     plan = {"entitlements": {"api-calls": 10}, "ends_at": ends.isoformat()}
     coming = {"entitlements": {"api-calls": 20}, "starts_at": ends.isoformat()}
     async with following(usage):
@@ -188,11 +194,9 @@ async def test_a_plan_begins_and_ends_by_the_clock(usage, sources, keeper, tenan
         await sources.plans(tenant_a, plan, coming)
         await eventually(sources.followed)
         await settle(keeper)
-
-        async def turned():
-            return await keeper.queue_turns() == 1
-
-        await eventually(turned)
+        assert await keeper.queue_turns() == 0
+        clock.advance(timedelta(minutes=1))
+        assert await keeper.queue_turns() == 1
         await settle(keeper)
     assert [body["balance"] for _, _, body in await published(usage, "usage.balances.v1")] == ["6", "16"]
 
@@ -211,7 +215,8 @@ async def test_a_top_up_adds_to_what_a_plan_gives_and_outlives_a_change_of_its_p
         await settle(keeper)
     [listed] = (await get(usage, tenant_a, "entitlements/api-calls/grants")).json()["items"]
     assert listed["id"] == made.json()["id"]
-    assert (await value(usage, tenant_a))["limit"] in {"6", "16"}  # 16 where the day began with the month
+    now = await value(usage, tenant_a)
+    assert (now["limit"], now["period_start"][:10]) == ("6", NOW.date().isoformat())
     missing = await post(usage, tenant_a, "entitlements/sso/grants", {"amount": "5"})
     assert missing.status_code == 404
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_service.domain.entitlement_burndown import BurnDown, Terms, boundaries, burn_down, opening
+from usage_service.domain.entitlement_burndown import BurnDown, Reset, Terms, boundaries, burn_down, opening
 from usage_service.domain.entitlement_periods import Cycle, Interval
 from usage_service.domain.errors import InvalidGrant
 from usage_service.domain.grants import ZERO, Grant, burn_order, check_grant
@@ -48,9 +48,10 @@ def terms(draw: st.DrawFn) -> Terms:
     resets = draw(st.lists(moments.filter(lambda moment: moment > START), max_size=4, unique=True))
     return Terms(
         grants=draw(grants()),
-        resets=sorted(resets),
+        resets=[
+            Reset(at, preserves_overage=draw(st.booleans()), pays_overage=draw(st.booleans())) for at in sorted(resets)
+        ],
         pays_overage=draw(st.booleans()),
-        preserve_overage=draw(st.booleans()),
     )
 
 
@@ -61,7 +62,7 @@ used_and_given_back = st.lists(st.tuples(moments, st.decimals(-1000, 1000, place
 def run(terms: Terms, usage: Usage, until: datetime) -> BurnDown:
     spans = pairwise(boundaries(terms, START, until))
     amounts = [sum((n for at, n in usage if start <= at < end), ZERO) for start, end in spans]
-    inside = replace(terms, resets=[reset for reset in terms.resets if reset <= until])
+    inside = replace(terms, resets=[reset for reset in terms.resets if reset.at <= until])
     return burn_down(inside, opening(terms.grants, START), until, amounts)
 
 
@@ -69,25 +70,24 @@ def run(terms: Terms, usage: Usage, until: datetime) -> BurnDown:
 def test_nothing_is_created_or_lost(terms, usage, until):
     burnt = run(terms, usage, until)
     account = burnt.account
-    spent = account.used + burnt.closing.balance + account.expired + account.rolled_off
+    spent = account.used + burnt.closing.standing.balance + account.expired + account.rolled_off
     assert account.opened + account.granted == spent
 
 
 @given(terms(), used_and_given_back, moments)
 def test_no_grant_has_less_than_nothing_or_more_than_it_was_given(terms, usage, until):
-    burnt = run(terms, usage, until)
-    for grant in terms.grants:
-        for segment in burnt.segments:
-            assert 0 <= segment.left_at_start[grant.id] <= max(grant.amount, grant.rollover_min)
-        if not grant.active_at(until):
-            assert burnt.carried.left[grant.id] == 0
+    for moment in boundaries(terms, START, until):
+        left = run(terms, usage, moment).carried.left
+        for grant in terms.grants:
+            assert 0 <= left[grant.id] <= max(grant.amount, grant.rollover_min)
+            assert left[grant.id] == 0 or grant.active_at(moment)
 
 
 @given(terms(), used, moments)
 def test_what_was_used_came_from_grants_or_is_overage(terms, usage, until):
     terms = replace(terms, resets=())
     burnt = run(terms, usage, until)
-    assert burnt.account.used + burnt.closing.overage == sum((n for at, n in usage if at < until), ZERO)
+    assert burnt.account.used + burnt.closing.standing.overage == sum((n for at, n in usage if at < until), ZERO)
 
 
 @given(terms(), st.permutations(range(4)), used, moments)
@@ -102,7 +102,9 @@ def test_the_order_in_which_grants_and_usage_come_makes_no_difference(terms, ord
 def test_a_run_that_stops_and_goes_on_ends_like_one_that_does_not(terms, usage, one, other):
     middle, until = sorted((one, other))
     first = run(terms, usage, middle)
-    rest = replace(terms, resets=[reset for reset in terms.resets if middle < reset <= until])
+    pays = [terms.pays_overage, *(reset.pays_overage for reset in terms.resets if reset.at <= middle)][-1]
+    later = [reset for reset in terms.resets if middle < reset.at <= until]
+    rest = replace(terms, resets=later, pays_overage=pays)
     spans = pairwise(boundaries(rest, middle, until))
     amounts = [sum((n for at, n in usage if start <= at < end), ZERO) for start, end in spans]
     resumed = burn_down(rest, first.carried, until, amounts)
@@ -140,16 +142,16 @@ def test_priority_then_expiry_then_age_then_id():
 
 def test_a_later_grant_pays_earlier_overage_where_the_plan_says_so():
     terms = Terms(grants=[grant("100", day(2))])
-    assert burn(terms, day(4), "25", "25").closing.balance == 50
-    spared = burn(replace(terms, pays_overage=False), day(4), "25", "25").closing
+    assert burn(terms, day(4), "25", "25").closing.standing.balance == 50
+    spared = burn(replace(terms, pays_overage=False), day(4), "25", "25").closing.standing
     assert (spared.balance, spared.overage) == (75, 25)
 
 
 def test_expiry_is_exclusive():
     terms = Terms(grants=[grant("50", expires_at=day(1))])
     burnt = burn(terms, day(1), "10")
-    assert (burnt.closing.balance, burnt.carried.balance) == (40, 0)
-    assert burn(terms, day(2), "10", "5").closing.overage == 5
+    assert (burnt.closing.standing.balance, burnt.carried.standing.balance) == (40, 0)
+    assert burn(terms, day(2), "10", "5").closing.standing.overage == 5
 
 
 @pytest.mark.parametrize(
@@ -157,21 +159,24 @@ def test_expiry_is_exclusive():
 )
 def test_rollover_is_bounded(least, most, left):
     rolled = grant("100", rollover_min=Decimal(least), rollover_max=None if most is None else Decimal(most))
-    burnt = burn(Terms(grants=[rolled], resets=[day(5)]), day(5), "30")
-    assert (burnt.carried.balance, burnt.carried.usage, burnt.carried.since) == (Decimal(left), 0, day(5))
+    burnt = burn(Terms(grants=[rolled], resets=[Reset(day(5))]), day(5), "30")
+    assert (burnt.carried.standing.balance, burnt.carried.usage) == (Decimal(left), 0)
+    assert [
+        standing.usage for standing in burn(Terms(grants=[rolled], resets=[Reset(day(5))]), day(6), "30", "1").ended
+    ] == [30]
 
 
 def test_overage_ends_with_its_period_unless_it_is_preserved():
-    terms = Terms(grants=[grant("10"), grant("10", day(5), id="next")], resets=[day(5)])
-    assert burn(terms, day(5), "14").carried.balance == 10
-    kept = burn(replace(terms, preserve_overage=True), day(5), "14").carried
+    terms = Terms(grants=[grant("10"), grant("10", day(5), id="next")], resets=[Reset(day(5))])
+    assert burn(terms, day(5), "14").carried.standing.balance == 10
+    kept = burn(replace(terms, resets=[Reset(day(5), preserves_overage=True)]), day(5), "14").carried.standing
     assert (kept.balance, kept.overage, kept.usage) == (6, 0, 0)
 
 
 def test_a_refill_at_a_reset_comes_after_the_rollover():
     daily = grant("10", rollover_max=ZERO, recurrence=Cycle(Interval.DAY, START))
-    burnt = burn(Terms(grants=[daily], resets=[day(1)]), day(1), "4")
-    assert burnt.carried.balance == 10
+    burnt = burn(Terms(grants=[daily], resets=[Reset(day(1))]), day(1), "4")
+    assert burnt.carried.standing.balance == 10
 
 
 def test_what_is_given_back_goes_to_the_overage_and_then_to_the_grants_in_reverse():
@@ -180,8 +185,8 @@ def test_what_is_given_back_goes_to_the_overage_and_then_to_the_grants_in_revers
     burnt = burn(terms, day(3), "25", "-12")
     assert burnt.closing.left == {"a": 0, "b": 8, "cut": 0}
     more = burn(terms, day(3), "5", "-8").closing
-    assert (more.left["a"], more.overage, more.owed) == (10, 0, -3)
-    assert more.available == more.balance
+    assert (more.left["a"], more.standing.overage, more.owed) == (10, 0, -3)
+    assert more.standing.available == more.standing.balance
 
 
 def test_a_run_knows_its_grants_and_starts_before_its_resets():
@@ -189,7 +194,7 @@ def test_a_run_knows_its_grants_and_starts_before_its_resets():
     with pytest.raises(InvalidGrant):
         burn_down(terms, opening([], START), day(1), [ZERO])
     with pytest.raises(InvalidGrant):
-        burn(replace(terms, resets=[START]), day(1), "0")
+        burn(replace(terms, resets=[Reset(START)]), day(1), "0")
     with pytest.raises(ValueError, match="zip"):
         burn(terms, day(1))
 

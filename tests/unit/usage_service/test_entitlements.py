@@ -10,28 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_service.domain.entitlement_burndown import Terms, boundaries, burn_down, opening
+from usage_service.domain.entitlement_burndown import Reset, Terms, boundaries, burn_down, opening
 from usage_service.domain.entitlement_periods import Cycle, Interval, UsagePeriod
 from usage_service.domain.entitlements import (
     FeatureKind,
-    Limit,
-    Quota,
-    QuotaTerms,
     Value,
     check_aggregation,
     check_feature,
-    check_quota,
     course_of,
     crossed,
     follow,
-    next_turn,
-    period_at,
-    renew,
-    value_of,
+    values_of,
 )
 from usage_service.domain.errors import InvalidGrant
 from usage_service.domain.grants import ZERO, Grant
 from usage_service.domain.meters import Aggregation
+from usage_service.domain.quotas import Limit, Quota, QuotaTerms, check_quota, next_turn, period_at, renew
+from usage_service.domain.windows import hour_down
 
 BERLIN = ZoneInfo("Europe/Berlin")
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -69,8 +64,10 @@ def test_periods_follow_one_another(interval, every, anchor, moment, zone):
 
 
 def quota(**changes: object) -> Quota:
-    given = {"cycle": MONTHLY, "since": START, "limits": [Limit(START, Decimal(100))], **changes}
-    return Quota(**given)  # type: ignore[arg-type]
+    """One limit of 100 from the start on; what is not of the quota is of that limit."""
+    given = {name: changes.pop(name) for name in list(changes) if name in Quota.__dataclass_fields__}
+    limit = {"since": START, "amount": Decimal(100), "cycle": MONTHLY, **changes}
+    return Quota(**{"cycle": MONTHLY, "limits": (Limit(**limit),), **given})  # type: ignore[arg-type]
 
 
 def terms(**changes: object) -> QuotaTerms:
@@ -78,10 +75,17 @@ def terms(**changes: object) -> QuotaTerms:
     return QuotaTerms(**{**given, "time_zone": ZoneInfo("UTC"), "anchor": START, **changes})  # type: ignore[arg-type]
 
 
-def value(quota: Quota, now: datetime, usage: list[tuple[datetime, str]]) -> Value:
-    course = course_of(quota, now)
+Usage = list[tuple[datetime, str]]
+
+
+def values(quota: Quota, until: datetime, usage: Usage, back_to: datetime | None = None) -> list[Value]:
+    course = course_of(quota, until, back_to=back_to)
     amounts = [sum((Decimal(n) for at, n in usage if each.start <= at < each.end), ZERO) for each in course.segments]
-    return value_of(quota, follow(course, amounts).carried, period_at(quota, now))
+    return values_of(quota, course, follow(course, amounts))
+
+
+def value(quota: Quota, now: datetime, usage: Usage) -> Value:
+    return values(quota, hour_down(now) + timedelta(hours=1), usage)[-1]
 
 
 def hour(number: int) -> datetime:
@@ -99,10 +103,9 @@ def test_a_limit_gives_each_period_anew():
 
 
 def test_a_raised_limit_holds_for_the_whole_period_and_not_for_the_ones_before():
-    raised = quota(
-        limits=[Limit(START, Decimal(100)), Limit(datetime(2026, 3, 5, tzinfo=UTC), Decimal(300))],
-        preserve_overage=True,
-    )
+    first = Limit(since=START, amount=Decimal(100), cycle=MONTHLY, preserve_overage=True)
+    # As of before limits were put at the start of a period.
+    raised = quota(limits=(first, replace(first, since=datetime(2026, 3, 5, tzinfo=UTC), amount=Decimal(300))))
     april = datetime(2026, 3, 6, tzinfo=UTC)
     usage = [(hour(1), "150"), (datetime(2026, 3, 1, tzinfo=UTC), "10")]
     assert value(raised, april, usage).balance == 300 - 50 - 10
@@ -166,16 +169,23 @@ def test_what_is_not_looked_at_makes_no_difference(quota, usage, now):
         )
         for start in ends
     ]  # fmt: skip
+    limit, until = quota.limit, now + timedelta(hours=1)
     terms = Terms(
         grants=[*limits, *quota.grants],
-        resets=ends[1:],
-        pays_overage=quota.pays_overage,
-        preserve_overage=quota.preserve_overage,
+        resets=[
+            Reset(at, preserves_overage=limit.preserve_overage, pays_overage=limit.pays_overage) for at in ends[1:]
+        ],
+        pays_overage=limit.pays_overage,
     )
-    spans = pairwise(boundaries(terms, START, now))
+    spans = pairwise(boundaries(terms, START, until))
     amounts = [sum((Decimal(n) for at, n in usage if start <= at < end), ZERO) for start, end in spans]
-    whole = burn_down(terms, opening(terms.grants, START), now, amounts)
-    assert value_of(quota, whole.carried, period_at(quota, now)) == short
+    whole = burn_down(terms, opening(terms.grants, START), until, amounts).closing.standing
+    assert (whole.balance, whole.usage, whole.overage, whole.available) == (
+        short.balance,
+        short.usage,
+        short.overage,
+        short.available,
+    )
     assert course.opening.at <= now
 
 
@@ -196,7 +206,8 @@ def test_alerts_are_fractions_of_what_the_period_has_to_give():
     alerting = quota(alerts=[Decimal(1), Decimal("0.8")])
     for usage, seen in {"79.99": [], "80": ["0.8"], "100": ["0.8", "1"]}.items():
         assert crossed(alerting, value(alerting, hour(5), [(hour(1), usage)])) == [Decimal(each) for each in seen]
-    assert crossed(replace(alerting, limits=()), value(replace(alerting, limits=()), hour(5), [])) == []
+    nothing = quota(amount=None, alerts=alerting.alerts)
+    assert crossed(nothing, value(nothing, hour(5), [])) == []
 
 
 @pytest.mark.parametrize(
@@ -234,10 +245,10 @@ def test_terms_that_change_hold_for_the_period_that_runs_and_keep_those_before()
     assert [limit.amount for limit in raised.limits] == [100, 500]
     assert raised.since == known.since
     daily = renew(raised, terms(period=Interval.DAY), later)
-    assert daily.since == daily.cycle.period_at(later).start
-    active = Grant(id="g", amount=Decimal(1), effective_at=hour(1), created_at=hour(1))
-    granted = replace(raised, grants=(active,))
-    assert renew(granted, terms(period=Interval.DAY), later).since == known.since
+    assert (daily.since, daily.limit.since) == (known.since, daily.cycle.period_at(later).start)
+    # A longer period counts all that was used in it, where nothing reaches into it from those before.
+    monthly = renew(daily, terms(anchor=None), later + timedelta(days=2))
+    assert monthly.limit.since == datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("changes", [{"period": Interval.HOUR}, {"refill": Interval.DAY}])

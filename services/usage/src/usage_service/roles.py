@@ -35,10 +35,11 @@ from usage_service.consumers import clock_handler
 from usage_service.corrections.archived import ArchivedCorrections
 from usage_service.data_catalogue import CATALOGUE
 from usage_service.dead_letters.unmatched import watch_unmatched
-from usage_service.entitlements.balances import BalanceKeeper, withdraw_balances
+from usage_service.entitlements.balances import BalanceKeeper
 from usage_service.entitlements.following import GROUP as ENTITLED
 from usage_service.entitlements.following import TOPICS as ENTITLING
 from usage_service.entitlements.following import EntitledFollower
+from usage_service.entitlements.records import withdraw_balances
 from usage_service.entitlements.watermark import BalanceWatermark
 from usage_service.erasure.worker import ErasureWorker
 from usage_service.housekeeping import keep_house
@@ -141,7 +142,7 @@ async def run_relay() -> None:
             OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
             ErasureWorker(engine, archive, archivist, clock).run(),
             entitled.run(),
-            keep_at("balances", BalanceKeeper(databases, state.directory, clock).run),
+            keep_at("balances", BalanceKeeper(databases, state.directory, clock, ArchiveReader(databases, archive)).run),
             keep_at("what is not counted", NotCountedKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),

@@ -12,49 +12,48 @@ segment depends on the sum of its usage only, not on how the usage came in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import insort
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal, localcontext
 from itertools import pairwise
 
 from usage_service.domain.errors import InvalidGrant
-from usage_service.domain.grants import ZERO, Grant, burn_order
+from usage_service.domain.grants import ZERO, Grant, burn_order, burn_rank
 from usage_service.domain.quantities import EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The end of a usage period, and what holds in the next one."""
+
+    at: datetime
+    preserves_overage: bool = False
+    """Whether what is owed outlives it."""
+    pays_overage: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Grants and the instants at which usage periods end. Resets are in order."""
+    """Grants and the ends of usage periods, in order."""
 
     grants: Sequence[Grant]
-    resets: Sequence[datetime] = ()
+    resets: Sequence[Reset] = ()
     pays_overage: bool = True
-    """Whether a later grant pays first what was used beyond the earlier ones."""
-    preserve_overage: bool = False
-    """Whether overage outlives a reset."""
+    """Whether a later grant pays first what was used beyond the earlier ones, until the first reset."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The state at an instant.
-
-    `owed` is the overage; where it is negative, more was given back than had been used. `spent` is by grant what usage
-    has taken since it was last filled, which is what can be given back to it.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of all grants, what the period has used, and what is owed: where that is negative, more was given
+    back than had been used. `inherited` is what of it was owed before the period and is not paid yet.
     """
 
-    at: datetime
-    left: Mapping[str, Decimal]
-    spent: Mapping[str, Decimal] = field(default_factory=dict)
-    owed: Decimal = ZERO
-    usage: Decimal = ZERO
-    since: datetime | None = None
-    """Since when `usage` is counted: the last reset; None where the first period is not over."""
-
-    @property
-    def balance(self) -> Decimal:
-        with localcontext(EXACT):
-            return sum(self.left.values(), ZERO)
+    balance: Decimal
+    usage: Decimal
+    owed: Decimal
+    inherited: Decimal
 
     @property
     def overage(self) -> Decimal:
@@ -62,19 +61,29 @@ class Snapshot:
 
     @property
     def available(self) -> Decimal:
-        """What the period has to give, used or not: usage is `available` less what is left, plus what is owed."""
+        """What the period has to give, used or not: usage is `available` less what is left, plus what it owes."""
         with localcontext(EXACT):
-            return self.balance + self.usage - self.owed
+            return self.balance + self.usage - (self.owed - self.inherited)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of time in which the same grants hold, with what each had at its start."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The state at an instant.
 
-    start: datetime
-    end: datetime
-    usage: Decimal
-    left_at_start: Mapping[str, Decimal]
+    `spent` is by grant what usage has taken since it was last filled, which is what can be given back to it.
+    """
+
+    at: datetime
+    left: Mapping[str, Decimal]
+    spent: Mapping[str, Decimal] = field(default_factory=dict)
+    owed: Decimal = ZERO
+    inherited: Decimal = ZERO
+    usage: Decimal = ZERO
+
+    @property
+    def standing(self) -> Standing:
+        with localcontext(EXACT):
+            return Standing(sum(self.left.values(), ZERO), self.usage, self.owed, self.inherited)
 
 
 @dataclass(slots=True)
@@ -90,9 +99,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class BurnDown:
-    """`closing` is the state just before what happens at its instant, `carried` the one after it."""
+    """`closing` is the state just before what happens at its instant, `carried` the one after it; `ended` is what each
+    reset found.
+    """
 
-    segments: tuple[Segment, ...]
+    ended: tuple[Standing, ...]
     closing: Snapshot
     carried: Snapshot
     account: Account
@@ -113,7 +124,7 @@ def boundaries(terms: Terms, start: datetime, until: datetime) -> list[datetime]
             first, last = max(start, grant.effective_at), min(until, grant.ends_at)
             if first < last:
                 found.update(moment for moment in grant.recurrence.occurrences(first, last) if moment < last)
-    found.update(moment for moment in terms.resets if start < moment < until)
+    found.update(reset.at for reset in terms.resets if start < reset.at < until)
     return sorted(found)
 
 
@@ -125,122 +136,141 @@ def burn_down(terms: Terms, snapshot: Snapshot, until: datetime, usage: Sequence
     """
     if snapshot.left.keys() != {grant.id for grant in terms.grants}:
         raise InvalidGrant("grants", "the balances that are given are not those of the grants")
-    if any(moment <= snapshot.at for moment in terms.resets):
+    if any(reset.at <= snapshot.at for reset in terms.resets):
         raise InvalidGrant("resets", "a reset comes after the state that the run starts with")
     spans = list(pairwise(boundaries(terms, snapshot.at, until)))
     with localcontext(EXACT):
         run = _Run(terms, snapshot)
-        segments = []
-        run.settle(snapshot.at)
-        for (start, end), amount in zip(spans, usage, strict=True):
+        run.settle()
+        for (start, _), amount in zip(spans, usage, strict=True):
             if start > snapshot.at:
                 run.turn(start)
-            segments.append(Segment(start, end, amount, dict(run.left)))
-            run.use(amount, start)
-        closing = run.snapshot(until)
+            run.use(amount)
+        closing, ended = run.snapshot(until), tuple(run.ended)
         account = replace(run.account)
         if until > snapshot.at:
             run.turn(until)
-        return BurnDown(tuple(segments), closing, run.snapshot(until), account)
+        return BurnDown(ended, closing, run.snapshot(until), account)
 
 
 class _Run:
-    """The state while it changes, in the exact context of the caller."""
+    """The state while it changes, in the exact context of the caller.
+
+    It knows the grants that hold now: a quota of hours has had thousands of limits in a year.
+    """
 
     def __init__(self, terms: Terms, snapshot: Snapshot) -> None:
-        self.terms = terms
-        self.order = burn_order(terms.grants)
-        self.resets = frozenset(terms.resets)
-        self.left = {
-            grant.id: snapshot.left[grant.id] if grant.active_at(snapshot.at) else ZERO for grant in terms.grants
-        }
-        self.spent = {grant.id: snapshot.spent.get(grant.id, ZERO) for grant in terms.grants}
+        at = snapshot.at
+        self.resets = {reset.at: reset for reset in terms.resets}
+        self.pays_overage = terms.pays_overage
+        self.none_left = dict.fromkeys(snapshot.left, ZERO)
+        self.coming = sorted(
+            (grant for grant in terms.grants if at < grant.effective_at < grant.ends_at),
+            key=lambda grant: grant.effective_at,
+            reverse=True,
+        )
+        self.live = burn_order(grant for grant in terms.grants if grant.active_at(at))
+        self.left = {grant.id: snapshot.left[grant.id] for grant in self.live}
+        self.spent = {grant.id: snapshot.spent.get(grant.id, ZERO) for grant in self.live}
         self.owed = snapshot.owed
+        self.inherited = snapshot.inherited
         self.usage = snapshot.usage
-        self.since = snapshot.since
+        self.ended: list[Standing] = []
         self.account = Account(opened=sum(self.left.values(), ZERO))
 
     def snapshot(self, at: datetime) -> Snapshot:
         return Snapshot(
             at=at,
-            left=dict(self.left),
+            left=self.none_left | self.left,
             spent=dict(self.spent),
             owed=self.owed,
+            inherited=self.inherited,
             usage=self.usage,
-            since=self.since,
         )
 
     def turn(self, at: datetime) -> None:
         """What happens at an instant."""
-        grants = self.terms.grants
-        self._end(grant for grant in grants if grant.ends_at == at)
-        if at in self.resets:
-            self._reset(at)
-        for grant in grants:
-            if grant.fills_at(at):
+        reset = self.resets.get(at)
+        if reset is not None:
+            balance = sum(self.left.values(), ZERO)
+            self.ended.append(Standing(balance, self.usage, self.owed, self.inherited))
+        self._end(at)
+        if reset is not None:
+            self._reset(reset)
+        for grant in self.live:
+            if grant.recurrence is not None and grant.fills_at(at):
                 self._set(grant, grant.amount)
-        self.settle(at)
+        while self.coming and self.coming[-1].effective_at <= at:
+            grant = self.coming.pop()
+            insort(self.live, grant, key=burn_rank)
+            self.left[grant.id] = self.spent[grant.id] = ZERO
+            self._set(grant, grant.amount)
+        self.settle()
+        if reset is not None:
+            self.inherited = max(ZERO, self.owed)
 
-    def settle(self, at: datetime) -> None:
-        """Pays what is owed, where the terms say so and something is there to pay it with."""
-        if self.owed > 0 and self.terms.pays_overage:
+    def settle(self) -> None:
+        """Pays what is owed, where the terms say so and something is there to pay it with; the oldest debt first."""
+        if self.owed > 0 and self.pays_overage:
             # What pays a debt is gone: to give back usage of the new period must not undo it.
             spent = dict(self.spent)
-            self.owed = self._burn(self.owed, at)
+            owed, self.owed = self.owed, self._burn(self.owed)
             self.spent = spent
+            self.inherited = max(ZERO, self.inherited - (owed - self.owed))
 
-    def use(self, amount: Decimal, at: datetime) -> None:
-        """Burns the usage of a segment that begins at an instant, or gives it back."""
+    def use(self, amount: Decimal) -> None:
+        """Burns the usage of a segment, or gives it back."""
         self.usage += amount
         if amount < 0:
-            self._give_back(-amount, at)
+            self._give_back(-amount)
             return
         if self.owed < 0:
             kept = min(amount, -self.owed)
             self.owed += kept
             amount -= kept
-        self.owed += self._burn(amount, at)
+        self.owed += self._burn(amount)
 
-    def _burn(self, amount: Decimal, at: datetime) -> Decimal:
+    def _burn(self, amount: Decimal) -> Decimal:
         """Takes an amount from the grants; returns what they could not give."""
-        for grant in self.order:
+        for grant in self.live:
             if amount == 0:
                 break
-            if grant.active_at(at):
-                taken = min(amount, self.left[grant.id])
-                self.left[grant.id] -= taken
-                self.spent[grant.id] += taken
-                self.account.used += taken
-                amount -= taken
+            taken = min(amount, self.left[grant.id])
+            self.left[grant.id] -= taken
+            self.spent[grant.id] += taken
+            self.account.used += taken
+            amount -= taken
         return amount
 
-    def _give_back(self, amount: Decimal, at: datetime) -> None:
+    def _give_back(self, amount: Decimal) -> None:
         if self.owed > 0:
             paid = min(amount, self.owed)
             self.owed -= paid
             amount -= paid
-        for grant in reversed(self.order):
+        for grant in reversed(self.live):
             if amount == 0:
                 break
-            if grant.active_at(at):
-                returned = min(amount, self.spent[grant.id])
-                self.left[grant.id] += returned
-                self.spent[grant.id] -= returned
-                self.account.used -= returned
-                amount -= returned
+            returned = min(amount, self.spent[grant.id])
+            self.left[grant.id] += returned
+            self.spent[grant.id] -= returned
+            self.account.used -= returned
+            amount -= returned
         self.owed -= amount
 
-    def _end(self, grants: Iterable[Grant]) -> None:
-        for grant in grants:
-            self.account.expired += self.left[grant.id]
-            self.left[grant.id] = self.spent[grant.id] = ZERO
+    def _end(self, at: datetime) -> None:
+        ended = [grant.id for grant in self.live if grant.ends_at <= at]
+        if ended:
+            self.live = [grant for grant in self.live if grant.ends_at > at]
+            for name in ended:
+                self.account.expired += self.left.pop(name)
+                del self.spent[name]
 
-    def _reset(self, at: datetime) -> None:
-        for grant in self.terms.grants:
-            if grant.active_at(at) and grant.effective_at < at:
-                self._set(grant, grant.rolled_over(self.left[grant.id]))
-        self.usage, self.since = ZERO, at
-        if not self.terms.preserve_overage:
+    def _reset(self, reset: Reset) -> None:
+        for grant in self.live:
+            self._set(grant, grant.rolled_over(self.left[grant.id]))
+        self.usage = self.inherited = ZERO
+        self.pays_overage = reset.pays_overage
+        if not reset.preserves_overage:
             self.owed = ZERO
 
     def _set(self, grant: Grant, amount: Decimal) -> None:

@@ -61,9 +61,13 @@ class Grant:
         return self.rollover_max is None or self.rollover_max > 0
 
 
-def burn_order(grants: Iterable[Grant]) -> list[Grant]:
+def burn_rank(grant: Grant) -> tuple[int, datetime, datetime, str]:
     """By priority (the lowest number first), then earliest expiry (none is last), then age, then id."""
-    return sorted(grants, key=lambda grant: (grant.priority, grant.expires_at or _NEVER, grant.created_at, grant.id))
+    return (grant.priority, grant.expires_at or _NEVER, grant.created_at, grant.id)
+
+
+def burn_order(grants: Iterable[Grant]) -> list[Grant]:
+    return sorted(grants, key=burn_rank)
 
 
 def check_grant(grant: Grant) -> None:

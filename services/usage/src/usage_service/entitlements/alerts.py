@@ -21,12 +21,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.events import OutboxEvent
-from usage_service.domain.entitlements import Quota, Value, crossed
+from usage_service.domain.entitlements import Value, crossed
 from usage_service.domain.grants import ZERO
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.meters import Aggregation
 from usage_service.domain.quantities import number_text
-from usage_service.entitlements.repository import Held
+from usage_service.entitlements.links import events_link
+from usage_service.entitlements.repository import Held, StoredQuota, named
 
 TOPIC: Final = "usage.alerts.v1"
 CROSSED: Final = "usage.threshold-crossed"
@@ -35,7 +36,7 @@ CLEARED: Final = "usage.threshold-cleared"
 TOLD = Counter("usage_alerts_total", "Thresholds of quotas that were crossed, or are not any more", ["state"])
 
 _GAUGE_WITHIN: Final = Decimal("0.1")
-_LOOKED_BACK: Final = timedelta(days=1)  # more than a period that is over is looked at
+_LOOKED_BACK: Final = timedelta(days=1)
 _LINEAGE: Final = UUID("6f1f8a3e-6d5b-5a52-9c43-2f6f6b1c7d10")
 
 Key = tuple[UUID, str, datetime, Decimal]
@@ -48,34 +49,47 @@ _RAISED: Final = text(
        AND raised AND resets_at > :after
     """
 )
-# The tenants' locks are held: nobody else numbers their alerts. What is as it was does not come back.
+# A tenant's alerts have one row of numbers, whatever they are about, and whoever tells them has the tenant's lock.
+WITH_LAST_NUMBER: Final = """
+CROSS JOIN LATERAL (
+      SELECT GREATEST(COALESCE((SELECT max(number) FROM pool.entitlement_alert AS alert
+                                 WHERE alert.tenant_id = told.tenant_id), 0),
+                      COALESCE((SELECT max(number) FROM pool.not_counted AS alert
+                                 WHERE alert.tenant_id = told.tenant_id), 0)) AS number) AS last
+"""
+# What is as it was does not come back.
 _CHANGE: Final = text(
-    """
+    f"""
     INSERT INTO pool.entitlement_alert AS given
            (tenant_id, feature, period_start, threshold, resets_at, raised, crossed_at, sequence, number)
     SELECT told.tenant_id, told.feature, told.period_start, told.threshold, told.resets_at, told.raised, told.now, 1,
-           known.number + row_number() OVER (PARTITION BY told.tenant_id ORDER BY period_start, feature, threshold)
+           last.number + row_number() OVER (PARTITION BY told.tenant_id ORDER BY period_start, feature, threshold)
       FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:periods AS timestamptz[]),
                   CAST(:thresholds AS numeric[]), CAST(:resets AS timestamptz[]), CAST(:raised AS boolean[]),
                   CAST(:nows AS timestamptz[]))
            AS told (tenant_id, feature, period_start, threshold, resets_at, raised, now)
-     CROSS JOIN LATERAL (
-           SELECT GREATEST(COALESCE((SELECT max(number) FROM pool.entitlement_alert AS alert
-                                      WHERE alert.tenant_id = told.tenant_id), 0),
-                           COALESCE((SELECT max(number) FROM pool.not_counted AS alert
-                                      WHERE alert.tenant_id = told.tenant_id), 0)) AS number) AS known
+     {WITH_LAST_NUMBER}
     ON CONFLICT (tenant_id, feature, period_start, threshold) DO UPDATE SET
            raised = excluded.raised, crossed_at = excluded.crossed_at, sequence = given.sequence + 1,
            number = excluded.number, resets_at = excluded.resets_at
      WHERE given.raised <> excluded.raised
     RETURNING tenant_id, feature, period_start, threshold, raised, sequence, number
+    """  # noqa: S608 (our own text)
+)
+# The greatest number of a tenant stays, for those that follow.
+_FORGET_OLD: Final = text(
+    """
+    DELETE FROM pool.entitlement_alert AS old
+     WHERE COALESCE(resets_at, crossed_at) < :before
+       AND EXISTS (SELECT FROM pool.entitlement_alert AS later
+                    WHERE later.tenant_id = old.tenant_id AND later.number > old.number)
     """
 )
 
 
 class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a record of `usage.alerts.v1`: `usage` has reached `threshold` of `limit` in this period, or has not
-    any more (`cleared`).
+    any more (`cleared`). `events` is where the events behind `usage` are listed.
 
     `id` is the same for all that is told of a threshold in a period, `sequence` counts it from 1. Without `usage` and
     `limit` the quota was taken away.
@@ -91,6 +105,7 @@ class AlertRecord(msgspec.Struct, frozen=True, kw_only=True):
     limit: str | None
     period_start: str
     resets_at: str
+    events: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +113,7 @@ class Watched:
     """What a quota is worth in a period, by a figure of this kind."""
 
     held: Held
-    quota: Quota
+    stored: StoredQuota
     aggregation: Aggregation | None
     value: Value
     now: datetime
@@ -109,7 +124,7 @@ class _Change:
     raised: bool
     resets_at: datetime
     now: datetime
-    value: Value | None
+    watched: Watched | None
 
 
 async def tell_alerts(
@@ -119,25 +134,31 @@ async def tell_alerts(
     tenants' locks and commits.
     """
     present = dict(nows)
-    keys = {"tenants": [tenant_id for tenant_id, _ in present], "features": [feature for _, feature in present]}
-    rows = await session.execute(_RAISED, {**keys, "after": min(present.values()) - _LOOKED_BACK})
+    values = {(*each.held, each.value.period.start): each for each in watched}
+    # Back to the first period that is looked at, and farther than the last one, for which the clock may be behind.
+    after = min([min(present.values()) - _LOOKED_BACK, *(each.value.period.start for each in watched)])
+    rows = await session.execute(_RAISED, {**named(present), "after": after})
     raised = {(row.tenant_id, row.feature, row.period_start, row.threshold): row.resets_at for row in rows}
     changes: dict[Key, _Change] = {}
     kept: set[Key] = set()
-    values = {(*each.held, each.value.period.start): each.value for each in watched}
     for each in watched:
-        period = each.value.period
-        for threshold in crossed(each.quota, each.value):
+        period, quota = each.value.period, each.stored.quota
+        for threshold in crossed(quota, each.value):
             key = (*each.held, period.start, threshold)
             if key not in raised:
-                changes[key] = _Change(raised=True, resets_at=period.end, now=each.now, value=each.value)
+                changes[key] = _Change(raised=True, resets_at=period.end, now=each.now, watched=each)
         within = _GAUGE_WITHIN if each.aggregation is Aggregation.LATEST else ZERO
-        kept.update((*each.held, period.start, mark) for mark in crossed(each.quota, each.value, within=within))
+        kept.update((*each.held, period.start, mark) for mark in crossed(quota, each.value, within=within))
     for key, resets_at in raised.items():
         now = present[key[0], key[1]]
         if key not in kept and (key[:3] in values or resets_at > now):
-            changes[key] = _Change(raised=False, resets_at=resets_at, now=now, value=values.get(key[:3]))
+            changes[key] = _Change(raised=False, resets_at=resets_at, now=now, watched=values.get(key[:3]))
     return await _store(session, changes) if changes else []
+
+
+async def forget_alerts(session: AsyncSession, before: datetime) -> None:
+    """Forgets what was told of periods that ended before an instant."""
+    await session.execute(_FORGET_OLD, {"before": before})
 
 
 async def _store(session: AsyncSession, changes: dict[Key, _Change]) -> list[OutboxEvent]:
@@ -154,6 +175,7 @@ async def _store(session: AsyncSession, changes: dict[Key, _Change]) -> list[Out
     for row in await session.execute(_CHANGE, parameters):
         key = (row.tenant_id, row.feature, row.period_start, row.threshold)
         change, threshold, start = changes[key], number_text(row.threshold), rfc3339(row.period_start)
+        watched = change.watched
         record = AlertRecord(
             id=str(uuid5(_LINEAGE, f"{row.tenant_id}/{row.feature}/{start}/{threshold}")),
             sequence=row.sequence,
@@ -161,10 +183,11 @@ async def _store(session: AsyncSession, changes: dict[Key, _Change]) -> list[Out
             tenant_id=str(row.tenant_id),
             feature=row.feature,
             threshold=threshold,
-            usage=None if change.value is None else number_text(change.value.usage),
-            limit=None if change.value is None else number_text(change.value.available),
+            usage=None if watched is None else number_text(watched.value.usage),
+            limit=None if watched is None else number_text(watched.value.available),
             period_start=start,
             resets_at=rfc3339(change.resets_at),
+            events=None if watched is None else events_link(row.tenant_id, watched.stored.meter, watched.value.period),
         )
         events.append(
             OutboxEvent(

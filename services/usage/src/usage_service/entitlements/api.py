@@ -24,10 +24,12 @@ from tenantry.http import (
     require_scope,
 )
 from tenantry.identity import Scope
-from usage_service.dependencies import CurrentTenancy, Idempotent, SelectedTenant, SystemTransaction
+from usage_service.dependencies import CurrentArchive, CurrentTenancy, Idempotent, SelectedTenant, SystemTransaction
+from usage_service.entitlements.features import Feature, find_features
 from usage_service.entitlements.given import InForce
-from usage_service.entitlements.repository import Feature, find_features, find_grants, look_into_pool
+from usage_service.entitlements.repository import look_into_pool
 from usage_service.entitlements.schemas import (
+    NO_NUL,
     AccessIn,
     EntitlementOut,
     FeatureIn,
@@ -36,6 +38,7 @@ from usage_service.entitlements.schemas import (
     GrantOut,
     QuotaIn,
     QuotaOut,
+    ResetIn,
 )
 from usage_service.entitlements.service import (
     Entitlement,
@@ -44,18 +47,19 @@ from usage_service.entitlements.service import (
     delete_tenant_quota,
     entitled_features,
     get_entitlements,
-    get_granted,
     get_quota,
+    grants_of,
     put_feature,
     put_tenant_access,
     put_tenant_quota,
+    reset_usage,
     void_tenant_grant,
 )
 
 router = APIRouter(prefix="/v1/features", tags=["entitlements"])
 tenant_router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["entitlements"], route_class=IdempotentRoute)
 
-Slug = Annotated[str, Path(min_length=1, max_length=63)]
+Slug = Annotated[str, Path(min_length=1, max_length=63, pattern=NO_NUL)]
 
 _PLATFORM: Final = Depends(require_scope(Scope.PLATFORM))
 _READ: Final = Depends(require_scope(Scope.TENANT_READ, Scope.PLATFORM, Scope.SERVICE))
@@ -151,7 +155,7 @@ async def delete_quota(tenant: NamedTenant, meter: Slug, session: Writer) -> Non
 async def put_entitlement(tenant: NamedTenant, feature: Slug, body: AccessIn, session: Writer) -> EntitlementOut:
     """Give a tenant a boolean or static feature, or take it away."""
     access = await put_tenant_access(session, tenant.id, feature, enabled=body.enabled, config=body.config)
-    return EntitlementOut.of(feature, Entitlement(InForce(Source.OVERRIDE, access=access)))
+    return EntitlementOut.of(tenant.id, Entitlement(feature, InForce(Source.OVERRIDE, access=access)))
 
 
 @tenant_router.delete("/entitlements/{feature}", status_code=204, dependencies=[_WRITE])
@@ -161,25 +165,38 @@ async def delete_entitlement(tenant: NamedTenant, feature: Slug, session: Writer
 
 
 @tenant_router.get("/entitlements/{feature}", dependencies=[_READ])
-async def read_entitlement(tenant: NamedTenant, feature: Slug, now: Now, session: Reader) -> EntitlementOut:
+async def read_entitlement(
+    tenant: NamedTenant, feature: Slug, now: Now, session: Reader, archive: CurrentArchive
+) -> EntitlementOut:
     """What a tenant has of a feature now, by what is counted."""
-    found = await get_entitlements(session, tenant.id, [feature], now)
+    found = await get_entitlements(session, tenant.id, [feature], now, archive)
     if feature not in found:
         raise NotFound("The tenant has no such entitlement.")
-    return EntitlementOut.of(feature, found[feature])
+    return EntitlementOut.of(tenant.id, found[feature])
 
 
 @tenant_router.get("/entitlements", dependencies=[_READ])
 async def list_entitlements(
-    tenant: NamedTenant, now: Now, session: Reader, limit: Limit = 50, cursor: Cursor = None
+    tenant: NamedTenant, now: Now, session: Reader, archive: CurrentArchive, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[EntitlementOut]:
     """Everything that is said of a tenant, by name: by itself, its plan or its tier."""
     after = decode_cursor(cursor, str, of="entitlements") if cursor else ""
     found = await entitled_features(session, tenant.id, now, after=after, limit=limit + 1)
-    values = await get_entitlements(session, tenant.id, found[:limit], now)
-    items = [EntitlementOut.of(each, values[each]) for each in found[:limit]]
+    values = await get_entitlements(session, tenant.id, found[:limit], now, archive)
+    # What was taken away between the two statements is in the first one only.
+    items = [EntitlementOut.of(tenant.id, values[each]) for each in found[:limit] if each in values]
     following = encode_cursor(found[limit - 1], of="entitlements") if len(found) > limit else None
     return Page(items=items, next_cursor=following)
+
+
+@tenant_router.post("/entitlements/{feature}/reset", dependencies=[_WRITE, Idempotent])
+async def reset(
+    tenant: NamedTenant, feature: Slug, body: ResetIn, now: Now, session: Writer, archive: CurrentArchive
+) -> EntitlementOut:
+    """End the usage period of a quota and begin the next one: at the start of the hour that runs, or earlier."""
+    await reset_usage(session, tenant.id, feature, body.at, now, retain_anchor=body.retain_anchor)
+    found = await get_entitlements(session, tenant.id, [feature], now, archive)
+    return EntitlementOut.of(tenant.id, found[feature])
 
 
 @tenant_router.post("/entitlements/{feature}/grants", status_code=201, dependencies=[_WRITE, Idempotent])
@@ -194,8 +211,7 @@ async def list_grants(
 ) -> Page[GrantOut]:
     """The grants of a quota, the oldest first."""
     after = decode_cursor(cursor, UUID, of="grants") if cursor else _NIL
-    await get_granted(session, tenant.id, feature, now)
-    found = await find_grants(session, tenant.id, feature, after=after, limit=limit + 1)
+    found = await grants_of(session, tenant.id, feature, now, after=after, limit=limit + 1)
     following = encode_cursor(found[limit - 1].id, of="grants") if len(found) > limit else None
     return Page(items=[GrantOut.of(each) for each in found[:limit]], next_cursor=following)
 

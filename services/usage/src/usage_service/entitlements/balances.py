@@ -6,61 +6,70 @@ worth now: from rollups, limits and grants as they are committed, never by addin
 killed leaves everything as it was, and one that runs twice says the same thing twice. Steps of the same tenant come one
 after the other: each reads only once it has the tenant's lock, so the later one knows at least as much.
 
+What cannot be told of one quota holds up no other: its balance stays as it was told last, and is tried again later.
+
 A quota that a tier or a plan gives is stored here, when it is first worked out and whenever its terms have changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-import msgspec
+import structlog
 from prometheus_client import Counter
-from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Clock, TenantDirectory
 from tenantry.database import Databases
 from tenantry.entitlements import Source
-from tenantry.events import OutboxEvent, append_outbox_many
-from usage_service.domain.entitlement_burndown import BurnDown
-from usage_service.domain.entitlements import (
-    Course,
-    Quota,
-    Value,
-    course_of,
-    follow,
-    next_turn,
-    period_at,
-    value_of,
-)
-from usage_service.domain.instants import rfc3339
-from usage_service.domain.quantities import number_text
+from tenantry.events import append_outbox_many
+from usage_service.archive.reading import ArchiveReader
+from usage_service.domain.entitlements import Course, course_of, follow, values_of
+from usage_service.domain.meters import Aggregation, Meter
+from usage_service.domain.quotas import Quota, next_turn, period_at
 from usage_service.entitlements.alerts import CROSSED, TOLD, Watched, tell_alerts
 from usage_service.entitlements.given import NOTHING, InForce, find_in_force
-from usage_service.entitlements.measuring import Asked, measure
+from usage_service.entitlements.measuring import Asked, UsageUnknown, hour_after, measure
 from usage_service.entitlements.queue import lock_balances
-from usage_service.entitlements.repository import Access, Held, StoredQuota, look_into_pool, put_quotas
-
-TOPIC: Final = "usage.balances.v1"
-BALANCE: Final = "usage.balance"
+from usage_service.entitlements.records import BalanceRecord, Told, Worked, find_told, put_off, store_worked
+from usage_service.entitlements.repository import Held, StoredQuota, look_into_pool, named, put_quotas
 
 PUBLISHED = Counter("usage_balances_published_total", "Balances published, an update counts again")
+UNKNOWN = Counter("usage_balances_unknown_total", "Times that a balance could not be worked out and was put off")
+FAILED = Counter("usage_balances_failed_total", "Times that working a balance out failed, and was put off")
+
+log = structlog.get_logger(__name__)
 
 _TAKEN: Final = 200  # changes in one transaction
 _PAUSE_SECONDS: Final = 0.2  # lets changes of the same balance come together
+_RETRY: Final = timedelta(minutes=10)  # after which a balance that could not be worked out is tried again
+_RETRY_FAILED: Final = timedelta(minutes=1)
 _PAST_ALERTS: Final = timedelta(hours=1)  # how long after its end a period still alerts: its last usage is counted late
+_AHEAD: Final = timedelta(minutes=10)  # how far in the future an event may be, and so in an hour that is not read yet
+_INSTANT: Final = timedelta(microseconds=1)
 
-_TAKE: Final = text(
-    """
-    DELETE FROM system.balance_change
-     WHERE id IN (SELECT id FROM system.balance_change ORDER BY id LIMIT :taken FOR UPDATE SKIP LOCKED)
-    RETURNING tenant_id, feature
-    """
+_WAITING: Final = """
+(tenant_id, feature) IN (SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[])))
+"""
+_TAKE_WHERE: Final = """
+DELETE FROM system.balance_change
+ WHERE id IN (SELECT id FROM system.balance_change WHERE {which} ORDER BY id LIMIT :taken FOR UPDATE SKIP LOCKED)
+RETURNING tenant_id, feature
+"""
+_TAKE: Final = text(_TAKE_WHERE.format(which=f"NOT {_WAITING}"))
+_TAKE_ONE: Final = text(_TAKE_WHERE.format(which="tenant_id = :tenant AND feature = :feature"))
+_NEXT: Final = text(
+    f"""
+    SELECT DISTINCT tenant_id, feature
+      FROM (SELECT tenant_id, feature FROM system.balance_change WHERE NOT {_WAITING} ORDER BY id LIMIT :taken) AS next
+    """  # noqa: S608 (our own text)
 )
 # A balance is queued once for a turn: working it out says when the next one is. Tenants on a test clock live by that,
 # and are asked for apart, so that the index finds the others.
@@ -85,113 +94,56 @@ _TURN_BY_CLOCKS: Final = text(
         """
     )
 )
-_KNOWN: Final = text(
-    """
-    SELECT tenant_id, feature, document, version FROM pool.entitlement_balance
-     WHERE (tenant_id, feature) IN (SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[])))
-    """
-)
-_STORE: Final = text(
-    """
-    INSERT INTO pool.entitlement_balance (tenant_id, feature, document, version, next_turn)
-    SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:documents AS text[]),
-                         CAST(:versions AS bigint[]), CAST(:turns AS timestamptz[]))
-    ON CONFLICT (tenant_id, feature) DO UPDATE SET
-           document = excluded.document, version = excluded.version, next_turn = excluded.next_turn
-    """
-)
-
-
-class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a record of `usage.balances.v1`. Amounts are texts; a feature that is not metered has none.
-
-    `limit` is what the period gives, grants and rollover included; `balance` is what of it is left until `resets_at`.
-    """
-
-    tenant_id: str
-    feature: str
-    has_access: bool
-    hard: bool = False
-    balance: str | None = None
-    usage: str | None = None
-    overage: str | None = None
-    limit: str | None = None
-    period_start: str | None = None
-    resets_at: str | None = None
-    config: Any = None
-
-    @classmethod
-    def of_access(cls, tenant_id: UUID, access: Access) -> BalanceRecord:
-        return cls(tenant_id=str(tenant_id), feature=access.feature, has_access=access.enabled, config=access.config)
-
-    @classmethod
-    def of_value(cls, tenant_id: UUID, stored: StoredQuota, value: Value, *, config: Any) -> BalanceRecord:
-        return cls(
-            tenant_id=str(tenant_id),
-            feature=stored.feature,
-            has_access=value.has_access,
-            hard=stored.quota.hard,
-            balance=number_text(value.balance),
-            usage=number_text(value.usage),
-            overage=number_text(value.overage),
-            limit=number_text(value.available),
-            period_start=rfc3339(value.period.start),
-            resets_at=rfc3339(value.period.end),
-            config=config,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """What was worked out of one feature of a tenant; `record` None where the tenant has nothing of it any more."""
-
-    record: BalanceRecord | None = None
-    turn: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """A value to be worked out: that of now, or the last one of the period before."""
+    """A quota whose value is to be worked out; `told` is what it was last."""
 
     held: Held
     in_force: InForce
+    stored: StoredQuota
+    versions: Sequence[Meter]
     now: datetime
-    before: bool = False
-
-    @property
-    def stored(self) -> StoredQuota:
-        if self.in_force.quota is None:
-            raise ValueError("only a quota has a value")
-        return self.in_force.quota
+    told: Told | None
 
     @property
     def quota(self) -> Quota:
         return self.stored.quota
 
     @property
-    def course(self) -> Course:
-        if self.before:
-            return course_of(self.quota, self.start, just_before=True)
-        return course_of(self.quota, self.now)
+    def watched(self) -> datetime:
+        """Periods that end later may alert: the one that runs, those that nobody looked at since they ended, and for an
+        hour the last one.
+        """
+        start = period_at(self.quota, self.now).start
+        if not self.quota.alerts:
+            return start
+        last = start if self.now - start >= _PAST_ALERTS else start - _INSTANT
+        looked = None if self.told is None else self.told.period_start
+        return last if looked is None else min(last, looked)
 
     @property
-    def start(self) -> datetime:
-        return period_at(self.quota, self.now).start
+    def course(self) -> Course:
+        return course_of(self.quota, hour_after(self.now), back_to=self.watched)
 
-    def value(self, burnt: BurnDown) -> Value:
-        if self.before:
-            last = period_at(self.quota, self.start - timedelta(microseconds=1))
-            return value_of(self.quota, burnt.closing, last)
-        return value_of(self.quota, burnt.carried, period_at(self.quota, self.now))
+    @property
+    def turn(self) -> datetime:
+        """When it has to be worked out again although nothing is counted meanwhile."""
+        turn, hour = next_turn(self.quota, self.now), hour_after(self.now)
+        lasts = bool(self.versions) and self.versions[-1].definition.aggregation is Aggregation.TIME_WEIGHTED
+        return min(turn, hour) if lasts or hour - self.now <= _AHEAD else turn
 
 
 class BalanceKeeper:
     """Works off the queue until cancelled; any number of processes may run one."""
 
-    def __init__(self, databases: Databases, directory: TenantDirectory, clock: Clock) -> None:
+    def __init__(self, databases: Databases, directory: TenantDirectory, clock: Clock, archive: ArchiveReader) -> None:
+        self._archive = archive
         self._databases = databases
         self._directory = directory
         self._clock = clock
+        self._waiting: dict[Held, datetime] = {}
 
     async def run(self) -> NoReturn:
         while True:
@@ -212,18 +164,50 @@ class BalanceKeeper:
         return turned
 
     async def step(self) -> int:
-        """Works out a part of the queue, in one transaction; returns how many changes it took."""
+        """Works out a part of the queue, in one transaction; returns how many changes it took.
+
+        Where that fails each balance is worked out in a transaction of its own, and those that fail again stay in the
+        queue and wait: nobody else's balance does.
+        """
+        now = self._clock.now()
+        self._waiting = {held: until for held, until in self._waiting.items() if until > now}
+        waiting = named(self._waiting)
+        try:
+            return await self._step(_TAKE, {**waiting, "taken": _TAKEN})
+        except Exception as error:
+            if _is_away(error):
+                raise
+            log.warning("balances_failed", error=repr(error))
         async with self._databases.system_session() as session:
-            taken = (await session.execute(_TAKE, {"taken": _TAKEN})).all()
+            found = (await session.execute(_NEXT, {**waiting, "taken": _TAKEN})).all()
+        return sum([await self._step_alone((row.tenant_id, row.feature), now) for row in found])
+
+    async def _step_alone(self, held: Held, now: datetime) -> int:
+        try:
+            return await self._step(_TAKE_ONE, {"tenant": held[0], "feature": held[1], "taken": _TAKEN})
+        except Exception as error:
+            if _is_away(error):
+                raise
+            log.warning("balance_failed", tenant=str(held[0]), feature=held[1], error=repr(error))
+            FAILED.inc()
+            self._waiting[held] = now + _RETRY_FAILED
+            return 0
+
+    async def _step(self, take: TextClause, which: Mapping[str, Any]) -> int:
+        async with self._databases.system_session() as session:
+            taken = (await session.execute(take, which)).all()
             keys = {(row.tenant_id, row.feature) for row in taken if not self._directory.is_purged(row.tenant_id)}
             due = {held: self._now(held[0]) for held in sorted(keys)}
             if not due:
                 return len(taken)
             await look_into_pool(session)
             await lock_balances(session, list(dict.fromkeys(tenant_id for tenant_id, _ in due)))
-            worked, watched = await self._work_out(session, due)
-            alerts = await tell_alerts(session, due.items(), watched)
-            balances = await _store(session, worked)
+            told = await find_told(session, due)
+            worked, watched = await self._work_out(session, due, told)
+            unknown = [held for held in due if held not in worked]
+            await put_off(session, {held: due.pop(held) + _RETRY for held in unknown})
+            alerts = await tell_alerts(session, due.items(), watched) if due else []
+            balances = await store_worked(session, worked, told)
             await append_outbox_many(session, [*balances, *alerts])
         PUBLISHED.inc(len(balances))
         for alert in alerts:
@@ -231,40 +215,45 @@ class BalanceKeeper:
         return len(taken)
 
     async def _work_out(
-        self, session: AsyncSession, due: Mapping[Held, datetime]
+        self, session: AsyncSession, due: Mapping[Held, datetime], told: Mapping[Held, Told]
     ) -> tuple[dict[Held, Worked], list[Watched]]:
-        """What every key is worth now, and the values that may alert."""
+        """What every key is worth now, and the values that may alert; nothing of what cannot be told."""
         found = await find_in_force(session, due)
         await put_quotas(
             session, {held: each.quota for held, each in found.in_force.items() if each.quota and each.changed}
         )
         worked = {held: _of_access(held, found.in_force.get(held)) for held in due}
-        quotas = {held: each for held, each in found.in_force.items() if each.quota is not None and each.quota.meter}
-        wanted = [each for held, in_force in quotas.items() for each in _values_of(held, in_force, due[held])]
-        asked = [Asked(each.held[0], found.meters[each.stored.meter], each.quota, each.course) for each in wanted]
+        wanted = [
+            _Due(held, each, each.quota, found.meters[each.quota.meter], due[held], told.get(held))
+            for held, each in found.in_force.items()
+            if each.quota is not None and each.quota.meter
+        ]
+        asked = [Asked(each.held[0], each.versions, each.quota, each.course, each.now) for each in wanted]
         watched = []
-        for each, course, usage in zip(wanted, asked, await measure(session, asked), strict=True):
-            value = each.value(follow(course.course, usage))
-            watched.append(Watched(each.held, each.quota, course.aggregation, value, each.now))
-            if not each.before:
-                record = BalanceRecord.of_value(each.held[0], each.stored, value, config=each.in_force.config)
-                worked[each.held] = Worked(record, next_turn(each.quota, each.now))
-        for held, known in worked.items():
+        unknown: set[Held] = set()
+        for each, course, usage in zip(wanted, asked, await measure(session, asked, self._archive), strict=True):
+            if isinstance(usage, UsageUnknown):
+                log.warning("balance_unknown", tenant=str(each.held[0]), feature=each.held[1], reason=usage.detail)
+                unknown.add(each.held)
+                continue
+            values = values_of(each.quota, course.course, follow(course.course, usage))
+            watched += [
+                Watched(each.held, each.stored, course.aggregation, value, each.now)
+                for value in values
+                if value.period.end > each.watched
+            ]
+            record = BalanceRecord.of_value(each.held[0], each.stored, values[-1], config=each.in_force.config)
+            worked[each.held] = Worked(record, each.turn)
+        for held, each_worked in worked.items():
             change = found.entitled.get(held[0], NOTHING).next_turn(due[held])
-            worked[held] = replace(known, turn=min(filter(None, (known.turn, change)), default=None))
-        return worked, watched
+            turn = min(filter(None, (each_worked.turn, change)), default=None)
+            worked[held] = replace(each_worked, turn=turn)
+        UNKNOWN.inc(len(unknown))
+        return {held: each for held, each in worked.items() if held not in unknown}, watched
 
     def _now(self, tenant_id: UUID) -> datetime:
         tenant = self._directory.get(tenant_id)
         return self._clock.now() if tenant is None else tenant.now(self._clock)
-
-
-def _values_of(held: Held, in_force: InForce, now: datetime) -> Iterator[_Due]:
-    current = _Due(held, in_force, now)
-    quota = current.quota
-    if quota.alerts and quota.since < current.start and now - current.start < _PAST_ALERTS:
-        yield replace(current, before=True)
-    yield current
 
 
 def _of_access(held: Held, in_force: InForce | None) -> Worked:
@@ -276,39 +265,6 @@ def _of_access(held: Held, in_force: InForce | None) -> Worked:
     return Worked(BalanceRecord.of_access(held[0], in_force.access))
 
 
-async def withdraw_balances(connection: AsyncConnection, balances: Sequence[Row[Any]]) -> None:
-    """Have balances that are deleted in this transaction withdrawn from the topic."""
-    await append_outbox_many(
-        connection, [_event(each.tenant_id, each.feature, None, each.version + 1) for each in balances]
-    )
-
-
-async def _store(session: AsyncSession, worked: Mapping[Held, Worked]) -> list[OutboxEvent]:
-    """Stores what was worked out; returns the messages of what of it is new."""
-    keys = {"tenants": [tenant_id for tenant_id, _ in worked], "features": [feature for _, feature in worked]}
-    known = {(row.tenant_id, row.feature): row for row in await session.execute(_KNOWN, keys)}
-    documents, versions, events = [], [], []
-    for held, each in worked.items():
-        before = known.get(held)
-        # Nothing is a document too: the version goes on where a quota comes back.
-        document = "" if each.record is None else msgspec.json.encode(each.record).decode()
-        version = 0 if before is None else before.version
-        if document != ("" if before is None else before.document):
-            version += 1
-            events.append(_event(*held, each.record, version))
-        documents.append(document)
-        versions.append(version)
-    turns = [each.turn for each in worked.values()]
-    await session.execute(_STORE, {**keys, "documents": documents, "versions": versions, "turns": turns})
-    return events
-
-
-def _event(tenant_id: UUID, feature: str, record: BalanceRecord | None, version: int) -> OutboxEvent:
-    return OutboxEvent(
-        topic=TOPIC,
-        key=f"{tenant_id}/{feature}",
-        type=BALANCE,
-        data=record,
-        version=version,
-        tenant_id=tenant_id,
-    )
+def _is_away(error: Exception) -> bool:
+    """Whether the database, rather than a balance, is why nothing was worked out."""
+    return isinstance(error, OSError) or (isinstance(error, DBAPIError) and error.connection_invalidated)

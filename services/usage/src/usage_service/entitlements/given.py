@@ -21,18 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenantry.entitlements import PlanHeld, Source, Terms, effective, readable_entitlements
 from tenantry.entitlements import QuotaTerms as GivenQuota
 from usage_service.domain.entitlement_periods import Interval
-from usage_service.domain.entitlements import ADDITIVE, CUMULATIVE, QuotaTerms, renew
+from usage_service.domain.entitlements import ADDITIVE, CUMULATIVE
 from usage_service.domain.meters import Meter
-from usage_service.domain.windows import zone
-from usage_service.entitlements.measuring import hour_down
-from usage_service.entitlements.repository import (
-    Access,
-    Held,
-    StoredQuota,
-    find_accesses,
-    find_features_named,
-    find_quotas,
-)
+from usage_service.domain.quotas import QuotaTerms, renew
+from usage_service.domain.windows import hour_down, zone
+from usage_service.entitlements.features import Access, find_accesses, find_features_named
+from usage_service.entitlements.repository import Held, StoredQuota, find_quotas
 from usage_service.meters.repository import versions_of
 
 _ENTITLED: Final = text(

@@ -1,15 +1,15 @@
 """What tenants have used in each segment of a course, from committed rollups.
 
-Grants and periods begin and end on whole hours (decision 45), so rollups of hours answer it; the running hour counts as
-far as it is counted. Counts and sums of any number of courses are one statement. The other aggregations are asked as a
-query of the meter is.
+Grants, periods and courses begin and end on whole hours (decision 45), so rollups of hours answer it; the running hour
+counts as far as it is counted. Counts and sums of any number of courses are one statement. The other aggregations are
+asked as a query of the meter is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Final
 from uuid import UUID
@@ -17,13 +17,18 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenantry import Unavailable
+from usage_service.archive.reading import ArchiveReader
 from usage_service.domain.entitlement_periods import UsagePeriod
-from usage_service.domain.entitlements import ADDITIVE, Course, Quota, period_at
+from usage_service.domain.entitlements import ADDITIVE, Course
+from usage_service.domain.errors import InvalidWindow
 from usage_service.domain.grants import ZERO
 from usage_service.domain.meters import Aggregation, Meter
 from usage_service.domain.quantities import EXACT
-from usage_service.domain.windows import Granularity, Window
+from usage_service.domain.quotas import Quota, period_at
+from usage_service.domain.windows import Granularity, Window, hour_down
 from usage_service.queries.figures import answer
+from usage_service.queries.kept import FiguresEnded
 from usage_service.queries.questions import Question
 
 _HOUR: Final = timedelta(hours=1)
@@ -42,6 +47,13 @@ _SUMS: Final = text(
 )
 
 
+class UsageUnknown(Unavailable):
+    """What a quota needs of its past is not there now, or not any more."""
+
+    type = "usage-unknown"
+    title = "What was used cannot be told"
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The course of a tenant's quota; `versions` are all versions of its meter, none where nothing meters it."""
@@ -50,6 +62,7 @@ class Asked:
     versions: Sequence[Meter]
     quota: Quota
     course: Course
+    now: datetime
 
     @property
     def aggregation(self) -> Aggregation | None:
@@ -57,22 +70,34 @@ class Asked:
 
     @property
     def spans(self) -> list[UsagePeriod]:
-        """The segments; the last one is whole, so that the running hour is read as a rollup and not event by event."""
-        spans = list(self.course.segments)
-        if spans and self.aggregation is not Aggregation.TIME_WEIGHTED:
-            spans[-1] = UsagePeriod(spans[-1].start, hour_up(spans[-1].end))
-        return spans
+        """The segments; a value that lasts is counted up to now, and not to the end of the hour."""
+        if self.aggregation is not Aggregation.TIME_WEIGHTED:
+            return list(self.course.segments)
+        return [UsagePeriod(span.start, min(span.end, self.now)) for span in self.course.segments]
 
 
-async def measure(session: AsyncSession, asked: Sequence[Asked]) -> list[list[Decimal]]:
-    """The usage of each segment of each course."""
+async def measure(
+    session: AsyncSession, asked: Sequence[Asked], archive: ArchiveReader | None
+) -> list[list[Decimal] | UsageUnknown]:
+    """The usage of each segment of each course, or why it cannot be told of that one.
+
+    `archive` is for the few hours that only raw events can answer, where PostgreSQL has them no longer.
+    """
     summed = [each for each in asked if each.aggregation in _SUMMED]
     sums = iter(await _sums(session, summed))
-    return [next(sums) if each.aggregation in _SUMMED else await _asked_of_the_meter(session, each) for each in asked]
+    found: list[list[Decimal] | UsageUnknown] = []
+    for each in asked:
+        try:
+            usage = next(sums) if each.aggregation in _SUMMED else await _asked_of_the_meter(session, each, archive)
+        except (InvalidWindow, FiguresEnded, Unavailable) as error:
+            found.append(UsageUnknown(str(error)))
+        else:
+            found.append(usage)
+    return found
 
 
-def hour_down(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+def hour_after(moment: datetime) -> datetime:
+    return hour_down(moment) + _HOUR
 
 
 def hour_up(moment: datetime) -> datetime:
@@ -98,32 +123,34 @@ async def _sums(session: AsyncSession, asked: Sequence[Asked]) -> list[list[Deci
     return found
 
 
-async def _asked_of_the_meter(session: AsyncSession, asked: Asked) -> list[Decimal]:
+async def _asked_of_the_meter(session: AsyncSession, asked: Asked, archive: ArchiveReader | None) -> list[Decimal]:
     if asked.aggregation is None:
         return [ZERO] * len(asked.course.segments)
     if asked.aggregation in ADDITIVE:
-        return await _figures(session, asked, asked.spans)
-    return await _differences(session, asked)
+        return await _figures(session, asked, asked.spans, archive)
+    return await _differences(session, asked, archive)
 
 
-async def _differences(session: AsyncSession, asked: Asked) -> list[Decimal]:
+async def _differences(session: AsyncSession, asked: Asked, archive: ArchiveReader | None) -> list[Decimal]:
     """By how much each span moves the figure of its period so far."""
     found = []
     period, so_far = None, ZERO
     for span in asked.spans:
         if (current := period_at(asked.quota, span.start)) != period:
             period, so_far = current, ZERO
-        [figure] = await _figures(session, asked, [UsagePeriod(current.start, span.end)])
+        [figure] = await _figures(session, asked, [UsagePeriod(current.start, span.end)], archive)
         with localcontext(EXACT):
             found.append(figure - so_far)
         so_far = figure
     return found
 
 
-async def _figures(session: AsyncSession, asked: Asked, spans: Sequence[UsagePeriod]) -> list[Decimal]:
+async def _figures(
+    session: AsyncSession, asked: Asked, spans: Sequence[UsagePeriod], archive: ArchiveReader | None
+) -> list[Decimal]:
     """The meter's figure of each span; spans are in order and do not overlap."""
-    windows = [Window(span.start, span.end, span.start, span.end) for span in spans]
+    windows = [Window(span.start, span.end, span.start, span.end) for span in spans if span.start < span.end]
     question = Question(windows=windows, granularity=Granularity.NONE)
-    figures = await answer(session, asked.tenant_id, asked.versions, question)
+    figures = await answer(session, asked.tenant_id, asked.versions, question, archive)
     known = {figure.window_start: Decimal(figure.value or 0) for figure in figures}
     return [known.get(span.start, ZERO) for span in spans]

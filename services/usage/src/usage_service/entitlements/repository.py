@@ -1,4 +1,4 @@
-"""Rows of features, quotas, limits and grants.
+"""Rows of quotas, limits and grants.
 
 Reads name the tables as a bound transaction sees them; the system role writes, and looks into the pool.
 """
@@ -11,17 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Row, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from tenantry.entitlements import Source
 from usage_service.domain.entitlement_periods import Cycle, Interval
-from usage_service.domain.entitlements import FeatureKind, Limit, Quota
 from usage_service.domain.grants import Grant
+from usage_service.domain.quotas import Limit, Quota
 from usage_service.domain.windows import zone
 
 Session = AsyncSession | AsyncConnection
@@ -29,49 +28,40 @@ Session = AsyncSession | AsyncConnection
 # Chosen for the transaction: what runs for a request of an operator runs as the system role, which has no tenant.
 _LOOK_INTO_POOL: Final = text("SELECT set_config('search_path', 'pool, pg_temp', true)")
 
-_FEATURE: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug = :slug")
-_FEATURES: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug > :after ORDER BY slug LIMIT :limit")
-_FEATURES_NAMED: Final = text("SELECT slug, kind, meter FROM system.feature WHERE slug = ANY(CAST(:slugs AS text[]))")
-_ADD_FEATURE: Final = text(
-    """
-    INSERT INTO system.feature (slug, kind, meter, created_at) VALUES (:slug, :kind, :meter, clock_timestamp())
-    ON CONFLICT (slug) DO NOTHING
-    """
-)
-_WANTED: Final = "SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]))"
+WANTED: Final = "SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]))"
 _QUOTAS: Final = f"""
-SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage,
-       rollover_max, refill, alerts, given_by, version
-  FROM quota WHERE (tenant_id, feature) IN ({_WANTED})
+SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, hard, alerts, given_by, version
+  FROM quota WHERE (tenant_id, feature) IN ({WANTED})
 """  # noqa: S608 (our own text, as in those below)
 _FIND_QUOTAS: Final = text(_QUOTAS)
 _LOCK_QUOTAS: Final = text(_QUOTAS + "FOR UPDATE")
 _LIMITS: Final = text(
     f"""
-    SELECT tenant_id, feature, since, amount FROM quota_limit WHERE (tenant_id, feature) IN ({_WANTED})
-     ORDER BY since
+    SELECT tenant_id, feature, since, amount, interval, time_zone, anchored_at, pays_overage, preserve_overage,
+           rollover_max, refill, resets
+      FROM quota_limit WHERE (tenant_id, feature) IN ({WANTED}) ORDER BY since
     """  # noqa: S608
 )
 _HELD: Final = text(
     f"""
     SELECT tenant_id, feature, id, amount, priority, effective_at, expires_at, voided_at, rollover_min, rollover_max,
-           recurrence, recurs_from, time_zone, created_at
-      FROM quota_grant WHERE (tenant_id, feature) IN ({_WANTED}) ORDER BY id
+           recurrence, recurs_every, recurs_from, time_zone, created_at
+      FROM quota_grant WHERE (tenant_id, feature) IN ({WANTED}) ORDER BY id
     """  # noqa: S608
 )
 _GRANTS: Final = text(
     """
     SELECT id, amount, priority, effective_at, expires_at, voided_at, rollover_min, rollover_max, recurrence,
-           recurs_from, time_zone, created_at
+           recurs_every, recurs_from, time_zone, created_at
       FROM quota_grant WHERE tenant_id = :tenant AND feature = :feature AND id > :after ORDER BY id LIMIT :limit
     """
 )
 _ADD_GRANT: Final = text(
     """
     INSERT INTO quota_grant (tenant_id, feature, id, amount, priority, effective_at, expires_at, rollover_min,
-                             rollover_max, recurrence, recurs_from, time_zone, created_at)
+                             rollover_max, recurrence, recurs_every, recurs_from, time_zone, created_at)
     VALUES (:tenant, :feature, :id, :amount, :priority, :effective_at, :expires_at, :rollover_min,
-            :rollover_max, :recurrence, :recurs_from, :time_zone, :created_at)
+            :rollover_max, :recurrence, :recurs_every, :recurs_from, :time_zone, :created_at)
     """
 )
 _VOID_GRANT: Final = text(
@@ -82,33 +72,45 @@ _VOID_GRANT: Final = text(
 )
 _PUT_QUOTAS: Final = text(
     """
-    INSERT INTO quota AS known (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
-                                preserve_overage, rollover_max, refill, alerts, given_by, version, created_at)
-    SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage, preserve_overage,
-           rollover_max, refill, CAST(alerts AS jsonb), given_by, 1, clock_timestamp()
+    INSERT INTO quota AS known (tenant_id, feature, meter, interval, time_zone, anchored_at, hard, alerts, given_by,
+                                version, created_at)
+    SELECT tenant_id, feature, meter, interval, time_zone, anchored_at, hard, CAST(alerts AS jsonb), given_by,
+           1, clock_timestamp()
       FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:meters AS text[]),
                   CAST(:intervals AS text[]), CAST(:time_zones AS text[]), CAST(:anchors AS timestamptz[]),
-                  CAST(:sinces AS timestamptz[]), CAST(:hards AS boolean[]), CAST(:pays AS boolean[]),
-                  CAST(:preserves AS boolean[]), CAST(:rollovers AS numeric[]), CAST(:refills AS text[]),
-                  CAST(:alerts AS text[]), CAST(:sources AS text[]))
-           AS given (tenant_id, feature, meter, interval, time_zone, anchored_at, since, hard, pays_overage,
-                     preserve_overage, rollover_max, refill, alerts, given_by)
+                  CAST(:hards AS boolean[]), CAST(:alerts AS text[]), CAST(:sources AS text[]))
+           AS given (tenant_id, feature, meter, interval, time_zone, anchored_at, hard, alerts, given_by)
     ON CONFLICT (tenant_id, feature) DO UPDATE SET
            meter = excluded.meter, interval = excluded.interval, time_zone = excluded.time_zone,
-           anchored_at = excluded.anchored_at, since = excluded.since, hard = excluded.hard,
-           pays_overage = excluded.pays_overage, preserve_overage = excluded.preserve_overage,
-           rollover_max = excluded.rollover_max, refill = excluded.refill, alerts = excluded.alerts,
+           anchored_at = excluded.anchored_at, hard = excluded.hard, alerts = excluded.alerts,
            given_by = excluded.given_by, version = known.version + 1
      WHERE excluded.given_by = 'override' OR known.given_by <> 'override'
     RETURNING tenant_id, feature, version
     """
 )
+# Limits only ever grow at their end, from the period that runs on: what was put for a later instant is put anew.
 _PUT_LIMITS: Final = text(
     """
-    INSERT INTO quota_limit (tenant_id, feature, since, amount)
-    SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:sinces AS timestamptz[]),
-                         CAST(:amounts AS numeric[]))
-    ON CONFLICT (tenant_id, feature, since) DO UPDATE SET amount = excluded.amount
+    WITH given AS (
+        SELECT *
+          FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[]), CAST(:sinces AS timestamptz[]),
+                      CAST(:amounts AS numeric[]), CAST(:intervals AS text[]), CAST(:time_zones AS text[]),
+                      CAST(:anchors AS timestamptz[]), CAST(:pays AS boolean[]), CAST(:preserves AS boolean[]),
+                      CAST(:rollovers AS numeric[]), CAST(:refills AS text[]), CAST(:resets AS boolean[]))
+               AS given (tenant_id, feature, since, amount, interval, time_zone, anchored_at, pays_overage,
+                         preserve_overage, rollover_max, refill, resets)),
+    superseded AS (
+        DELETE FROM quota_limit USING given
+         WHERE (quota_limit.tenant_id, quota_limit.feature) = (given.tenant_id, given.feature)
+           AND quota_limit.since > given.since)
+    INSERT INTO quota_limit (tenant_id, feature, since, amount, interval, time_zone, anchored_at, pays_overage,
+                             preserve_overage, rollover_max, refill, resets)
+    SELECT * FROM given
+    ON CONFLICT (tenant_id, feature, since) DO UPDATE SET
+           amount = excluded.amount, interval = excluded.interval, time_zone = excluded.time_zone,
+           anchored_at = excluded.anchored_at, pays_overage = excluded.pays_overage,
+           preserve_overage = excluded.preserve_overage, rollover_max = excluded.rollover_max,
+           refill = excluded.refill, resets = excluded.resets
     """
 )
 _DELETE_QUOTA: Final = (
@@ -116,21 +118,6 @@ _DELETE_QUOTA: Final = (
     text("DELETE FROM quota_grant WHERE tenant_id = :tenant AND feature = :feature"),
     text("DELETE FROM quota WHERE tenant_id = :tenant AND feature = :feature"),
 )
-_ACCESSES: Final = text(
-    f"""
-    SELECT tenant_id, feature, enabled, config, version FROM feature_access WHERE (tenant_id, feature) IN ({_WANTED})
-    """  # noqa: S608
-)
-_PUT_ACCESS: Final = text(
-    """
-    INSERT INTO feature_access AS known (tenant_id, feature, enabled, config, version)
-    VALUES (:tenant, :feature, :enabled, :config, 1)
-    ON CONFLICT (tenant_id, feature) DO UPDATE SET
-           enabled = excluded.enabled, config = excluded.config, version = known.version + 1
-    RETURNING version
-    """
-).bindparams(bindparam("config", type_=JSONB(none_as_null=True)))
-_DELETE_ACCESS: Final = text("DELETE FROM feature_access WHERE tenant_id = :tenant AND feature = :feature")
 _ENTITLED: Final = text(
     """
     SELECT feature FROM (SELECT feature FROM quota WHERE tenant_id = :tenant AND given_by = 'override'
@@ -144,13 +131,6 @@ Held = tuple[UUID, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
-    slug: str
-    kind: FeatureKind
-    meter: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class StoredQuota:
     """A quota as it is stored, with the meter whose figure uses it up."""
 
@@ -161,53 +141,24 @@ class StoredQuota:
     source: Source = Source.OVERRIDE
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    feature: str
-    enabled: bool
-    config: Any
-    version: int
-
-
 async def look_into_pool(session: Session) -> None:
     """Has a transaction of the system role find the tables of tenants without naming their schema."""
     await session.execute(_LOOK_INTO_POOL)
-
-
-async def find_feature(session: Session, slug: str) -> Feature | None:
-    row = (await session.execute(_FEATURE, {"slug": slug})).one_or_none()
-    return None if row is None else _feature(row)
-
-
-async def find_features_named(session: Session, slugs: Collection[str]) -> dict[str, Feature]:
-    if not slugs:
-        return {}
-    return {row.slug: _feature(row) for row in await session.execute(_FEATURES_NAMED, {"slugs": list(slugs)})}
-
-
-async def find_features(session: Session, *, after: str, limit: int) -> list[Feature]:
-    """A page of features by name."""
-    return [_feature(row) for row in await session.execute(_FEATURES, {"after": after, "limit": limit})]
-
-
-async def add_feature(session: Session, feature: Feature) -> None:
-    """Adds a feature where there is none of its name."""
-    await session.execute(_ADD_FEATURE, {"slug": feature.slug, "kind": feature.kind, "meter": feature.meter})
 
 
 async def find_quotas(session: Session, wanted: Collection[Held], *, lock: bool = False) -> dict[Held, StoredQuota]:
     """Those of the quotas that there are, with their limits and grants. `lock` is until the end of the transaction."""
     if not wanted:
         return {}
-    named = _named(wanted)
-    rows = (await session.execute(_LOCK_QUOTAS if lock else _FIND_QUOTAS, named)).all()
+    keys = named(wanted)
+    rows = (await session.execute(_LOCK_QUOTAS if lock else _FIND_QUOTAS, keys)).all()
     if not rows:
         return {}
     limits: dict[Held, list[Limit]] = defaultdict(list)
-    for row in await session.execute(_LIMITS, named):
-        limits[row.tenant_id, row.feature].append(Limit(row.since, row.amount))
+    for row in await session.execute(_LIMITS, keys):
+        limits[row.tenant_id, row.feature].append(_limit(row))
     grants: dict[Held, list[Grant]] = defaultdict(list)
-    for row in await session.execute(_HELD, named):
+    for row in await session.execute(_HELD, keys):
         grants[row.tenant_id, row.feature].append(_grant(row))
     found = {}
     for row in rows:
@@ -237,6 +188,7 @@ async def add_grant(session: Session, tenant_id: UUID, feature: str, grant: Gran
             "rollover_min": grant.rollover_min,
             "rollover_max": grant.rollover_max,
             "recurrence": None if cycle is None else cycle.interval,
+            "recurs_every": 1 if cycle is None else cycle.every,
             "recurs_from": None if cycle is None else cycle.anchor,
             "time_zone": "UTC" if cycle is None else cycle.zone.key,
             "created_at": grant.created_at,
@@ -261,30 +213,29 @@ async def put_quotas(session: Session, quotas: Mapping[Held, StoredQuota]) -> di
     rows = await session.execute(
         _PUT_QUOTAS,
         {
-            **_named(quotas),
+            **named(quotas),
+            **_cycles([each.cycle for each in terms]),
             "meters": [each.meter for each in stored],
-            "intervals": [each.cycle.interval for each in terms],
-            "time_zones": [each.cycle.zone.key for each in terms],
-            "anchors": [each.cycle.anchor for each in terms],
-            "sinces": [each.since for each in terms],
             "hards": [each.hard for each in terms],
-            "pays": [each.pays_overage for each in terms],
-            "preserves": [each.preserve_overage for each in terms],
-            "rollovers": [each.rollover_max for each in terms],
-            "refills": [each.refill for each in terms],
             "alerts": [json.dumps([str(alert) for alert in each.alerts]) for each in terms],
             "sources": [each.source for each in stored],
         },
     )
     versions = {(row.tenant_id, row.feature): row.version for row in rows}
-    limits = {held: quotas[held].quota.limits[-1] for held in versions}
-    if limits:
+    if versions:
+        limits = [quotas[held].quota.limit for held in versions]
         await session.execute(
             _PUT_LIMITS,
             {
-                **_named(limits),
-                "sinces": [limit.since for limit in limits.values()],
-                "amounts": [limit.amount for limit in limits.values()],
+                **named(versions),
+                **_cycles([each.cycle for each in limits]),
+                "sinces": [each.since for each in limits],
+                "amounts": [each.amount for each in limits],
+                "pays": [each.pays_overage for each in limits],
+                "preserves": [each.preserve_overage for each in limits],
+                "rollovers": [each.rollover_max for each in limits],
+                "refills": [each.refill for each in limits],
+                "resets": [each.resets for each in limits],
             },
         )
     return versions
@@ -296,66 +247,57 @@ async def delete_quota(session: Session, tenant_id: UUID, feature: str) -> None:
         await session.execute(statement, {"tenant": tenant_id, "feature": feature})
 
 
-async def find_accesses(session: Session, wanted: Collection[Held]) -> dict[Held, Access]:
-    """What tenants have of features that are not metered, where they have anything."""
-    if not wanted:
-        return {}
-    rows = await session.execute(_ACCESSES, _named(wanted))
-    return {(row.tenant_id, row.feature): Access(row.feature, row.enabled, row.config, row.version) for row in rows}
-
-
-async def put_access(session: Session, tenant_id: UUID, access: Access) -> int:
-    """Stores what a tenant has of a feature; returns its version."""
-    parameters = {
-        "tenant": tenant_id,
-        "feature": access.feature,
-        "enabled": access.enabled,
-        "config": access.config,
-    }
-    version: int = (await session.execute(_PUT_ACCESS, parameters)).scalar_one()
-    return version
-
-
-async def delete_access(session: Session, tenant_id: UUID, feature: str) -> bool:
-    """Takes back what was put for a tenant of a feature; returns whether anything was."""
-    deleted = await session.execute(_DELETE_ACCESS, {"tenant": tenant_id, "feature": feature})
-    return cast("CursorResult[Any]", deleted).rowcount > 0
-
-
 async def find_entitled(session: Session, tenant_id: UUID, *, after: str, limit: int) -> Sequence[str]:
     """A page of the features that a tenant has something of, by name."""
     parameters = {"tenant": tenant_id, "after": after, "limit": limit}
     return (await session.execute(_ENTITLED, parameters)).scalars().all()
 
 
-def _named(wanted: Collection[Held]) -> dict[str, Any]:
+def named(wanted: Collection[Held]) -> dict[str, Any]:
+    """The parameters of a statement about tenants and features."""
     return {"tenants": [tenant_id for tenant_id, _ in wanted], "features": [feature for _, feature in wanted]}
 
 
-def _quota(row: Row[Any], limits: Sequence[Limit], grants: Sequence[Grant]) -> StoredQuota:
-    quota = Quota(
-        cycle=Cycle(Interval(row.interval), row.anchored_at, zone(row.time_zone)),
+def _cycles(cycles: Sequence[Cycle]) -> dict[str, Any]:
+    return {
+        "intervals": [each.interval for each in cycles],
+        "time_zones": [each.zone.key for each in cycles],
+        "anchors": [each.anchor for each in cycles],
+    }
+
+
+def _cycle(row: Row[Any]) -> Cycle:
+    return Cycle(Interval(row.interval), row.anchored_at, zone(row.time_zone))
+
+
+def _limit(row: Row[Any]) -> Limit:
+    return Limit(
         since=row.since,
-        limits=tuple(limits),
-        grants=tuple(grants),
-        hard=row.hard,
+        amount=row.amount,
+        cycle=_cycle(row),
         pays_overage=row.pays_overage,
         preserve_overage=row.preserve_overage,
         rollover_max=row.rollover_max,
         refill=None if row.refill is None else Interval(row.refill),
+        resets=row.resets,
+    )
+
+
+def _quota(row: Row[Any], limits: Sequence[Limit], grants: Sequence[Grant]) -> StoredQuota:
+    quota = Quota(
+        cycle=_cycle(row),
+        limits=tuple(limits),
+        grants=tuple(grants),
+        hard=row.hard,
         alerts=tuple(Decimal(each) for each in row.alerts),
     )
     return StoredQuota(row.feature, row.meter, quota, row.version, Source(row.given_by))
 
 
-def _feature(row: Row[Any]) -> Feature:
-    return Feature(row.slug, FeatureKind(row.kind), row.meter)
-
-
 def _grant(row: Row[Any]) -> Grant:
     recurrence = None
     if row.recurrence is not None:
-        recurrence = Cycle(Interval(row.recurrence), row.recurs_from, zone(row.time_zone))
+        recurrence = Cycle(Interval(row.recurrence), row.recurs_from, zone(row.time_zone), row.recurs_every)
     return Grant(
         id=str(row.id),
         amount=row.amount,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
@@ -21,17 +22,22 @@ from pydantic import (
 
 from tenantry.entitlements import Source
 from usage_service.domain.entitlement_periods import Cycle, Interval
-from usage_service.domain.entitlements import MAX_ALERTS, FeatureKind, Quota, QuotaTerms
+from usage_service.domain.entitlements import FeatureKind
 from usage_service.domain.errors import InvalidQuantity, InvalidWindow
+from usage_service.domain.event_checks import has_nul
 from usage_service.domain.grants import DEFAULT_PRIORITY, LOWEST_PRIORITY, ZERO, Grant
 from usage_service.domain.quantities import number_text, quantity_of
+from usage_service.domain.quotas import MAX_ALERTS, Quota, QuotaTerms
 from usage_service.domain.windows import zone
-from usage_service.entitlements.repository import Feature
+from usage_service.entitlements.features import Feature
+from usage_service.entitlements.links import events_link
 from usage_service.entitlements.service import Entitlement
 
 _EARLIEST: Final = datetime(2001, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _MAX_CONFIG: Final = 8_192
+_MAX_EVERY: Final = 1_000
+NO_NUL: Final = r"^[^\x00]*$"
 
 
 def _number(value: object) -> Decimal:
@@ -56,10 +62,15 @@ def _zone_name(name: str) -> str:
         raise ValueError(error.reason) from None
 
 
-def _short(config: JsonValue) -> JsonValue:
-    if len(str(config)) > _MAX_CONFIG:
-        raise ValueError(f"at most {_MAX_CONFIG} characters")
-    if "\\x00" in repr(config):
+def _storable(config: JsonValue) -> JsonValue:
+    try:
+        # As the database takes it: it has no NaN, no infinity and no lone surrogate.
+        text, unstorable = json.dumps(config, ensure_ascii=False, allow_nan=False).encode(), has_nul(config)
+    except (ValueError, RecursionError):
+        raise ValueError("a JSON document in UTF-8, without NaN and infinity") from None
+    if len(text) > _MAX_CONFIG:
+        raise ValueError(f"at most {_MAX_CONFIG} bytes")
+    if unstorable:
         raise ValueError("contains NUL, which cannot be stored")
     return config
 
@@ -73,7 +84,7 @@ Number = Annotated[
 Amount = Annotated[Number, Field(ge=0)]
 Instant = Annotated[AwareDatetime, AfterValidator(_in_range)]
 ZoneName = Annotated[str, Field(max_length=64), AfterValidator(_zone_name)]
-Config = Annotated[JsonValue, AfterValidator(_short)]
+Config = Annotated[JsonValue, AfterValidator(_storable)]
 
 
 class FeatureIn(BaseModel):
@@ -82,7 +93,7 @@ class FeatureIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: FeatureKind
-    meter: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    meter: Annotated[str, Field(min_length=1, max_length=63, pattern=NO_NUL)] | None = None
 
 
 class FeatureOut(FeatureIn):
@@ -147,29 +158,31 @@ class QuotaOut(BaseModel):
 
     @classmethod
     def of(cls, feature: str, quota: Quota, version: int) -> QuotaOut:
+        limit = quota.limit
         return cls(
             feature=feature,
-            limit=quota.limits[-1].amount if quota.limits else None,
+            limit=limit.amount,
             period=quota.cycle.interval,
             hard=quota.hard,
             alerts=list(quota.alerts),
             time_zone=quota.cycle.zone.key,
             anchor=quota.cycle.anchor,
             since=quota.since,
-            pays_overage=quota.pays_overage,
-            preserve_overage=quota.preserve_overage,
-            rollover_max=quota.rollover_max,
-            refill=quota.refill,
+            pays_overage=limit.pays_overage,
+            preserve_overage=limit.preserve_overage,
+            rollover_max=limit.rollover_max,
+            refill=limit.refill,
             version=version,
         )
 
 
 class RecurrenceIn(BaseModel):
-    """The grant is refilled to its amount with every interval from `anchor` on, which is its start by default."""
+    """The grant is refilled to its amount every so many intervals from `anchor` on, which is its start by default."""
 
     model_config = ConfigDict(extra="forbid")
 
     interval: Interval
+    every: Annotated[int, Field(ge=1, le=_MAX_EVERY)] = 1
     anchor: Instant | None = None
     time_zone: ZoneName = "UTC"
 
@@ -196,7 +209,7 @@ class GrantIn(BaseModel):
         cycle = None
         if self.recurrence is not None:
             anchor = self.recurrence.anchor or effective.replace(minute=0, second=0, microsecond=0)
-            cycle = Cycle(self.recurrence.interval, anchor, zone(self.recurrence.time_zone))
+            cycle = Cycle(self.recurrence.interval, anchor, zone(self.recurrence.time_zone), self.recurrence.every)
         return Grant(
             id="",
             amount=self.amount,
@@ -212,8 +225,24 @@ class GrantIn(BaseModel):
 
 class RecurrenceOut(BaseModel):
     interval: Interval
+    every: int
     anchor: datetime
     time_zone: str
+
+    @classmethod
+    def of(cls, cycle: Cycle) -> RecurrenceOut:
+        return cls(interval=cycle.interval, every=cycle.every, anchor=cycle.anchor, time_zone=cycle.zone.key)
+
+
+class ResetIn(BaseModel):
+    """`at` is a whole hour of the period that runs, the one that runs by default. Later periods are counted from it, or
+    as before with `retain_anchor`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: Instant | None = None
+    retain_anchor: bool = False
 
 
 class GrantOut(BaseModel):
@@ -230,7 +259,6 @@ class GrantOut(BaseModel):
 
     @classmethod
     def of(cls, grant: Grant) -> GrantOut:
-        cycle = grant.recurrence
         return cls(
             id=UUID(grant.id),
             amount=grant.amount,
@@ -240,9 +268,7 @@ class GrantOut(BaseModel):
             voided_at=grant.voided_at,
             rollover_min=grant.rollover_min,
             rollover_max=grant.rollover_max,
-            recurrence=None
-            if cycle is None
-            else RecurrenceOut(interval=cycle.interval, anchor=cycle.anchor, time_zone=cycle.zone.key),
+            recurrence=None if grant.recurrence is None else RecurrenceOut.of(grant.recurrence),
             created_at=grant.created_at,
         )
 
@@ -259,7 +285,8 @@ class AccessIn(BaseModel):
 class EntitlementOut(BaseModel):
     """`balance` is what is left until `resets_at`, `limit` what the period gives, grants and rollover included.
 
-    `source` says who gives it: what was put for the tenant itself (`override`), its plan, or its tier.
+    `source` says who gives it: what was put for the tenant itself (`override`), its plan, or its tier. `events` is
+    where the events behind `usage` are listed.
     """
 
     feature: str
@@ -272,11 +299,12 @@ class EntitlementOut(BaseModel):
     hard: bool | None = None
     period_start: datetime | None = None
     resets_at: datetime | None = None
+    events: str | None = None
     config: Any = None
 
     @classmethod
-    def of(cls, feature: str, found: Entitlement) -> EntitlementOut:
-        in_force, value = found.in_force, found.value
+    def of(cls, tenant_id: UUID, found: Entitlement) -> EntitlementOut:
+        feature, in_force, value = found.feature, found.in_force, found.value
         if in_force.access is not None:
             access = in_force.access
             return cls(feature=feature, source=in_force.source, has_access=access.enabled, config=access.config)
@@ -293,5 +321,6 @@ class EntitlementOut(BaseModel):
             hard=in_force.quota.quota.hard,
             period_start=value.period.start,
             resets_at=value.period.end,
+            events=events_link(tenant_id, in_force.quota.meter, value.period),
             config=in_force.config,
         )

@@ -15,39 +15,34 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry import Conflict, InvalidRequest, NotFound, StaleVersion, uuid7
 from tenantry.entitlements import Source
+from usage_service.archive.reading import ArchiveReader
 from usage_service.domain.entitlement_periods import Cycle
 from usage_service.domain.entitlements import (
     MAX_GRANTS,
     FeatureKind,
-    QuotaTerms,
     Value,
     check_aggregation,
     check_feature,
-    check_quota,
     course_of,
     follow,
-    period_at,
-    renew,
-    value_of,
+    values_of,
 )
 from usage_service.domain.errors import InvalidGrant
 from usage_service.domain.grants import Grant, check_grant
+from usage_service.domain.quotas import QuotaTerms, check_quota, period_at, renew, restart
+from usage_service.domain.windows import hour_down
+from usage_service.entitlements.features import Access, Feature, add_feature, delete_access, find_feature, put_access
 from usage_service.entitlements.following import queue_feature
 from usage_service.entitlements.given import InForce, find_entitled_tenants, find_in_force
-from usage_service.entitlements.measuring import Asked, hour_down, hour_up, measure
+from usage_service.entitlements.measuring import Asked, UsageUnknown, hour_after, hour_up, measure
 from usage_service.entitlements.queue import queue_change
 from usage_service.entitlements.repository import (
-    Access,
-    Feature,
     StoredQuota,
-    add_feature,
     add_grant,
-    delete_access,
     delete_quota,
     find_entitled,
-    find_feature,
+    find_grants,
     find_quotas,
-    put_access,
     put_quotas,
     void_grant,
 )
@@ -77,6 +72,7 @@ class TooManyGrants(Conflict):
 class Entitlement:
     """What a tenant has of a feature: `value` is that of a quota, `access` of what is not metered."""
 
+    feature: str
     in_force: InForce
     value: Value | None = None
 
@@ -103,8 +99,8 @@ async def put_tenant_quota(
 ) -> StoredQuota:
     """The quota of a tenant on a metered feature, or on a meter under its own name, as put.
 
-    It holds for the whole of the period that runs, the usage in it included; the limits of periods that are over stay
-    as they were. May be repeated. Raises NotFound, InvalidRequest, StaleVersion, PeriodFixed.
+    It holds for the whole of the period that runs, the usage in it included; periods that are over stay as they were.
+    May be repeated. Raises NotFound, InvalidRequest, StaleVersion, PeriodFixed.
     """
     meter = await _meter_of(session, feature)
     cycle = terms.cycle
@@ -153,20 +149,53 @@ async def delete_tenant_quota(session: AsyncSession, tenant_id: UUID, feature: s
     await queue_change(session, tenant_id, feature)
 
 
+async def reset_usage(
+    session: AsyncSession, tenant_id: UUID, feature: str, at: datetime | None, now: datetime, *, retain_anchor: bool
+) -> None:
+    """Ends the usage period that runs and begins the next one, on a whole hour: the one that runs by default.
+
+    Grants roll over and overage is dropped or preserved as at any end of a period. May be repeated. Raises NotFound,
+    InvalidRequest.
+    """
+    held = await get_granted(session, tenant_id, feature, now, lock=True)
+    try:
+        at = hour_down(now) if at is None else at
+        if at != hour_down(at):
+            raise InvalidGrant("at", "a period begins on a whole hour in UTC, as usage is kept")  # noqa: TRY301
+        quota = restart(held.quota, at, now, retain_anchor=retain_anchor)
+        _check_whole_hours(quota.limit.cycle, now)
+    except InvalidGrant as error:
+        raise _invalid(error) from error
+    if quota != held.quota:
+        await put_quotas(session, {(tenant_id, feature): replace(held, quota=quota)})
+        await queue_change(session, tenant_id, feature)
+
+
+async def grants_of(
+    session: AsyncSession, tenant_id: UUID, feature: str, now: datetime, *, after: UUID, limit: int
+) -> list[Grant]:
+    """A page of the grants of a quota that is in force or has ended, the oldest first. Raises NotFound."""
+    found = await find_grants(session, tenant_id, feature, after=after, limit=limit)
+    if not found:
+        await get_granted(session, tenant_id, feature, now)
+    return found
+
+
 async def create_grant(session: AsyncSession, tenant_id: UUID, feature: str, grant: Grant, now: datetime) -> Grant:
     """Adds a grant to a tenant's quota, on whole hours: from the start of its hour, to the end of that of its expiry.
 
     `grant.id` and `created_at` are given here. Raises NotFound, InvalidRequest, TooManyGrants.
     """
     held = await get_granted(session, tenant_id, feature, now, lock=True)
-    if len(held.quota.grants) >= MAX_GRANTS:
-        raise TooManyGrants(f"A quota has at most {MAX_GRANTS} grants, those that are over included.")
+    if sum(each.ends_at > now for each in held.quota.grants) >= MAX_GRANTS:
+        raise TooManyGrants(f"A quota has at most {MAX_GRANTS} grants that are not over.")
     expires_at = None if grant.expires_at is None else hour_up(grant.expires_at)
     added = replace(
         grant, id=str(uuid7()), created_at=now, effective_at=hour_down(grant.effective_at), expires_at=expires_at
     )
     try:
-        check_grant(added)
+        # As it was said: one that ends as it begins would have the whole of its hour.
+        check_grant(grant)
         if added.recurrence is not None:
             _check_whole_hours(added.recurrence, now)
         if added.effective_at < period_at(held.quota, now).start:
@@ -181,9 +210,13 @@ async def create_grant(session: AsyncSession, tenant_id: UUID, feature: str, gra
 async def void_tenant_grant(
     session: AsyncSession, tenant_id: UUID, feature: str, grant_id: UUID, now: datetime
 ) -> Grant:
-    """Ends a grant at the start of the hour that runs; one that was voided stays as it is. Raises NotFound."""
-    held = await get_granted(session, tenant_id, feature, now, lock=True)
-    known = next((grant for grant in held.quota.grants if grant.id == str(grant_id)), None)
+    """Ends a grant at the start of the hour that runs; one that was voided stays as it is. Raises NotFound.
+
+    Nobody needs to give the quota any more: what was bought under a plan that has ended can be voided, too.
+    """
+    stored = (await find_quotas(session, [(tenant_id, feature)], lock=True)).get((tenant_id, feature))
+    grants = () if stored is None else stored.quota.grants
+    known = next((grant for grant in grants if grant.id == str(grant_id)), None)
     if known is None:
         raise NotFound("There is no such grant.")
     at = hour_down(now)
@@ -225,20 +258,30 @@ async def entitled_features(
 
 
 async def get_entitlements(
-    session: AsyncSession, tenant_id: UUID, features: Sequence[str], now: datetime
+    session: AsyncSession, tenant_id: UUID, features: Sequence[str], now: datetime, archive: ArchiveReader
 ) -> dict[str, Entitlement]:
-    """What a tenant has of these features at `now`, worked out from committed rollups; nothing of what it has not."""
+    """What a tenant has of these features at `now`, worked out from committed rollups; nothing of what it has not.
+
+    Raises UsageUnknown.
+    """
     found = await find_in_force(session, {(tenant_id, feature): now for feature in features})
     quotas = {held[1]: each.quota for held, each in found.in_force.items() if each.quota is not None}
     asked = [
-        Asked(tenant_id, found.meters.get(stored.meter, ()), stored.quota, course_of(stored.quota, now))
+        Asked(
+            tenant_id,
+            found.meters.get(stored.meter, ()),
+            stored.quota,
+            course_of(stored.quota, hour_after(now)),
+            now,
+        )
         for stored in quotas.values()
     ]
     values = {}
-    for stored, each, usage in zip(quotas.values(), asked, await measure(session, asked), strict=True):
-        burnt = follow(each.course, usage)
-        values[stored.feature] = value_of(stored.quota, burnt.carried, period_at(stored.quota, now))
-    return {held[1]: Entitlement(each, values.get(held[1])) for held, each in found.in_force.items()}
+    for stored, each, usage in zip(quotas.values(), asked, await measure(session, asked, archive), strict=True):
+        if isinstance(usage, UsageUnknown):
+            raise usage
+        values[stored.feature] = values_of(stored.quota, each.course, follow(each.course, usage))[-1]
+    return {held[1]: Entitlement(held[1], each, values.get(held[1])) for held, each in found.in_force.items()}
 
 
 async def _meter_of(session: AsyncSession, slug: str) -> str:

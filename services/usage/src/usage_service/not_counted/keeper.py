@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tenantry import Clock, TenantDirectory
 from tenantry.database import Databases
 from tenantry.events import OutboxEvent, append_outbox_many
-from usage_service.entitlements.alerts import TOPIC
+from usage_service.entitlements.alerts import TOPIC, WITH_LAST_NUMBER, forget_alerts
 from usage_service.entitlements.queue import lock_balances
 
 NOT_COUNTED: Final = "usage.not-counted"
@@ -81,22 +81,17 @@ _UNTOLD: Final = text(
     """
 )
 _FORGET: Final = text("DELETE FROM pool.not_counted WHERE tenant_id = ANY(CAST(:tenants AS uuid[]))")
-# A tenant's alerts have one row of numbers, whatever they are about.
 _TELL: Final = text(
-    """
-    UPDATE pool.not_counted AS noted SET number = told.number
-      FROM (SELECT tenant_id, day, kind, reason,
-                   known.number + row_number() OVER (PARTITION BY tenant_id ORDER BY day, kind, reason) AS number
+    f"""
+    UPDATE pool.not_counted AS noted SET number = found.number
+      FROM (SELECT told.*, last.number + row_number() OVER (PARTITION BY tenant_id ORDER BY day, kind, reason) AS number
               FROM unnest(CAST(:tenants AS uuid[]), CAST(:days AS date[]), CAST(:kinds AS text[]),
-                          CAST(:reasons AS text[])) AS found (tenant_id, day, kind, reason)
-             CROSS JOIN LATERAL (
-                   SELECT GREATEST(COALESCE((SELECT max(number) FROM pool.entitlement_alert AS alert
-                                              WHERE alert.tenant_id = found.tenant_id), 0),
-                                   COALESCE((SELECT max(number) FROM pool.not_counted AS alert
-                                              WHERE alert.tenant_id = found.tenant_id), 0)) AS number) AS known) AS told
-     WHERE (noted.tenant_id, noted.day, noted.kind, noted.reason) = (told.tenant_id, told.day, told.kind, told.reason)
+                          CAST(:reasons AS text[])) AS told (tenant_id, day, kind, reason)
+             {WITH_LAST_NUMBER}) AS found
+     WHERE (noted.tenant_id, noted.day, noted.kind, noted.reason)
+         = (found.tenant_id, found.day, found.kind, found.reason)
     RETURNING noted.tenant_id, noted.day, noted.kind, noted.reason, noted.count, noted.number
-    """
+    """  # noqa: S608 (our own text)
 )
 # The greatest number of a tenant stays, for those that follow.
 _FORGET_OLD: Final = text(
@@ -150,6 +145,7 @@ class NotCountedKeeper:
             await session.execute(_NOTE_TYPES, {"day": now.date(), "start": start, "types": _MAX_TYPES})
             if whole:
                 await session.execute(_FORGET_OLD, {"before": now.date() - _KEPT})
+                await forget_alerts(session, now - _KEPT)
         if whole:
             self._whole_at = now
 
