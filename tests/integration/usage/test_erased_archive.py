@@ -47,7 +47,11 @@ async def two_days(world, tenant_a, tenant_b):
 
 
 def eraser(world) -> ErasureWorker:
-    return ErasureWorker(world.databases.system, world.store, world.archivist(), world.clock)
+    return ErasureWorker(world.databases.system, world.store, world.archivist(), archived(world), world.clock)
+
+
+def archived(world) -> ArchivedCorrections:
+    return ArchivedCorrections(world.databases.system, ArchiveReader(world.databases, world.store))
 
 
 async def asked(world, tenant):
@@ -185,15 +189,20 @@ async def test_no_batch_comes_between_a_days_events_and_its_rollups(counted, ten
 
         await eventually(done, within=60)
         await eventually(usage.counted, within=60)
-    for slug in ("calls", "volume", "last", "users"):
+    await compare_with_raw(usage, tenant_a)
+
+
+async def compare_with_raw(usage, tenant) -> None:
+    """Rollups say what raw events say, which a filter off the dimensions asks for."""
+    for slug in ("calls", "volume", "last", "users", "users-by-plan"):
         grouped = {"group_by": ["user", "plan"]} if "group_by" in METERS[slug] else {}
-        hours = await usage.query(tenant_a, slug, **WHOLE, window="hour", **grouped)
-        raw = await usage.query(tenant_a, slug, **WHOLE, window="hour", **grouped, **{"filter[$.bytes][gte]": "0"})
+        hours = await usage.query(tenant, slug, **WHOLE, window="hour", **grouped)
+        raw = await usage.query(tenant, slug, **WHOLE, window="hour", **grouped, **{"filter[$.bytes][gte]": "0"})
         assert [(i["group"], i["value"]) for i in raw["items"]] == [(i["group"], i["value"]) for i in hours["items"]]
 
 
 async def test_what_a_backfill_had_read_before_is_erased_too(counted, tenant_a, monkeypatch):
-    """It writes what it counted when days and archive are done."""
+    """It writes what it counted when days and archive are done; and the person has come back by then."""
     usage = counted
     erased_id = (await ask(usage, tenant_a)).json()["id"]
     await usage.fetch(
@@ -202,25 +211,55 @@ async def test_what_a_backfill_had_read_before_is_erased_too(counted, tenant_a, 
         " SELECT id, now(), now(), now(), 0, 'running', now(), id, 0, 0, 0, now()"
         " FROM system.meter WHERE slug = 'calls'"
     )
+    written = {
+        table: await usage.fetch(
+            f"SELECT to_jsonb(row) AS row FROM pool.{table} AS row WHERE tenant_id = $1", tenant_a.id
+        )
+        for table in ("usage_rollup", "usage_unique_value")
+    }
     sweep = Archivist.sweep_all
 
     async def and_write(archivist):
-        await usage.fetch(
-            "INSERT INTO pool.usage_rollup (tenant_id, meter_id, window_start, group_hash, version, count, groups)"
-            ' SELECT $1, id, $2, id, 1, 1, \'{"plan":"z","user":"alice"}\' FROM system.meter WHERE slug = \'calls\''
-            " ON CONFLICT DO NOTHING",
-            tenant_a.id,
-            START,
-        )
+        monkeypatch.setattr(Archivist, "sweep_all", sweep)
+        for table, rows in written.items():
+            for each in rows:
+                await usage.fetch(
+                    f"INSERT INTO pool.{table} SELECT * FROM jsonb_populate_record(NULL::pool.{table}, $1)"
+                    " ON CONFLICT DO NOTHING",
+                    each["row"],
+                )
+        async with usage.metering():
+            await usage.send(event(tenant_a, 700, time=(START + timedelta(minutes=3)).isoformat(), data=data_of(0)))
+            await eventually(usage.counted, within=60)
         return await sweep(archivist)
 
     monkeypatch.setattr(Archivist, "sweep_all", and_write)
     assert (await finish_usage(usage, erased_id))["state"] == "done"
-    assert (
-        await usage.fetch("SELECT FROM pool.usage_rollup WHERE groups LIKE '%alice%' AND tenant_id = $1", tenant_a.id)
-        == []
+    events = await usage.fetch("SELECT event_id, data FROM pool.usage_event WHERE tenant_id = $1", tenant_a.id)
+    assert [row["event_id"] for row in events if ALICE in row["data"]] == ["e-700"]
+    rollups = await usage.fetch(
+        "SELECT slug, sum(count)::int AS events, sum(count) FILTER (WHERE groups LIKE '%alice%')::int AS hers"
+        " FROM pool.usage_rollup JOIN system.meter ON id = meter_id WHERE tenant_id = $1 GROUP BY 1",
+        tenant_a.id,
     )
-    assert len(await usage.fetch("SELECT FROM pool.usage_rollup WHERE groups LIKE '%\"z\"%'")) == 1
+    assert {row["slug"]: row["events"] for row in rollups} == dict.fromkeys(METERS, 41)
+    assert {row["hers"] for row in rollups} == {1, None}
+    await compare_with_raw(usage, tenant_a)
+
+
+async def test_nothing_expires_while_somebody_is_erased(two_days, tenant_a):
+    """The rollups of a day may have to be made anew from its archive."""
+    world = two_days
+    erasure_id = await asked(world, tenant_a)
+    manifest = await world.manifest()
+    world.clock.moment = DUE + timedelta(days=400)
+    await world.fetch("UPDATE system.partition_progress SET received_until = $1", world.clock.moment)
+    await world.keeper().sweep()
+    kept = {row["id"] for row in await world.manifest()}
+    assert {row["id"] for row in manifest if row["day"] == DAY} <= kept
+    await finish(world, erasure_id)
+    await world.keeper().sweep()
+    assert DAY not in {row["day"] for row in await world.manifest()}
 
 
 async def test_a_correction_in_the_archive_waits_for_an_erasure(two_days, tenant_a):
@@ -233,7 +272,7 @@ async def test_a_correction_in_the_archive_waits_for_an_erasure(two_days, tenant
         DAY,
     )
     erasure_id = await asked(world, tenant_a)
-    keeper = ArchivedCorrections(world.databases.system, ArchiveReader(world.databases, world.store))
+    keeper = archived(world)
     assert await eraser(world).turn()
     assert not await keeper.turn()
     await finish(world, erasure_id)

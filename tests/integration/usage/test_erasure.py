@@ -15,12 +15,15 @@ from broker import read_topic
 from obstore.store import LocalStore
 
 from tenantry import SystemClock
+from tenantry.cli import CommandFailed
 from tenantry.identity import Scope
 from tenantry.testing import eventually
 from usage_service.archive.archivist import Archivist
+from usage_service.archive.reading import ArchiveReader
 from usage_service.archive.store import ArchiveStore
 from usage_service.commands._api import Api, Credentials
 from usage_service.commands.erasures import _erase
+from usage_service.corrections.archived import ArchivedCorrections
 from usage_service.erasure.worker import ErasureWorker
 
 from .support import event, running
@@ -71,7 +74,8 @@ async def counted(usage, tenant_a, tenant_b, tmp_path):
 
 def worker(usage, clock=None) -> ErasureWorker:
     engine = usage.databases.system
-    return ErasureWorker(engine, usage.archive, Archivist(engine, usage.archive), clock or SystemClock())
+    archived = ArchivedCorrections(engine, ArchiveReader(usage.databases, usage.archive))
+    return ErasureWorker(engine, usage.archive, Archivist(engine, usage.archive), archived, clock or SystemClock())
 
 
 async def ask(usage, tenant, *, headers=None, **body):
@@ -315,20 +319,35 @@ async def test_a_filter_that_names_the_person_is_told(counted, tenant_a):
     assert accepted.json()["differing_meters"] == ["not-alice"]
 
 
-async def test_the_command_follows_it_to_its_end(counted, tenant_a, monkeypatch):
+@pytest.mark.parametrize("audit", [{"entries": 3}, None])
+async def test_the_command_follows_it_to_its_end(counted, tenant_a, monkeypatch, audit):
     usage = counted
     await usage.fetch("UPDATE system.partition_progress SET received_until = clock_timestamp() + interval '1 hour'")
 
     @asynccontextmanager
-    async def connected():
-        yield Asked(usage)
+    async def connected(service="usage"):
+        yield Asked(usage) if service == "usage" else Trail(audit)
 
     monkeypatch.setattr("usage_service.commands.erasures.connect", connected)
     body = {"tenant_id": str(tenant_a.id), "values": [ALICE], "paths": ["$.user"]}
     async with running(worker(usage).run()):
         done = await _erase(body, None, wait=True)
     assert (done["state"], done["rows"]["usage_event"]) == ("done", 10)
+    assert done.pop("audit") == (audit or {"problem": "not yours to ask"})
     assert (await _erase(None, UUID(done["id"]), wait=True)) == done
+
+
+class Trail:
+    """The tenant service as far as its audit trail goes; without an answer it refuses."""
+
+    def __init__(self, answer: dict[str, Any] | None) -> None:
+        self._answer = answer
+
+    async def ask(self, method: str, path: str, body: object) -> dict[str, Any]:
+        assert (method, path.rsplit("/", 2)[1:], body) == ("POST", ["audit", "erasures"], {"values": [ALICE]})
+        if self._answer is None:
+            raise CommandFailed("not yours to ask")
+        return self._answer
 
 
 class Asked(Api):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -13,8 +14,10 @@ from tenantry.testing import eventually
 from usage_service.archive.archivist import Archivist
 from usage_service.archive.store import ArchiveStore
 from usage_service.retention.keeper import RetentionKeeper
+from usage_service.retention.rollups import Ending, end_next
 
 from .support import event
+from .test_corrections import cancels, correct
 from .test_erasure import METERS, ask, finish
 
 DAY = date(2024, 3, 10)
@@ -38,15 +41,18 @@ async def two_days(usage, tenant_a, tenant_b, tmp_path):
     usage.clock = SetClock(RECEIVED)
     for slug, definition in METERS.items():
         await usage.put_meter(slug, definition)
-    async with usage.metering():
-        for tenant in (tenant_a, tenant_b):
-            sent = await usage.send(*events(tenant), headers=usage.operator, accept_late="true", billable="true")
-            assert sent.status_code == 202, sent.text
-        await eventually(usage.counted, within=60)
+    await count(usage, *events(tenant_a), *events(tenant_b))
     return usage
 
 
-def events(tenant) -> list[dict[str, Any]]:
+async def count(usage, *sent: dict[str, Any]) -> None:
+    async with usage.metering():
+        answer = await usage.send(*sent, headers=usage.operator, accept_late="true", billable="true")
+        assert answer.status_code == 202, answer.text
+        await eventually(usage.counted, within=60)
+
+
+def events(tenant, numbers=range(60)) -> list[dict[str, Any]]:
     start = datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC)
     users = ("alice", "bob", "carol")
     return [
@@ -56,7 +62,7 @@ def events(tenant) -> list[dict[str, Any]]:
             time=(start + timedelta(minutes=47 * number)).isoformat(),
             data={"user": users[number % 3], "plan": "ab"[number % 2], "bytes": (number * 7) % 31},
         )
-        for number in range(60)
+        for number in numbers
     ]
 
 
@@ -145,6 +151,43 @@ async def test_a_question_that_cuts_a_day_is_told(two_days, tenant_a, tenant_b, 
     assert (await asked(usage, tenant_b, **span)).status_code == 200  # who had nothing there loses nothing
 
 
+async def test_an_hour_without_samples_cuts_no_series(two_days, tenant_a):
+    """A correction has left it empty, between two others of the series."""
+    usage = two_days
+    async with usage.metering():
+        # Of one group, whose samples are hours apart.
+        answer = await correct(
+            usage, *[cancels(tenant_a, each, time=events(tenant_a)[each]["time"]) for each in (6, 18)]
+        )
+        assert answer.status_code == 202, answer.text
+        await eventually(usage.counted, within=60)
+    [[empty]] = await usage.fetch(
+        "SELECT count(*) FROM pool.usage_rollup JOIN system.meter ON id = meter_id"
+        " WHERE slug = 'weighted' AND count = 0"
+    )
+    assert empty == 2
+    before = await figures(usage, tenant_a, window="day")
+    await sweep(usage, HOURS_OVER)
+    assert await forms(usage, tenant_a) == {(True, 0)}
+    assert await figures(usage, tenant_a, window="day") == before
+
+
+async def test_a_day_on_which_a_meter_changed_stays_what_it_was(usage, tenant_a, tmp_path):
+    """Both versions have a row at its midnight then."""
+    usage.archive = ArchiveStore(LocalStore(tmp_path), tmp_path)
+    usage.clock = SetClock(RECEIVED)
+    for slug, definition in METERS.items():
+        await usage.put_meter(slug, definition)
+    await count(usage, *events(tenant_a, range(20)))
+    for slug, definition in METERS.items():
+        await usage.put_meter(slug, {**definition, "filter": {"$.plan": {"in": ["a", "b"]}}})
+    await count(usage, *events(tenant_a, range(20, 60)))
+    before = await figures(usage, tenant_a, window="day")
+    await sweep(usage, HOURS_OVER)
+    assert await forms(usage, tenant_a) == {(True, 0)}
+    assert await figures(usage, tenant_a, window="day") == before
+
+
 async def test_days_end_and_are_not_answered_with_nothing(two_days, tenant_a):
     usage = two_days
     disks = (await asked(usage, tenant_a, "weighted")).json()["items"]
@@ -203,3 +246,32 @@ async def test_a_person_is_erased_from_whole_days_too(two_days, tenant_a):
     }
     # A whole day is not published as if it were an hour.
     assert await usage.fetch("SELECT id FROM system.rollup_change") == queued
+
+
+async def test_a_person_is_erased_from_a_day_that_is_ending(two_days, tenant_a, monkeypatch):
+    """The erasure does not read hours that are about to be a day."""
+    usage = two_days
+    with monkeypatch.context() as patch:
+        patch.setattr(RetentionKeeper, "_end_rollups", nothing)
+        await sweep(usage, HOURS_OVER)
+    erasure_id = (await ask(usage, tenant_a, values=["alice"])).json()["id"]
+    async with usage.databases.system.connect() as ending:
+        ended = await end_next(ending, Ending.HOURS, HOURS_OVER - TERMS.hours, HOURS_OVER)
+        assert ended is not None
+        erasing = asyncio.create_task(finish(usage, erasure_id))
+        await eventually(lambda: waits(usage), within=30, interval=0.05)
+        await ending.commit()
+        await erasing
+    assert "alice" not in repr(await figures(usage, tenant_a, window="day"))
+
+
+async def nothing(_keeper) -> None:
+    """In the place of a step."""
+
+
+async def waits(usage) -> bool:
+    """Whether a statement waits for what another transaction holds."""
+    [[waiting]] = await usage.fetch(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(waiting)

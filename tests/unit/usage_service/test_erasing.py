@@ -169,3 +169,13 @@ def test_a_reason_quotes_nobody():
     found = erasing(values={"alice": "erased:A", long: "erased:L"})
     assert found.prose("not the text 'alice', but malice") == "not the text 'erased:A', but malice"
     assert found.prose(f"not the text {long[:40]!r}") == "not the text 'erased:L'"
+
+
+def test_no_tail_of_a_value_stays():
+    """One value may be the beginning of another, and what is quoted of a long one may end where a word does."""
+    mail, long, quote = "alice@example.com", "a" * 40 + "@example.com", 'say "it\'s"\n'
+    values = {"alice": "erased:A", mail: "erased:M", long: "erased:L", quote: "erased:Q"}
+    found = erasing(values=values)
+    assert found.prose(f"conflict of {mail} and {long}") == "conflict of erased:M and erased:L"
+    assert found.prose(f"not the text {quote[:40]!r}") == "not the text 'erased:Q'"
+    assert found.plain(f'{{"user":"{mail}","by":"alice'.encode()) == b'{"user":"erased:M","by":"erased:A'

@@ -133,6 +133,7 @@ async def run_relay() -> None:
         )
         archivist = Archivist(engine, archive)
         archived = ArchivedEvents(engine, archive, archivist)
+        corrections = ArchivedCorrections(engine, ArchiveReader(databases, archive))
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
@@ -140,7 +141,7 @@ async def run_relay() -> None:
             OutboxRelay(SERVICE, engine, kafka).run(),
             RequestResponder(SERVICE, kafka, engine, handlers, lanes=lanes).run(),
             OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
-            ErasureWorker(engine, archive, archivist, clock).run(),
+            ErasureWorker(engine, archive, archivist, corrections, clock).run(),
             entitled.run(),
             keep_at("balances", BalanceKeeper(databases, state.directory, clock, ArchiveReader(databases, archive)).run),
             keep_at("what is not counted", NotCountedKeeper(databases, state.directory, clock).run),
@@ -150,7 +151,7 @@ async def run_relay() -> None:
             keep_at("routing", partial(route_tenants, engine, state.directory, settings.routing_policy)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),
             keep_at("backfills", BackfillKeeper(engine, ArchiveReader(databases, archive)).run),
-            keep_at("archived corrections", ArchivedCorrections(engine, ArchiveReader(databases, archive)).run),
+            keep_at("archived corrections", corrections.run),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
                 engine, archivist, settings.terms, clock, migrator_url=database.migrator_database_url

@@ -46,7 +46,9 @@ def erase(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Erase a person from raw events, the archive, rollups, dead letters and corrections, and print the report.
+    """Erase a person from raw events, the archive, rollups, dead letters, corrections and audit detail.
+
+    Prints the report. Audit detail is the tenant service's, and an operator's to erase.
 
     May be cut and followed again with --show: the service does the work. Arguments stay in the history of a shell;
     standard input does not.
@@ -68,13 +70,30 @@ def erase(
         sys.stdout.write(json.dumps(report) + "\n")
     else:
         _print(report)
+    if problem := report.get("audit", {}).get("problem"):
+        raise CommandFailed(
+            f"audit detail was not erased: {problem}", "an operator does it with `tenantry audit erase`"
+        )
 
 
 async def _erase(body: dict[str, Any] | None, show: UUID | None, *, wait: bool) -> dict[str, Any]:
     async with connect() as api:
         asked = await api.ask("GET", f"{_ERASURES}/{show}") if body is None else await api.ask("POST", _ERASURES, body)
+        audit = None if body is None else await _erase_from_audit(asked["tenant_id"], body["values"])
         report: dict[str, Any] = await _follow(api, asked) if wait else asked
-    return report
+    return report if audit is None else {**report, "audit": audit}
+
+
+async def _erase_from_audit(tenant_id: str, values: list[str]) -> dict[str, Any]:
+    """What the tenant service says of its audit trail, or why it has not erased there: the rest is under way."""
+    try:
+        async with connect("tenant") as api:
+            answer: dict[str, Any] = await api.ask(
+                "POST", f"/v1/tenants/{tenant_id}/audit/erasures", {"values": values}
+            )
+    except CommandFailed as error:
+        return {"problem": str(error)}
+    return answer
 
 
 async def _follow(api: Api, report: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +128,8 @@ def _print(report: dict[str, Any]) -> None:
     found = Table("place", "rows changed")
     for place, rows in report["rows"].items():
         found.add_row(place, f"{rows:,}")
+    if audit := report.get("audit"):
+        found.add_row("audit detail", f"{audit['entries']:,}" if "entries" in audit else "not erased")
     console.print(found)
     kept = Table("kept", "why", "until")
     for each in report["kept"]:

@@ -28,7 +28,7 @@ from usage_service.domain.quantities import canonical_number, value_text
 from usage_service.domain.rollups import value_hash
 
 PREFIX: Final = "erased:"
-_QUOTED: Final = 40  # characters of a value that a reason quotes at most
+_QUOTED: Final = 40  # characters of a value that a reason quotes at most, as Python spells them
 
 Path = tuple[Segment, ...]
 
@@ -82,10 +82,18 @@ class Erasing:
 
     def prose(self, text: str) -> str:
         """A text for people, in which a value may be quoted, or the beginning of one."""
-        for value, pseudonym in self.pseudonyms.items():
-            for quoted in {value, value[:_QUOTED]}:
-                text = re.sub(rf"(?<!\w){re.escape(quoted)}(?!\w)", pseudonym, text)
-        return text
+        quoted = {
+            spelling: pseudonym
+            for value, pseudonym in self.pseudonyms.items()
+            for spelling in (repr(value[:_QUOTED])[1:-1], value[:_QUOTED], value)
+        }
+        return re.sub(rf"(?<!\w)(?:{_any_of(quoted)})(?!\w)", lambda found: quoted[found[0]], text)
+
+    def plain(self, text: bytes) -> bytes:
+        """What nobody can read, in which a value may stand anywhere."""
+        spellings = {value.encode(): pseudonym.encode() for value, pseudonym in self.pseudonyms.items()}
+        pattern = _any_of(self.pseudonyms).encode()
+        return re.sub(pattern, lambda found: spellings[found[0]], text)
 
     def group(self, text: str, paths: Mapping[str, Path]) -> Group | None:
         """The group of a rollup, whose dimensions were read at `paths`; None where it stays as it is."""
@@ -166,6 +174,11 @@ class Erasing:
                 elif isinstance(value, dict | list):
                     waiting.append(value)
         return count
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """A pattern that finds the longest of them: one value may be the beginning of another."""
+    return "|".join(re.escape(each) for each in sorted(texts, key=len, reverse=True))
 
 
 def reads_as_json(value: str) -> bool:

@@ -106,9 +106,7 @@ def _payload(erasing: Erasing, payload: bytes) -> bytes:
         erased = {name: msgspec.Raw(text_) for name, text_ in _members(erasing, event)}
         return encode_event(event | erased) if erased else payload
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-        for value, pseudonym in erasing.pseudonyms.items():
-            payload = payload.replace(value.encode(), pseudonym.encode())
-        return payload
+        return erasing.plain(payload)
 
 
 def _members(erasing: Erasing, event: Mapping[str, msgspec.Raw]) -> Iterator[tuple[str, bytes]]:

@@ -66,6 +66,7 @@ _DONE = _update(
     "step = 'done', cursor = NULL, pseudonyms = NULL, look_at = NULL, problem = NULL, finished_at = clock_timestamp()"
 )
 _LATER = _update("look_at = :look_at, problem = :problem")
+_OPEN = text("SELECT count(*) FROM pool.erasure WHERE look_at IS NOT NULL")
 _METERS = text("SELECT * FROM system.meter ORDER BY slug, version")
 # What was received before the erasure was asked for is counted once every partition is counted up to then.
 _COUNTED = text(
@@ -135,6 +136,11 @@ async def claim_erasure(connection: AsyncConnection, now: datetime) -> Claimed |
     """The one that has waited longest, locked until the caller's transaction ends; None where none is due."""
     row = (await connection.execute(_CLAIM, {"now": now})).one_or_none()
     return None if row is None else Claimed(row)
+
+
+async def count_open(connection: AsyncConnection) -> int:
+    """How many are asked for and not done."""
+    return int(await connection.scalar(_OPEN) or 0)
 
 
 async def is_counted(connection: AsyncConnection, erasure: Claimed) -> bool:

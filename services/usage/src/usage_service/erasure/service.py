@@ -117,7 +117,10 @@ def what_is_kept(asked_at: datetime) -> list[Kept]:
         *topics,
         Kept("identity and digest of events", "so that a late copy does not count: hashes of 16 and 8 bytes"),
         Kept("invoices and their lines, and the ledger", "statute"),
-        Kept("audit detail of the tenant service", "its entries are chained and cannot be changed"),
+        Kept(
+            "who acted, and on what, in the audit trail of the tenant service",
+            "statute; details are erased there, by POST /v1/tenants/{id}/audit/erasures",
+        ),
         Kept(
             "backups, and events in product services that wait to be sent", "out of reach; they end by their own terms"
         ),

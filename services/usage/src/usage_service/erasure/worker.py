@@ -3,7 +3,7 @@
     waiting   until everything that was received before the erasure was asked for is counted; then tokens end
     days      a day of PostgreSQL at a time: raw events and what was counted of them
     archive   an object at a time, once no archivist can write what it read before
-    again     the days once more, where a backfill was under way: it may have written what it read before
+    again     what was counted, once more, where a backfill was under way: it may have read the archive before
     letters   dead letters by pages, then corrections
     done      the values are forgotten
 
@@ -21,7 +21,6 @@ from uuid import UUID
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tenantry import Clock
@@ -35,6 +34,7 @@ from usage_service.erasure.repository import (
     Claimed,
     add_found,
     claim_erasure,
+    count_open,
     find_days,
     find_meters,
     is_counted,
@@ -47,6 +47,7 @@ from usage_service.erasure.repository import (
     was_backfilled,
 )
 from usage_service.erasure.stored import NO_BACKFILL, PATIENCE, StoredDay
+from usage_service.metering.recounting import Archived
 from usage_service.tokens.repository import erase_tokens
 
 ERASED = Counter("usage_erasures_total", "Erasures of one person that are done")
@@ -57,7 +58,6 @@ _NOT_COUNTED: Final = timedelta(seconds=1)
 _RETRY: Final = timedelta(seconds=10)
 _NIL: Final = UUID(int=0)
 TOKENS: Final = "token"
-_OPEN = text("SELECT count(*) FROM pool.erasure WHERE step <> 'done'")
 
 log = structlog.get_logger(__name__)
 
@@ -65,10 +65,13 @@ log = structlog.get_logger(__name__)
 class ErasureWorker:
     """Does what was asked for. `engine` is the system role's."""
 
-    def __init__(self, engine: AsyncEngine, store: ArchiveStore, archivist: Archivist, clock: Clock) -> None:
+    def __init__(
+        self, engine: AsyncEngine, store: ArchiveStore, archivist: Archivist, archived: Archived, clock: Clock
+    ) -> None:
         self._engine = engine
         self._store = store
         self._archivist = archivist
+        self._archived = archived
         self._clock = clock
 
     async def run(self) -> NoReturn:
@@ -78,7 +81,7 @@ class ErasureWorker:
                 if await self.turn():
                     continue
                 async with self._engine.connect() as connection:
-                    OPEN.set(await connection.scalar(_OPEN) or 0)
+                    OPEN.set(await count_open(connection))
             except Exception as error:  # noqa: BLE001 (whatever is away ends a try)
                 log.warning("erasures_wait", error=type(error).__name__)
             await asyncio.sleep(_POLL_SECONDS)
@@ -131,8 +134,9 @@ class ErasureWorker:
             await set_step(claim, erasure, "archive")
             return
         day = erasure.days[0]
-        stored = StoredDay(claim, erasing, erasure.tenant_id, day, await find_meters(claim))
-        await add_found(claim, erasure, await stored.erase())
+        stored = StoredDay(claim, erasing, erasure.tenant_id, day, await find_meters(claim), self._archived)
+        again = erasure.step == "again"
+        await add_found(claim, erasure, await (stored.count_again() if again else stored.erase()))
         await set_day_done(claim, erasure, day)
 
     async def _erase_object(self, claim: AsyncConnection, erasure: Claimed, erasing: Erasing) -> None:

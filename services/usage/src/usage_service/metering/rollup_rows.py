@@ -20,7 +20,7 @@ from usage_service.domain.quantities import Quantity
 from usage_service.domain.rollups import At, LatestState, RollupState, Sample, SeriesState, State, UniqueState
 from usage_service.domain.series import Run, run_of
 from usage_service.metering.counting import RollupKey
-from usage_service.metering.staging import UNIQUE_COLUMNS, copy_into, unique_bytes
+from usage_service.metering.staging import STAGES, UNIQUE_COLUMNS, copy_into, unique_bytes
 
 _KEY = "tenant_id, meter_id, window_start, group_hash"
 _KEYS = "$1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[]"
@@ -153,6 +153,8 @@ async def set_rollups(connection: asyncpg.Connection, states: Mapping[RollupKey,
     uniques = {key: state for key, state in states.items() if isinstance(state, UniqueState)}
     if uniques:
         await connection.execute(_DELETE_VALUES, *key_columns(uniques))
+        for statement in STAGES:  # not every process that counts anew is a worker
+            await connection.execute(statement)
         await add_values(connection, uniques, clear=True)
     await write_rollups(connection, {key: Kept.of(state) for key, state in states.items()})
 

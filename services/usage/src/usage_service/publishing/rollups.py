@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -152,17 +152,8 @@ _encode = msgspec.json.Encoder().encode
 _decode_group = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class RollupKey(NamedTuple):
-    """Which hour of which group of which version of a meter of which tenant."""
-
-    tenant_id: UUID
-    meter_id: UUID
-    window_start: datetime
-    group_hash: UUID
-
-
-async def queue_erased(connection: AsyncConnection, rollups: Sequence[Row[Any] | RollupKey]) -> None:
-    """Have rollups that this transaction has taken from under their keys withdrawn from the topic, or published."""
+async def queue_erased(connection: AsyncConnection, rollups: Sequence[Row[Any]]) -> None:
+    """Have rollups that this transaction has deleted withdrawn from the topic."""
     await connection.execute(
         _QUEUE_ERASED,
         {

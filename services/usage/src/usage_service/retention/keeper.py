@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenantry import Clock
 from usage_service.archive.archivist import ArchiveDiffers, Archivist
 from usage_service.archive.manifest import expired_objects, remove_objects
+from usage_service.erasure.repository import count_open
 from usage_service.retention.days import (
     ClaimedDay,
     DayBusy,
@@ -154,9 +155,10 @@ class RetentionKeeper:
             await look_later(connection, claimed.day, now + (_BUSY if busy else _RETRY), problem)
 
     async def _expire_objects(self) -> None:
+        """Nothing while a person is erased, of whose events rollups may have to be made anew."""
         async with self._engine.connect() as connection:
             until = self._clock.now() - self._terms.archive
-            while expired := await expired_objects(connection, until):
+            while not await count_open(connection) and (expired := await expired_objects(connection, until)):
                 for day in sorted({each.day for each in expired}):
                     await lock_day(connection, day)
                     gone = [each for each in expired if each.day == day]

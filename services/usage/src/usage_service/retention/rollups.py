@@ -31,7 +31,8 @@ _SAMPLED: Final = "FILTER (WHERE latest IS NOT NULL)"
 _STATE: Final = ("groups", "count", "sum", "minimum", "maximum", "integral", "first_time", *_SAMPLE)
 
 _STAGE = text("CREATE TEMPORARY TABLE whole_rollup (LIKE pool.usage_rollup) ON COMMIT DROP")
-# As queries join the runs of hours: the value between two of them is the last of the earlier one.
+# As queries join the runs of hours: the value between two of them is the last of the earlier one. An hour without a
+# sample, as a correction leaves it, is between two others like one without a row.
 _MERGE = text(
     f"""
     INSERT INTO whole_rollup ({_KEY}, window_start, whole_day, version, {", ".join(_STATE)})
@@ -45,7 +46,7 @@ _MERGE = text(
              WHERE {_of_the_day("rollup")}
                AND NOT EXISTS (SELECT FROM pool.quota JOIN system.meter ON meter.slug = quota.meter
                                 WHERE quota.tenant_id = rollup.tenant_id AND meter.id = rollup.meter_id)
-            WINDOW series AS (PARTITION BY {_KEY} ORDER BY window_start)) AS linked
+            WINDOW series AS (PARTITION BY {_KEY}, latest IS NULL ORDER BY window_start)) AS linked
      GROUP BY {_KEY}
     """  # noqa: S608 (names of our own)
 )
