@@ -109,14 +109,15 @@ class EventStore:
     ) -> list[EventRow]:
         first: dict[bytes, EventRow] = {}
         copies = [row for row in rows if first.setdefault(row.key, row) is not row]
-        new = await self._insert(connection, list(first.values()), catalogue_version, stored)
+        standing: dict[bytes, int] = {}
+        new = await self._insert(connection, list(first.values()), catalogue_version, stored, standing)
         fresh = {row.key for row in new} if copies else set()
         further: list[EventRow] = []
         for copy in copies:
             winner = first[copy.key]
             near = abs(copy.day - winner.day) <= self._window
             if copy.day == winner.day or (near and copy.key in fresh):
-                if copy.digest != winner.digest:
+                if copy.digest != standing.get(copy.key, winner.digest):
                     stored.conflicts.append(copy)
             else:
                 further.append(copy)
@@ -124,10 +125,16 @@ class EventStore:
         return further
 
     async def _insert(
-        self, connection: asyncpg.Connection, rows: list[EventRow], catalogue_version: int, stored: Stored
+        self,
+        connection: asyncpg.Connection,
+        rows: list[EventRow],
+        catalogue_version: int,
+        stored: Stored,
+        standing: dict[bytes, int],
     ) -> list[EventRow]:
-        duplicates = await self._find_copies(connection, rows, stored)
-        candidates = [row for row in rows if id(row) not in duplicates] if duplicates else rows
+        """The rows, of as many identities, that are new; `standing` gets what is stored of the others."""
+        standing |= await self._find_copies(connection, rows, stored)
+        candidates = [row for row in rows if row.key not in standing] if standing else rows
         if not candidates:
             return []
         await copy_into(connection, "staged_event", EVENT_COLUMNS, map(event_bytes, candidates), clear=stored.staged)
@@ -135,7 +142,7 @@ class EventStore:
         if not await self._insert_new(connection, catalogue_version):
             inserted = int((await connection.execute(_INSERT_MISSING % catalogue_version)).rpartition(" ")[2])
             if inserted != len(candidates):
-                candidates = await self._without_conflicts(connection, candidates, stored)
+                candidates = await self._without_conflicts(connection, candidates, stored, standing)
         self._remember(candidates)
         return candidates
 
@@ -152,11 +159,13 @@ class EventStore:
             return False
         return True
 
-    async def _find_copies(self, connection: asyncpg.Connection, rows: Sequence[EventRow], stored: Stored) -> set[int]:
-        """The ids (of objects) of the rows that have a copy in the database."""
+    async def _find_copies(
+        self, connection: asyncpg.Connection, rows: Sequence[EventRow], stored: Stored
+    ) -> dict[bytes, int]:
+        """The digests that are stored of those rows that have a copy in the database, by their keys."""
         suspects = self._suspects(rows)
         if not suspects:
-            return set()
+            return {}
         found = await connection.fetch(
             _FIND,
             [UUID(bytes=row.tenant) for row in suspects],
@@ -164,13 +173,13 @@ class EventStore:
             [day_of(row.day) for row in suspects],
             self._window,
         )
-        duplicates = set()
+        copies = {}
         for ordinal, digest in found:
             row = suspects[ordinal]
-            duplicates.add(id(row))
+            copies[row.key] = digest
             if digest != row.digest:
                 stored.conflicts.append(row)
-        return duplicates
+        return copies
 
     def _suspects(self, rows: Iterable[EventRow]) -> list[EventRow]:
         around = {day: self._identities.filters(self._near(day)) for day in {row.day for row in rows}}
@@ -188,7 +197,7 @@ class EventStore:
         return suspects
 
     async def _without_conflicts(
-        self, connection: asyncpg.Connection, rows: list[EventRow], stored: Stored
+        self, connection: asyncpg.Connection, rows: list[EventRow], stored: Stored, standing: dict[bytes, int]
     ) -> list[EventRow]:
         """The key refused rows that no filter knew: not of this owner's partition. Slow, exact, and not expected."""
         refused: dict[tuple[int, int], Any] = {
@@ -199,7 +208,9 @@ class EventStore:
             digest = refused.get((row.partition, row.offset))
             if digest is None:
                 kept.append(row)
-            elif digest != row.digest:
+                continue
+            standing[row.key] = digest
+            if digest != row.digest:
                 stored.conflicts.append(row)
         return kept
 
