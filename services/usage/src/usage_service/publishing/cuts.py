@@ -118,11 +118,15 @@ class CutKeeper:
 
     async def _work(self, connection: AsyncConnection, producer: AIOKafkaProducer) -> None:
         while True:
-            await connection.execute(_COVER, self._counted)
-            for cut in (await connection.execute(_READY, {"lanes": LANES})).all():
-                await self._publish(producer, cut)
-                await connection.execute(_PUBLISHED, {"id": cut.id})
+            await self.turn(connection, producer)
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def turn(self, connection: AsyncConnection, producer: AIOKafkaProducer) -> None:
+        """Takes each cut a step on that can go one, over a connection in autocommit mode."""
+        await connection.execute(_COVER, self._counted)
+        for cut in (await connection.execute(_READY, {"lanes": LANES})).all():
+            await self._publish(producer, cut)
+            await connection.execute(_PUBLISHED, {"id": cut.id})
 
     async def _publish(self, producer: AIOKafkaProducer, cut: Row[Any]) -> None:
         partitions = sorted(await producer.partitions_for(self._rollups))
