@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from tenantry import uuid7
+import msgspec
+
+from tenantry import TenantClock, uuid7
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 
@@ -56,3 +58,10 @@ async def published(usage, topic):
 async def settle(keeper):
     while await keeper.step():
         pass
+
+
+def set_clock(usage, tenant, now):
+    """Has a tenant live at an instant, by a test clock."""
+    version = usage.state.directory.get(tenant.id).version + 1
+    clock = TenantClock(tenant.id, now)
+    usage.state.directory.upsert(msgspec.structs.replace(tenant, clock=clock, version=version))
