@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,16 +14,29 @@ from uuid import UUID
 import httpx
 import pytest
 from broker import read_topic
+from issuer import Issuer
+from processes import free_port, is_ready
 from sqlalchemy import text
-from tests.integration.usage.support import Usage, event, open_usage
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from tests.integration.usage.support import ISSUER, Usage, event, open_usage, running
 
+from billing_service.app import create_app
 from billing_service.domain.verification import Verdict
 from billing_service.invoicing.evidence import UsageEvidence
 from billing_service.invoicing.repository import find, page
 from billing_service.invoicing.verifying import Verified, verify
+from billing_service.runtime import Runtime
+from billing_service.settings import BillingSettings
 from billing_service.usage.repository import cut_is_complete
-from tenantry import Tenant, Tier
-from tenantry.testing import ServiceDatabase, eventually
+from tenantry import Tenancy, TenancySettings, Tenant, Tier
+from tenantry.cli import serve_http
+from tenantry.database import Databases
+from tenantry.events import KafkaSettings
+from tenantry.identity import Scope
+from tenantry.testing import GivenState, ServiceDatabase, TenantFactory, eventually
 
 from .support import Billing
 
@@ -166,6 +182,23 @@ async def test_a_correction_and_late_usage_are_told_from_what_is_wrong(both: Bot
     ]
 
 
+async def test_an_event_that_waited_for_its_tenant_while_the_cut_was_made_is_in_both(
+    both: Both, tenant_factory: TenantFactory
+) -> None:
+    usage, late = both.usage, tenant_factory()
+    await usage.produce([json.dumps(sent(late, 1)).encode()], [late.id])
+    await eventually(lambda: usage.fetch("SELECT FROM system.parked_record"), within=60)
+    await both.subscribe(late, start_at=DAY)
+    billing = asyncio.create_task(both.run(NEXT))
+    await eventually(lambda: usage.fetch("SELECT FROM system.cut WHERE state = 'waiting'"), within=60)
+    usage.state.directory.upsert(late)
+    await billing
+    verified = await both.verify(await both.invoice(late))
+    assert (verified.verdict, str(verified.total)) == (Verdict.EQUAL, "2.39")  # 2.00 + 0.0125 + the minimum of 0.38
+    assert verified.lines[1].evidence is not None
+    assert verified.lines[1].evidence.at_cut.quantity == 1
+
+
 async def test_the_line_that_differs_is_named(
     both: Both, tenant_a: Tenant, service_database: Callable[[str], ServiceDatabase]
 ) -> None:
@@ -203,3 +236,78 @@ async def test_evidence_that_is_gone_is_never_equal(both: Both, tenant_a: Tenant
         await session.execute(gone, {"day": DAY.date()})
     expired = await both.verify(invoice)
     assert (expired.verdict, told(expired)["bytes", "charge"]) == (Verdict.EVIDENCE_EXPIRED, Verdict.EVIDENCE_EXPIRED)
+
+
+class Known(GivenState):
+    """What billing knows from the start. The live page, which waits for it to be ready, stays away."""
+
+    ready = False
+
+
+def beside(usage: Usage) -> Starlette:
+    """Billing's neighbours at one address: the usage service, and where a token for it comes from."""
+    issuer = Issuer(ISSUER)
+    usage.state.keys.replace(issuer.jwks)
+
+    async def token(_: Request) -> JSONResponse:
+        access = issuer.token(audience="usage", kind="service", scope="service")
+        return JSONResponse({"access_token": access, "expires_in": 300})
+
+    return Starlette(routes=[Route("/oauth/token", token, methods=["POST"]), Mount("/", usage.transport.app)])
+
+
+@asynccontextmanager
+async def billing_beside(url: str, known: Known, database: ServiceDatabase) -> AsyncIterator[httpx.AsyncClient]:
+    """The application of billing, which finds its neighbours at `url`."""
+    settings = TenancySettings.model_validate(
+        {
+            "issuer": ISSUER,
+            "tenant_url": url,
+            "services": f"usage={url}",
+            "client_id": "billing",
+            "client_secret": "only-for-tests",
+        }
+    )
+    databases = Databases("billing", database.settings(), follow_placement=False)
+    tenancy = Tenancy("billing", settings, source=known, databases=databases)
+    app = create_app(Runtime(BillingSettings(), KafkaSettings(), known, tenancy))  # type: ignore[arg-type] # all but Kafka
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://billing.test") as client,
+    ):
+        yield client
+
+
+async def test_it_is_asked_over_http_of_both_services(
+    both: Both, tenant_a: Tenant, tenant_b: Tenant, service_database: Callable[[str], ServiceDatabase]
+) -> None:
+    known, port = Known([tenant_a, tenant_b]), free_port()
+    operator, stranger = known.key(Scope.PLATFORM), known.key(Scope.TENANT_READ, tenant=tenant_b)
+    path = f"/v1/invoices/{await both.invoice(tenant_a)}/verify"
+    async with billing_beside(f"http://127.0.0.1:{port}", known, service_database("billing")) as billing:
+        async with running(serve_http(beside(both.usage), host="127.0.0.1", port=port)):
+            await eventually(lambda: answers(port))
+            verified = await billing.get(path, headers=operator)
+            assert verified.status_code == 200, verified.text
+            body = verified.json()
+            assert (body["result"], body["total"], body["recomputed_total"]) == ("equal", "2.45", "2.45")
+            assert [(each["charge"], each["quantity_at_cut"], each["quantity_now"]) for each in body["lines"]] == [
+                ("base", None, None),
+                ("calls", "4", "4"),
+                ("bytes", "40", "40"),
+            ]
+            correction = await correct(both.usage, tenant_a, 1)
+            await eventually(both.usage.counted, within=60)
+            body = (await billing.get(path, headers=operator)).json()
+            calls = body["lines"][1]
+            assert (calls["result"], calls["quantity_now"], calls["unbilled_quantity"]) == ("changed_since", "3", "-1")
+            assert [each["id"] for each in calls["corrections"]] == [str(correction)]
+            assert (await billing.get(path, headers=stranger)).status_code == 404
+        away = await billing.get(path, headers=operator)
+        assert (away.status_code, away.json()["type"]) == (503, "unavailable")
+
+
+async def answers(port: int) -> bool:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        return await is_ready(client)

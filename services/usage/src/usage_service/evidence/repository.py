@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+_ROWS_AT_ONCE: Final = 1_000  # a row that is waited for by itself costs four times as much
 # Cancelled events too: at an earlier cut they counted.
 _EVENTS: Final = text(
     """
@@ -52,8 +53,10 @@ async def stream_events(
         "first_day": days[0],
         "last_day": days[1],
     }
-    async for row in await session.stream(_EVENTS, asked):
-        yield row
+    rows = await session.stream(_EVENTS, asked)
+    async for part in rows.partitions(_ROWS_AT_ONCE):
+        for row in part:
+            yield row
 
 
 async def find_corrections(session: AsyncSession, tenant_id: UUID, days: tuple[date, date]) -> Sequence[Row[Any]]:
