@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from tenantry import (
+    SystemClock,
     Tenant,
     TenantClock,
     uuid7,
 )
 from tenantry.testing import eventually
+from usage_service.not_counted.keeper import NotCountedKeeper
 
 from .quotas import NOW, count, published, put, settle
 from .support import API_CALLS, BANDWIDTH, event
@@ -133,3 +135,16 @@ async def test_a_period_that_is_over_resets_by_the_clock_and_alerts_for_its_last
     await count(usage, tenant_a, 3, at=midnight - timedelta(hours=1))
     await settle(keeper)
     assert told(await published(usage, "usage.alerts.v1"))[1:] == [("1", "cleared", 2, "3")]
+
+
+async def test_old_alerts_go_but_for_the_last_number(usage, quota, keeper, tenant_a):
+    await count(usage, tenant_a, 100)
+    await settle(keeper)
+    long_ago = datetime.now(UTC) - timedelta(days=500)
+    await usage.fetch("UPDATE pool.entitlement_alert SET resets_at = $1, period_start = $1", long_ago)
+    await NotCountedKeeper(usage.databases, usage.state.directory, SystemClock()).note()
+    [row] = await usage.fetch("SELECT number, threshold FROM pool.entitlement_alert")
+    assert (row["number"], row["threshold"]) == (2, 1)
+    await usage.fetch("INSERT INTO system.balance_change (tenant_id, feature) VALUES ($1, 'api-calls')", tenant_a.id)
+    await settle(keeper)
+    assert [version for _, version, _ in await published(usage, "usage.alerts.v1")] == [1, 2, 3, 4]

@@ -214,6 +214,7 @@ async def test_texts_that_only_look_like_nul_are_stored(usage, tenant_a):
 @pytest.mark.parametrize("path", ["entitlements/a%00b", "quotas/a%00b", "entitlements/a%00b/grants"])
 async def test_names_with_nul_are_refused(usage, tenant_a, path):
     assert (await get(usage, tenant_a, path)).status_code == 422
+    assert (await usage.http.get("/v1/meters/a%00b", headers=usage.operator)).status_code == 422
     body = {"kind": "metered", "meter": "a\0b"}
     assert (await usage.http.put("/v1/features/x", json=body, headers=usage.operator)).status_code == 422
 
@@ -229,3 +230,12 @@ async def test_the_events_behind_what_was_used_are_a_link_away(usage, quota, kee
     assert alert["events"] == seen["events"]
     events = await usage.http.get(f"{seen['events']}&limit=100", headers=usage.tenant_key(tenant_a))
     assert len(events.json()["items"]) == 85
+
+
+async def test_what_is_taken_away_while_it_is_listed_is_left_out(usage, quota, tenant_a, monkeypatch):
+    async def names(*_, **__):
+        return ["api-calls", "gone"]
+
+    monkeypatch.setattr("usage_service.entitlements.api.entitled_features", names)
+    listed = (await get(usage, tenant_a, "entitlements")).json()["items"]
+    assert [each["feature"] for each in listed] == ["api-calls"]

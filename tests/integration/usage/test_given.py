@@ -182,9 +182,7 @@ async def test_a_change_of_tier_or_plan_reaches_balances_of_what_was_used(usage,
 
 async def test_a_plan_begins_and_ends_by_the_clock(usage, sources, archive, tenant_a):
     clock = ManualClock(datetime.now(UTC))
-    keeper = BalanceKeeper(
-        usage.databases, usage.state.directory, clock, ArchiveReader(usage.databases, archive.store)
-    )
+    keeper = BalanceKeeper(usage.databases, usage.state.directory, clock, ArchiveReader(usage.databases, archive.store))
     ends = clock.now() + timedelta(minutes=1)
     plan = {"entitlements": {"api-calls": 10}, "ends_at": ends.isoformat()}
     coming = {"entitlements": {"api-calls": 20}, "starts_at": ends.isoformat()}
@@ -219,6 +217,23 @@ async def test_a_top_up_adds_to_what_a_plan_gives_and_outlives_a_change_of_its_p
     assert (now["limit"], now["period_start"][:10]) == ("6", NOW.date().isoformat())
     missing = await post(usage, tenant_a, "entitlements/sso/grants", {"amount": "5"})
     assert missing.status_code == 404
+
+
+async def test_what_was_bought_under_a_plan_that_has_ended_is_listed_and_can_be_voided(usage, sources, tenant_a):
+    path = "entitlements/api-calls/grants"
+    async with following(usage):
+        await sources.tenant(tenant_a)
+        await sources.plans(tenant_a, {"entitlements": {"api-calls": 10}})
+        await eventually(sources.followed)
+        made = (await post(usage, tenant_a, path, {"amount": "5"})).json()
+        await sources.plans(tenant_a)
+        await eventually(sources.followed)
+    assert (await get(usage, tenant_a, "entitlements/api-calls")).status_code == 404
+    assert (await get(usage, tenant_a, path)).json()["items"] == [made]
+    voided = await post(usage, tenant_a, f"{path}/{made['id']}/void")
+    assert (voided.status_code, voided.json()["voided_at"] is not None) == (200, True)
+    assert (await post(usage, tenant_a, path, {"amount": "5"})).status_code == 404
+    assert (await get(usage, tenant_a, "entitlements/none/grants")).status_code == 404
 
 
 async def test_what_nothing_meters_stays_whole_and_a_number_is_a_config_then(usage, sources, keeper, tenant_a):

@@ -20,7 +20,7 @@ from usage_service.meters.service import check_backfill, get_versions, put_meter
 
 router = APIRouter(prefix="/v1/meters", tags=["meters"])
 
-Slug = Annotated[str, Path(min_length=1, max_length=63)]
+Slug = Annotated[str, Path(min_length=1, max_length=63, pattern=r"^[^\x00]*$")]
 
 
 class Definition(BaseModel):
