@@ -1,18 +1,20 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
 import pytest
 from aiokafka.partitioner import murmur2
 
+from tenantry.database import Retention
 from tenantry.events import (
     Event,
     InvalidRecord,
     KafkaSettings,
     UsageEvent,
+    _topics,
     decode,
     encode,
     encode_usage_event,
@@ -115,6 +117,20 @@ def test_topics_are_those_of_the_design():
     assert topics["tenant.state.v1"].cleanup == "compact"
     assert topics["usage.rollups.v1"].cleanup == "compact+delete"
     assert topics["usage.events.v1.dlq.v1"].partitions == 3
+
+
+def test_every_topic_says_what_becomes_of_a_tenants_records():
+    assert set(get_args(_topics.Retention)) == {each.value for each in Retention}
+    for topic in load_topics():
+        # Tombstones withdraw what is compacted; anything else has to end.
+        expected = "erase" if topic.cleanup.startswith("compact") else "transient"
+        assert (topic.retention, topic.name) == (expected, topic.name)
+        assert topic.retention == "erase" or topic.retention_days is not None
+
+
+def test_a_topic_without_a_class_is_refused():
+    with pytest.raises(msgspec.ValidationError, match="retention"):
+        msgspec.convert({"name": "a.v1", "key": "tenant", "partitions": 1, "cleanup": "compact"}, _topics.Topic)
 
 
 def test_settings_prefix_names_and_carry_the_login():

@@ -12,7 +12,7 @@ class Retention(StrEnum):
     ERASE = "erase"
     PSEUDONYMISE = "pseudonymise"
     STATUTE = "statute"  # kept as the law says: invoices, ledger, the audit trail
-    TRANSIENT = "transient"  # gone by itself within minutes: messages on their way
+    TRANSIENT = "transient"  # gone by itself: messages on their way within minutes, records of topics by their days
 
 
 @dataclass(frozen=True, slots=True)

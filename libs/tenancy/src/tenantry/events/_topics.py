@@ -18,6 +18,8 @@ from tenantry.events._settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 Profile = Literal["embedded", "production"]
+Retention = Literal["erase", "pseudonymise", "statute", "transient"]
+"""What becomes of a tenant's records when the tenant is purged: the words of `tenantry.database.Retention`."""
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _RETRIES = 60
@@ -31,6 +33,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     partitions: int
     cleanup: Literal["compact", "compact+delete", "delete"]
+    retention: Retention
     retention_days: int | None = None
     dead_letters: bool = False
     once: bool = False
@@ -48,6 +51,7 @@ class _ProfileConfig(msgspec.Struct, frozen=True):
 class _DeadLetters(msgspec.Struct, frozen=True):
     partitions: int
     cleanup: Literal["delete"]
+    retention: Retention
     retention_days: int
 
 
@@ -86,6 +90,7 @@ def load_topics() -> list[Topic]:
                     key=topic.key,
                     partitions=declaration.dead_letters.partitions,
                     cleanup=declaration.dead_letters.cleanup,
+                    retention=declaration.dead_letters.retention,
                     retention_days=declaration.dead_letters.retention_days,
                 )
             )
