@@ -25,7 +25,11 @@ Period = Literal["hour", "day", "week", "month", "year"]
 
 _MAX_ALERTS: Final = 10
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,18})?")
+# The numbers of quotas that are put, and of events: JSON's grammar, of so many digits and exponents.
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_LONGEST: Final = 200
+_MAX_DIGITS: Final = 38
+_EXPONENTS: Final = range(-18, 21)
 _HOUR: Final = 3600
 _MAX_CONFIG: Final = 8_192
 
@@ -143,12 +147,15 @@ def _quota(value: Mapping[str, Any], of: Literal["tier", "plan"]) -> QuotaTerms:
     for name in ("limit", "rollover_max"):
         if isinstance(value.get(name), float):
             raise ValueError(f'{name}: a decimal in a text, as in "12.50"')  # noqa: TRY004 - reported as it is
-    if any(isinstance(each, float) for each in _list(value.get("alerts"))):
+    alerts = _list(value.get("alerts"))
+    if any(isinstance(each, float) for each in alerts):
         raise ValueError('alerts: decimals in texts, as in "0.8"')
+    for amount in (value.get("limit"), value.get("rollover_max"), *alerts):
+        if isinstance(amount, int | str) and _number(amount) is None:
+            raise ValueError(
+                f"an amount is a number of zero or more, with at most {_MAX_DIGITS} digits and 18 decimals"
+            )
     quota = msgspec.convert(value, QuotaTerms, strict=False)
-    for amount in (quota.limit, quota.rollover_max, *quota.alerts):
-        if amount is not None and _number(str(amount)) is None:
-            raise ValueError("an amount is zero or more, with at most 20 digits and 18 decimals")
     if len(quota.alerts) > _MAX_ALERTS or len(set(quota.alerts)) != len(quota.alerts):
         raise ValueError(f"alerts: at most {_MAX_ALERTS} different fractions")
     if any(not 0 < each <= _MAX_ALERTS for each in quota.alerts):
@@ -189,12 +196,15 @@ def _storable(config: Any) -> Any:
 
 
 def _number(value: int | str) -> Decimal | None:
-    if not _NUMBER.fullmatch(str(value)):
+    text = str(value)
+    if len(text) > _LONGEST or not _NUMBER.fullmatch(text):
         return None
     try:
-        return Decimal(value)
-    except InvalidOperation:  # digits of other scripts
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent that nothing holds
         return None
+    _, digits, exponent = number.as_tuple()
+    return number if number >= 0 and len(digits) <= _MAX_DIGITS and exponent in _EXPONENTS else None
 
 
 def _list(value: Any) -> list[Any]:
