@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from tenantry._errors import StartupRefused
+from tenantry.cli._protocol import BoundedHttp
 from tenantry.cli._roles import Role
 from tenantry.http import add_operational_routes
 
@@ -46,6 +47,7 @@ async def serve_http(app: Starlette, *, host: str, port: int) -> None:
                     _WithState(app, dict(state or {})),
                     access_log=False,
                     backlog=_BACKLOG,
+                    http=BoundedHttp,
                     lifespan="off",
                     log_config=None,
                     proxy_headers=False,
