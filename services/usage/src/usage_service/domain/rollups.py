@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.meters import Aggregation, CompiledMeter
-from usage_service.domain.quantities import Quantity, add, number_text, quantity_of, ratio_text, value_text
+from usage_service.domain.quantities import Quantity, add, multiply, number_text, quantity_of, ratio_text, value_text
 
 
 class At(NamedTuple):
@@ -79,6 +79,11 @@ class RollupState(State):
         if other.maximum is not None and (self.maximum is None or other.maximum > self.maximum):
             self.maximum = other.maximum
 
+    def repeat(self, times: int) -> None:
+        """Becomes the state of so many times the same events."""
+        self.count *= times
+        self.sum = None if self.sum is None else multiply(self.sum, times)
+
     def figure(self, aggregation: Aggregation) -> str | None:
         if aggregation is Aggregation.COUNT:
             return str(self.count)
@@ -120,6 +125,10 @@ class UniqueState(State):
     def observe(self, meter: CompiledMeter, data: Mapping[str, object], at: At) -> None:  # noqa: ARG002 (a set has no order)
         self.values.add(value_hash(meter.read(data)))
         self.count += 1
+
+    def repeat(self, times: int) -> None:
+        """Becomes the state of so many times the same events."""
+        self.count *= times
 
     def merge(self, other: Self) -> None:
         self.count += other.count

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from usage_service.domain.quantities import Quantity, add, multiply
-from usage_service.domain.rollups import Sample
+from usage_service.domain.meters import Aggregation, CompiledMeter
+from usage_service.domain.quantities import Quantity, add, multiply, quantity_of
+from usage_service.domain.rollups import At, Sample, State, empty_state
 
 
 @dataclass(slots=True)
@@ -29,6 +31,33 @@ class Run:
         """Joins a run all of whose samples supersede those of this one."""
         self.integral = add(add(self.integral, held(self.latest, later.first)), later.integral)
         self.latest = later.latest
+
+
+@dataclass(slots=True)
+class RunState(State):
+    """A series whose samples come in order: what is kept of them is their run, however many there are."""
+
+    count: int = 0
+    run: Run | None = None
+
+    def observe(self, meter: CompiledMeter, data: Mapping[str, object], at: At) -> None:
+        new = Run(at.time, Sample(at, quantity_of(meter.read(data))))
+        if self.run is None:
+            self.run = new
+        else:
+            self.run.extend(new)
+        self.count += 1
+
+    def merge(self, other: Self) -> None:  # noqa: ARG002 (whatever it is)
+        raise TypeError("samples of two runs may lie between one another")
+
+    def figure(self, aggregation: Aggregation) -> str | None:
+        raise TypeError(f"{aggregation}: a run alone has no figure, only the windows around it have")
+
+
+def ordered_state(aggregation: Aggregation) -> State:
+    """The state of no events, of those that will come by time, receipt and place."""
+    return RunState() if aggregation is Aggregation.TIME_WEIGHTED else empty_state(aggregation)
 
 
 def held(sample: Sample, until: int) -> Quantity:

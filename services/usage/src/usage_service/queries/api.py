@@ -28,7 +28,8 @@ from usage_service.queries.formats import Format, Table, accepted, columns_of, c
 from usage_service.queries.overflow import NEVER_FULL, full_hours
 from usage_service.queries.parameters import Parameters, check_names, events_link, filters, groups
 from usage_service.queries.questions import MAX_FIGURES, Behind, Question, check_places
-from usage_service.queries.repository import find_cancelled, find_events, find_watermark
+from usage_service.queries.raw_events import find_cancelled, find_events
+from usage_service.queries.repository import find_watermark
 
 router = APIRouter(prefix="/v1", tags=["usage"])
 

@@ -15,21 +15,28 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from usage_service.archive.reading import ArchivedEvent, ArchiveReader, joined
 from usage_service.domain.errors import InvalidDefinition, InvalidPath, InvalidQuantity, InvalidWindow
 from usage_service.domain.filters import Predicate
-from usage_service.domain.instants import microseconds
+from usage_service.domain.instants import instant, microseconds
 from usage_service.domain.jsonpath import reader
-from usage_service.domain.meters import Aggregation, CompiledMeter, Group, Meter
+from usage_service.domain.meters import NO_GROUP, Aggregation, CompiledMeter, Group, Meter
 from usage_service.domain.quantities import canonical_number, value_text
-from usage_service.domain.rollups import At, State, empty_state
+from usage_service.domain.rollups import At, RollupState, State, UniqueState, empty_state
 from usage_service.domain.windows import Granularity, Window, pieces
+from usage_service.queries.alike import ALIKE, MAX_PLACES, Places
 from usage_service.queries.kept import FiguresEnded
 from usage_service.queries.overflow import NEVER_FULL, FullHours, full_hours, placed
-from usage_service.queries.repository import Range, find_cancelled, stream_raw
+from usage_service.queries.raw_events import find_cancelled, stream_alike, stream_raw
+from usage_service.queries.repository import Range
 
 Values = tuple[str, ...]
 """The values of the dimensions that an answer is grouped by."""
 
 MAX_FIGURES: Final = 200_000
 """Of one answer, which may be about several meters."""
+MAX_READ: Final = 2_000_000
+"""Raw events of one meter that an answer is made of, those that are alike as one: half a minute of work."""
+
+_Source = tuple[AsyncIterator[Any], Callable[[Any], tuple[Group, State] | None]]
+"""Rows, and what counts them."""
 
 decode_group = msgspec.json.Decoder(dict[str, str]).decode
 decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
@@ -169,24 +176,59 @@ class Reading:
         `ordered` gives them in the order in which values supersede each other.
         """
         meters = [CompiledMeter.of(meter) for meter in self.versions]
-        by_group = bool(self.question.group_by or self.question.tests) or self.aggregation is Aggregation.TIME_WEIGHTED
+        wanted = {*self.question.group_by, *(name for name, _ in self.question.tests if not is_path(name))}
+        by_group = bool(wanted) or self.aggregation is Aggregation.TIME_WEIGHTED
         full = await full_hours(self.session, self.tenant_id, meters, spans) if by_group else NEVER_FULL
-        behind = Behind(meters, self.question.tests, full)
+        behind = Behind(meters, self.question.tests, full, by_group=by_group)
         event_type = self.versions[-1].definition.event_type
         until = self.question.received_before
-        rows: AsyncIterator[Any] = stream_raw(
-            self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered
-        )
+        archived: AsyncIterator[Any] = _none()
         if self.archive is not None:
             lost = await self.archive.find_lost_day(self.tenant_id, self.meter_ids, spans)
             if lost is not None:
                 raise FiguresEnded(f"The events of {lost} have ended; ask for whole hours, or for whole days (UTC).")
-            archived = self.archive.stream(self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
-            rows = joined(rows, self._counted(archived, spans), ordered=ordered)
-        async for row in rows:
-            found = behind.count(row)
-            if found is not None:
-                yield row.event_time, *found
+            stream = self.archive.stream(self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
+            archived = self._counted(stream, spans)
+        alike = None if ordered else self._alike(spans, full, wanted)
+        if alike is None:
+            stored = stream_raw(self.session, self.tenant_id, event_type, spans, received_before=until, ordered=ordered)
+            sources: list[_Source] = [(joined(stored, archived, ordered=ordered), behind.count)]
+        else:
+            sources = [alike, (archived, behind.count)]
+        read = 0
+        for rows, count in sources:
+            async for row in rows:
+                read += 1
+                if read > MAX_READ:
+                    raise InvalidWindow("from", f"more than {MAX_READ:,} raw events; ask for whole hours, or fewer")
+                found = count(row)
+                if found is not None:
+                    yield row.event_time, *found
+
+    def _alike(self, spans: Sequence[Range], full: FullHours, wanted: Collection[str]) -> _Source | None:
+        """PostgreSQL's events, those that are alike as one, and what counts them; None where each has to be seen."""
+        if self.aggregation not in ALIKE:
+            return None
+        places = Places()
+        known = {name for meter in self.versions for name in meter.definition.group_by}
+        # Whether a group was one too many is told by all of its dimensions.
+        dimensions = known if full else known & set(wanted)
+        meters = [CompiledMeter.of(places.meter(meter, dimensions)) for meter in self.versions]
+        tests = [places.test(test, is_path=is_path(test[0])) for test in self.question.tests]
+        if len(places.names) > MAX_PLACES:
+            return None
+        first = self.versions[0]
+        rows = stream_alike(
+            self.session,
+            self.tenant_id,
+            first.definition.event_type,
+            spans,
+            received_before=self.question.received_before,
+            places=places.segments,
+            since=None if first.backfill_from is None else instant(first.backfill_from),
+            by_hour=bool(full),
+        )
+        return rows, Behind(meters, tests, full, by_group=bool(wanted)).count_alike
 
     async def _counted(
         self, archived: AsyncIterator[ArchivedEvent], spans: Sequence[Range]
@@ -206,9 +248,15 @@ class Behind:
     """Tells which raw events are behind the figures of a meter, as its versions counted them when they came."""
 
     def __init__(
-        self, meters: Sequence[CompiledMeter], tests: Sequence[tuple[str, Predicate]], full: FullHours
+        self,
+        meters: Sequence[CompiledMeter],
+        tests: Sequence[tuple[str, Predicate]],
+        full: FullHours,
+        *,
+        by_group: bool = True,
     ) -> None:
-        """Raises InvalidDefinition for a filter by what is no path."""
+        """Raises InvalidDefinition for a filter by what is no path. Without `by_group` nobody looks at the groups."""
+        self._by_group = by_group
         self._meters = meters
         self._full = full
         self._dimensions = [(name, test) for name, test in tests if not is_path(name)]
@@ -216,23 +264,40 @@ class Behind:
 
     def count(self, row: Row[Any]) -> tuple[Group, State] | None:
         """The group and state of an event; None where it did not count, or a filter does not let it through."""
-        time = microseconds(row.event_time)
+        received = microseconds(row.received_at)
+        return self._count(row, At(microseconds(row.event_time), received, row.kafka_partition, row.kafka_offset))
+
+    def count_alike(self, row: Row[Any]) -> tuple[Group, State] | None:
+        """The same of so many `events` that are alike, of aggregations that do not look at their order."""
+        found = self._count(row, At(microseconds(row.event_time), 0, 0, 0))
+        if found is not None:
+            state = found[1]
+            assert isinstance(state, RollupState | UniqueState)
+            state.repeat(row.events)
+        return found
+
+    def _count(self, row: Row[Any], at: At) -> tuple[Group, State] | None:
+        time = at.time
         meter = next((each for each in self._meters if each.meter.counts(row.catalogue_version, time)), None)
         data = decode_data(row.data)
         if meter is None or not meter.matches(data) or not all(test(read(data)) for read, test in self._paths):
             return None
-        group = placed(meter.group(data), meter, row.event_time, self._full)
+        group = placed(meter.group(data), meter, row.event_time, self._full) if self._by_group else NO_GROUP
         if self._dimensions:
             values = decode_group(group.text)
             if not all(test(values.get(name, "")) for name, test in self._dimensions):
                 return None
-        at = At(time, microseconds(row.received_at), row.kafka_partition, row.kafka_offset)
         state = empty_state(meter.meter.definition.aggregation)
         try:
             state.observe(meter, data, at)
         except InvalidQuantity:
             return None
         return group, state
+
+
+async def _none() -> AsyncIterator[Any]:
+    return
+    yield
 
 
 def _text_reader(path: str) -> Callable[[Mapping[str, object]], object]:

@@ -1,9 +1,12 @@
-"""What queries read. Every statement names the tenant: row security is the floor, the predicate gives the plan."""
+"""What queries read of rollups.
+
+Every statement names the tenant: row security is the floor, the predicate gives the plan.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -128,46 +131,6 @@ _UNIQUE = text(
     SELECT number, label, count(DISTINCT value_hash) AS uniques FROM seen GROUP BY 1, 2
     """
 )
-# A correction that came later than an answer looks has not cancelled anything yet.
-_CANCELLED = """
-SELECT FROM correction AS cancelled
- WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity AND cancelled.day = event.day
-   AND (CAST(:until AS timestamptz) IS NULL OR cancelled.received_at < :until)
-"""
-# Only the days of the ranges are read, whatever lies between them.
-_RAW = f"""
-SELECT event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
-  FROM (SELECT *, width_bucket(event_time, CAST(:starts AS timestamptz[])) AS bucket
-          FROM usage_event AS event
-         WHERE tenant_id = :tenant AND type = :type AND day = ANY(CAST(:days AS date[]))
-           AND event_time >= :first AND event_time < :last
-           AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
-           AND NOT EXISTS ({_CANCELLED})) AS placed
- WHERE event_time < (CAST(:ends AS timestamptz[]))[bucket]
-"""  # noqa: S608 (our own)
-_RAW_UNORDERED = text(_RAW)
-_RAW_ORDERED = text(f"{_RAW} ORDER BY 1, 2, 3, 4")
-_EVENTS = text(
-    """
-    SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset, catalogue_version,
-           data
-      FROM usage_event
-     WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
-       AND event_time >= :first AND event_time < :last
-       AND (CAST(:type AS text) IS NULL OR type = :type)
-       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
-       AND (event_time, identity) > (:after_time, CAST(:after_identity AS uuid))
-     ORDER BY event_time, identity LIMIT :limit
-    """
-)
-_CANCELLED_EVENTS = text(
-    """
-    SELECT identity, day, id FROM correction
-     WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
-       AND (CAST(:identities AS uuid[]) IS NULL OR identity = ANY(CAST(:identities AS uuid[])))
-       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
-    """
-)
 _ROWS_AT_ONCE: Final = 1_000
 _WATERMARK = text("SELECT min(received_until) FROM system.partition_progress")
 
@@ -185,7 +148,7 @@ def stream_rollups(
 ) -> AsyncIterator[Row[Any]]:
     """Merged states by meter version, range (`bucket`, from 1) and group; ranges are sorted and do not overlap."""
     statement = _ROLLUPS_BY_GROUP if by_group else _ROLLUPS_TOTAL
-    return _streamed(session, statement, _spans(tenant_id, meters, ranges) if ranges else None)
+    return streamed(session, statement, _spans(tenant_id, meters, ranges) if ranges else None)
 
 
 def stream_latest(
@@ -193,7 +156,7 @@ def stream_latest(
 ) -> AsyncIterator[Row[Any]]:
     """The sample that supersedes all others, by range and group, as `stream_rollups`."""
     statement = _LATEST_BY_GROUP if by_group else _LATEST_TOTAL
-    return _streamed(session, statement, _spans(tenant_id, meters, ranges) if ranges else None)
+    return streamed(session, statement, _spans(tenant_id, meters, ranges) if ranges else None)
 
 
 def stream_runs(
@@ -203,7 +166,7 @@ def stream_runs(
 
     In none of the hours may two versions of the meter mix.
     """
-    return _streamed(session, _RUNS, _spans(tenant_id, meters, ranges) if ranges else None)
+    return streamed(session, _RUNS, _spans(tenant_id, meters, ranges) if ranges else None)
 
 
 async def find_carried(
@@ -266,24 +229,10 @@ def stream_uniques(
         "edge_labels": edges.labels,
         "edge_values": edges.values,
     }
-    return _streamed(session, _UNIQUE, asked)
+    return streamed(session, _UNIQUE, asked)
 
 
-def stream_raw(
-    session: AsyncSession,
-    tenant_id: UUID,
-    event_type: str,
-    ranges: Sequence[Range],
-    *,
-    received_before: datetime | None,
-    ordered: bool,
-) -> AsyncIterator[Row[Any]]:
-    """The raw events of a type inside the ranges; `ordered` by time, receipt and place, else in no order."""
-    asked = _raw(tenant_id, event_type, ranges, received_before) if ranges else None
-    return _streamed(session, _RAW_ORDERED if ordered else _RAW_UNORDERED, asked)
-
-
-async def _streamed(
+async def streamed(
     session: AsyncSession, statement: TextClause, parameters: dict[str, Any] | None
 ) -> AsyncIterator[Row[Any]]:
     """The rows; without parameters there is nothing to ask."""
@@ -294,19 +243,6 @@ async def _streamed(
     async for part in rows.partitions(_ROWS_AT_ONCE):
         for row in part:
             yield row
-
-
-def _raw(tenant_id: UUID, event_type: str, ranges: Sequence[Range], received_before: datetime | None) -> dict[str, Any]:
-    return {
-        "tenant": tenant_id,
-        "type": event_type,
-        "until": received_before,
-        "starts": [start for start, _ in ranges],
-        "ends": [end for _, end in ranges],
-        "first": ranges[0][0],
-        "last": ranges[-1][1],
-        "days": sorted({day for span in ranges for day in _utc_days(*span)}),
-    }
 
 
 def _spans(tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]) -> dict[str, Any]:
@@ -320,80 +256,7 @@ def _spans(tenant_id: UUID, meters: Sequence[UUID], ranges: Sequence[Range]) -> 
     }
 
 
-async def find_events(
-    session: AsyncSession,
-    tenant_id: UUID,
-    span: Range,
-    *,
-    event_type: str | None,
-    received_before: datetime | None,
-    after: tuple[datetime, UUID],
-    limit: int,
-) -> Sequence[Row[Any]]:
-    """Raw events by (time, identity), after a place in that order.
-
-    Days are read from the first one on, more of them each time, until there are enough events: a page of a long range
-    costs what a page of a short one does.
-    """
-    first, last = span
-    found: list[Row[Any]] = []
-    day, last_day, step = _utc_day(after[0]), _utc_day(last), 1
-    while day <= last_day and len(found) < limit:
-        until = min(day + timedelta(days=step - 1), last_day)
-        rows = await session.execute(
-            _EVENTS,
-            {
-                "tenant": tenant_id,
-                "first_day": day,
-                "last_day": until,
-                "first": first,
-                "last": last,
-                "type": event_type,
-                "until": received_before,
-                "after_time": after[0],
-                "after_identity": after[1],
-                "limit": limit - len(found),
-            },
-        )
-        found += rows.all()
-        day, step = until + timedelta(days=1), step * 2
-    return found
-
-
-async def find_cancelled(
-    session: AsyncSession,
-    tenant_id: UUID,
-    span: Range,
-    *,
-    received_before: datetime | None,
-    identities: Sequence[UUID] | None = None,
-) -> dict[tuple[UUID, date], UUID]:
-    """The corrections that cancel events of the days of a span, by identity and day; all, or of some identities."""
-    found = await session.execute(
-        _CANCELLED_EVENTS,
-        {
-            "tenant": tenant_id,
-            "first_day": _utc_day(span[0]),
-            "last_day": _utc_day(span[1]),
-            "identities": None if identities is None else list(identities),
-            "until": received_before,
-        },
-    )
-    return {(row.identity, row.day): row.id for row in found}
-
-
 async def find_watermark(session: AsyncSession) -> datetime | None:
     """The receipt time up to which all partitions are counted; None before the first is."""
     watermark: datetime | None = await session.scalar(_WATERMARK)
     return watermark
-
-
-def _utc_days(first: datetime, last: datetime) -> list[date]:
-    """The days that hold the instants of [first, last)."""
-    opening, closing = _utc_day(first), _utc_day(last - timedelta(microseconds=1))
-    return [opening + timedelta(days=number) for number in range((closing - opening).days + 1)]
-
-
-def _utc_day(moment: datetime) -> date:
-    """The day whose partition holds an instant, whatever offset it was asked with."""
-    return moment.astimezone(UTC).date()

@@ -1,0 +1,206 @@
+"""What queries read of raw events. Every statement names the tenant: row security is the floor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from usage_service.domain.jsonpath import Segment
+from usage_service.queries.repository import Range, streamed
+
+# A correction that came later than an answer looks has not cancelled anything yet.
+_CANCELLED = """
+SELECT FROM correction AS cancelled
+ WHERE cancelled.tenant_id = event.tenant_id AND cancelled.identity = event.identity AND cancelled.day = event.day
+   AND (CAST(:until AS timestamptz) IS NULL OR cancelled.received_at < :until)
+"""
+# Only the days of the ranges are read, whatever lies between them.
+_RAW = f"""
+SELECT event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
+  FROM (SELECT *, width_bucket(event_time, CAST(:starts AS timestamptz[])) AS bucket
+          FROM usage_event AS event
+         WHERE tenant_id = :tenant AND type = :type AND day = ANY(CAST(:days AS date[]))
+           AND event_time >= :first AND event_time < :last
+           AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+           AND NOT EXISTS ({_CANCELLED})) AS placed
+ WHERE event_time < (CAST(:ends AS timestamptz[]))[bucket]
+"""  # noqa: S608 (our own)
+_RAW_UNORDERED = text(_RAW)
+_RAW_ORDERED = text(f"{_RAW} ORDER BY 1, 2, 3, 4")
+# The document is read once for all of its places: OFFSET keeps it from being put in the place of its name.
+_ALIKE = f"""
+SELECT min(event_time) AS event_time, catalogue_version, data, count(*) AS events
+  FROM (SELECT event_time, catalogue_version, {{places}} AS data,
+               width_bucket(event_time, CAST(:starts AS timestamptz[])) AS bucket
+          FROM usage_event AS event
+         CROSS JOIN LATERAL (SELECT {{document}} AS document OFFSET 0) AS parsed
+         WHERE tenant_id = :tenant AND type = :type AND day = ANY(CAST(:days AS date[]))
+           AND event_time >= :first AND event_time < :last
+           AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+           AND NOT EXISTS ({_CANCELLED})) AS placed
+ WHERE event_time < (CAST(:ends AS timestamptz[]))[bucket]
+ GROUP BY bucket, catalogue_version, data, event_time >= CAST(:since AS timestamptz){{hour}}
+"""  # noqa: S608 (our own)
+_EVENTS = text(
+    """
+    SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset, catalogue_version,
+           data
+      FROM usage_event
+     WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
+       AND event_time >= :first AND event_time < :last
+       AND (CAST(:type AS text) IS NULL OR type = :type)
+       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+       AND (event_time, identity) > (:after_time, CAST(:after_identity AS uuid))
+     ORDER BY event_time, identity LIMIT :limit
+    """
+)
+_CANCELLED_EVENTS = text(
+    """
+    SELECT identity, day, id FROM correction
+     WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
+       AND (CAST(:identities AS uuid[]) IS NULL OR identity = ANY(CAST(:identities AS uuid[])))
+       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+    """
+)
+
+
+def stream_raw(
+    session: AsyncSession,
+    tenant_id: UUID,
+    event_type: str,
+    ranges: Sequence[Range],
+    *,
+    received_before: datetime | None,
+    ordered: bool,
+) -> AsyncIterator[Row[Any]]:
+    """The raw events of a type inside the ranges; `ordered` by time, receipt and place, else in no order."""
+    asked = _raw(tenant_id, event_type, ranges, received_before) if ranges else None
+    return streamed(session, _RAW_ORDERED if ordered else _RAW_UNORDERED, asked)
+
+
+def stream_alike(
+    session: AsyncSession,
+    tenant_id: UUID,
+    event_type: str,
+    ranges: Sequence[Range],
+    *,
+    received_before: datetime | None,
+    places: Sequence[tuple[str, Sequence[Segment]]],
+    since: datetime | None,
+    by_hour: bool,
+) -> AsyncIterator[Row[Any]]:
+    """The raw events of a type inside the ranges, those as one that are in the same range and version of the catalogue
+    and have the same values at the places: how many `events`, the first one's time, and a document of the places.
+
+    Events from `since` on are apart from those before it, and those of one hour from others where that is asked.
+    """
+    if not ranges:
+        return streamed(session, _RAW_UNORDERED, None)
+    members, names = [], {}
+    for name, segments in places:
+        steps = []
+        for number, segment in enumerate(segments):
+            if isinstance(segment, int):
+                steps.append(f"({segment})")
+            else:
+                names[f"{name}_{number}"] = segment
+                steps.append(f"CAST(:{name}_{number} AS text)")
+        members.append(f"'{name}', {' -> '.join(['document', *steps])}")
+    statement = _ALIKE.format(
+        document="CAST(event.data AS jsonb)" if members else "NULL",
+        places=f"CAST(jsonb_build_object({', '.join(members)}) AS text)",
+        hour=", date_trunc('hour', event_time, 'UTC')" if by_hour else "",
+    )
+    asked = _raw(tenant_id, event_type, ranges, received_before)
+    return streamed(session, text(statement), {**asked, **names, "since": since})
+
+
+def _raw(tenant_id: UUID, event_type: str, ranges: Sequence[Range], received_before: datetime | None) -> dict[str, Any]:
+    return {
+        "tenant": tenant_id,
+        "type": event_type,
+        "until": received_before,
+        "starts": [start for start, _ in ranges],
+        "ends": [end for _, end in ranges],
+        "first": ranges[0][0],
+        "last": ranges[-1][1],
+        "days": sorted({day for span in ranges for day in _utc_days(*span)}),
+    }
+
+
+async def find_events(
+    session: AsyncSession,
+    tenant_id: UUID,
+    span: Range,
+    *,
+    event_type: str | None,
+    received_before: datetime | None,
+    after: tuple[datetime, UUID],
+    limit: int,
+) -> Sequence[Row[Any]]:
+    """Raw events by (time, identity), after a place in that order.
+
+    Days are read from the first one on, more of them each time, until there are enough events: a page of a long range
+    costs what a page of a short one does.
+    """
+    first, last = span
+    found: list[Row[Any]] = []
+    day, last_day, step = _utc_day(after[0]), _utc_day(last), 1
+    while day <= last_day and len(found) < limit:
+        until = min(day + timedelta(days=step - 1), last_day)
+        rows = await session.execute(
+            _EVENTS,
+            {
+                "tenant": tenant_id,
+                "first_day": day,
+                "last_day": until,
+                "first": first,
+                "last": last,
+                "type": event_type,
+                "until": received_before,
+                "after_time": after[0],
+                "after_identity": after[1],
+                "limit": limit - len(found),
+            },
+        )
+        found += rows.all()
+        day, step = until + timedelta(days=1), step * 2
+    return found
+
+
+async def find_cancelled(
+    session: AsyncSession,
+    tenant_id: UUID,
+    span: Range,
+    *,
+    received_before: datetime | None,
+    identities: Sequence[UUID] | None = None,
+) -> dict[tuple[UUID, date], UUID]:
+    """The corrections that cancel events of the days of a span, by identity and day; all, or of some identities."""
+    found = await session.execute(
+        _CANCELLED_EVENTS,
+        {
+            "tenant": tenant_id,
+            "first_day": _utc_day(span[0]),
+            "last_day": _utc_day(span[1]),
+            "identities": None if identities is None else list(identities),
+            "until": received_before,
+        },
+    )
+    return {(row.identity, row.day): row.id for row in found}
+
+
+def _utc_days(first: datetime, last: datetime) -> list[date]:
+    """The days that hold the instants of [first, last)."""
+    opening, closing = _utc_day(first), _utc_day(last - timedelta(microseconds=1))
+    return [opening + timedelta(days=number) for number in range((closing - opening).days + 1)]
+
+
+def _utc_day(moment: datetime) -> date:
+    """The day whose partition holds an instant, whatever offset it was asked with."""
+    return moment.astimezone(UTC).date()
