@@ -13,7 +13,7 @@ segment depends on the sum of its usage only, not on how the usage came in.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal, localcontext
@@ -258,20 +258,27 @@ class _Run:
         self.owed -= amount
 
     def _end(self, at: datetime) -> None:
-        ended = [grant.id for grant in self.live if grant.ends_at <= at]
-        if ended:
-            self.live = [grant for grant in self.live if grant.ends_at > at]
-            for name in ended:
-                self.account.expired += self.left.pop(name)
-                del self.spent[name]
+        ended = {grant.id for grant in self.live if grant.ends_at <= at}
+        self.account.expired += sum(self._drop(ended), ZERO)
 
     def _reset(self, reset: Reset) -> None:
         for grant in self.live:
             self._set(grant, grant.rolled_over(self.left[grant.id]))
+        # What is used up, and nothing fills again, would only be walked by for as long as it is active.
+        self._drop({grant.id for grant in self.live if not self.left[grant.id] and grant.recurrence is None})
         self.usage = self.inherited = ZERO
         self.pays_overage = reset.pays_overage
         if not reset.preserves_overage:
             self.owed = ZERO
+
+    def _drop(self, names: Collection[str]) -> list[Decimal]:
+        """Takes grants out; returns what they had left."""
+        if not names:
+            return []
+        self.live = [grant for grant in self.live if grant.id not in names]
+        for name in names:
+            del self.spent[name]
+        return [self.left.pop(name) for name in names]
 
     def _set(self, grant: Grant, amount: Decimal) -> None:
         change = amount - self.left[grant.id]
