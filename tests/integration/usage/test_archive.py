@@ -278,6 +278,24 @@ async def test_the_archive_ends_by_receipt_too(world, tenant_a):
     assert await world.manifest() == []
 
 
+async def test_a_day_expires_as_a_whole(world, tenant_a):
+    """Of a part of its events a figure would be too low."""
+    await world.put_events(tenant_a.id, range(10))
+    await world.keeper().sweep()
+    late = datetime(2026, 3, 20, tzinfo=UTC)
+    await world.put_events(tenant_a.id, range(10, 15), received=late)
+    world.clock.moment = late + TERMS.raw + timedelta(days=1)
+    await world.keeper().sweep()
+    assert not await world.stored()
+    assert len(await world.files()) == 2
+    world.clock.moment = late + TERMS.archive - timedelta(seconds=1)
+    await world.keeper().sweep()
+    assert len(world.archived()) == 15
+    world.clock.moment = late + TERMS.archive
+    await world.keeper().sweep()
+    assert (await world.files(), await world.manifest()) == ([], [])
+
+
 async def test_dead_letters_end(world, tenant_a):
     await world.fetch(
         """
@@ -299,8 +317,22 @@ async def test_a_store_that_cannot_be_used_refuses_the_start(tmp_path):
     for url in ((tmp_path / "file").as_uri(), "gopher://x", "file://"):
         with pytest.raises(StartupRefused, match=r"^USAGE_ARCHIVE_URL cannot be used: \w+$"):
             await ArchiveStore.open(url if url != "file://" else "file:///proc/none", tmp_path)
+        with pytest.raises(StartupRefused):
+            await ArchiveStore.open_to_read(url if url != "file://" else "file:///proc/none", tmp_path)
     await ArchiveStore.open(None, tmp_path / "state" / "usage" / "archive")
     assert (tmp_path / "state" / "usage" / "archive").is_dir()
+
+
+async def test_a_store_that_is_away_keeps_no_reader_from_its_start(tmp_path, monkeypatch):
+    """What it serves besides, such as the ingest, needs no archive."""
+
+    async def away(self, **_):
+        raise GenericError("the bucket is away")
+
+    monkeypatch.setattr(ArchiveStore, "check", away)
+    await ArchiveStore.open_to_read(None, tmp_path / "archive")
+    with pytest.raises(StartupRefused):
+        await ArchiveStore.open(None, tmp_path / "archive")
 
 
 async def test_events_of_a_day_that_was_dropped_become_letters(usage, tenant_a):

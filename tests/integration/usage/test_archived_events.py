@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from archives import DAY
+from obstore.exceptions import GenericError, PermissionDeniedError
 from obstore.store import MemoryStore
 
 from tenantry import Tier, Unavailable
@@ -181,6 +182,27 @@ async def test_figures_are_the_same_before_and_after_days_were_dropped(served, w
         await world.keeper().sweep()
         assert [await world.stored(DAY + timedelta(days=n)) for n in range(3)] == [n > gone for n in range(3)]
         assert [await figures(served, tenant_a, **each) for each in asked] == before
+
+
+@pytest.mark.parametrize("problem", [GenericError("away"), PermissionDeniedError("no"), OSError("no"), "damaged"])
+async def test_an_archive_that_cannot_be_read_is_said(served, world, tenant_a, monkeypatch, problem):
+    await put_meters(served)
+    await world.fetch("UPDATE system.meter SET since = 1")
+    world.clock.moment = DUE
+    await world.keeper().sweep()
+
+    def failing(self, path):
+        raise problem
+
+    if problem == "damaged":
+        for file in await world.files():
+            file.write_bytes(file.read_bytes()[:-20])
+    else:
+        monkeypatch.setattr(ArchiveStore, "open_object", failing)
+    figure = {"from": "2026-03-01T00:00:05Z", "to": "2026-03-01T00:00:20Z"}
+    for path, params in (("events", SPAN), ("meters/events/query", figure), ("meters/level/query", figure)):
+        response = await served.http.get(f"/v1/{path}", params=params, headers=served.tenant_key(tenant_a))
+        assert (response.status_code, response.json()["type"]) == (503, "archive-incomplete"), response.text
 
 
 async def put_meters(usage) -> None:

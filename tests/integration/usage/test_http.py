@@ -200,6 +200,31 @@ async def test_meters_are_put_by_operators_and_versioned(usage, tenant_a):
     assert (await usage.http.get("/v1/meters/none", headers=tenant)).status_code == 404
 
 
+async def test_a_filter_has_one_form_however_it_is_written(usage):
+    plain = {**API_CALLS, "group_by": {"method": "$.method", "path": "$.path"}}
+    first = await usage.put_meter("m", {**plain, "filter": {"$.path": {"eq": 1, "ne": "/b"}}})
+    assert first["filter"] == {"$.path": {"eq": 1, "ne": "/b"}}
+    for written in (
+        {"path": {"ne": "/b", "eq": 1}},
+        {"path": {"op": "eq", "value": 1}, "$.path": {"ne": "/b"}},
+    ):
+        assert (await usage.put_meter("m", {**plain, "filter": written}))["version"] == 1
+    changed = await usage.put_meter(
+        "m", {**plain, "filter": {"path": {"op": "eq", "value": True}, "$.path": {"ne": "/b"}}}
+    )
+    assert (changed["version"], changed["filter"]) == (2, {"$.path": {"eq": True, "ne": "/b"}})
+    for wrong in (
+        {"colour": {"eq": "red"}},
+        {"path": {"op": "near", "value": 1}},
+        {"path": {"op": "eq", "value": 1}, "$.path": {"eq": 2}},
+        {"path": {"op": "eq"}},
+    ):
+        refused = await usage.http.put("/v1/meters/m", json={**plain, "filter": wrong}, headers=usage.operator)
+        assert refused.status_code == 422, refused.text
+    numbered = await usage.http.put("/v1/meters/m", json={**plain, "backfill_from": 0}, headers=usage.operator)
+    assert numbered.status_code == 422
+
+
 async def test_a_tenant_reads_its_own_usage_only(usage, tenant_a, tenant_b):
     await usage.put_meter("api-calls", API_CALLS)
     now = datetime.now(UTC)

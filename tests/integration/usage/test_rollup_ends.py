@@ -198,6 +198,16 @@ async def test_days_end_and_are_not_answered_with_nothing(two_days, tenant_a):
     refused = await asked(usage, tenant_a)
     assert (refused.status_code, str(DAY + timedelta(days=2)) in refused.json()["detail"]) == (410, True)
     assert (await asked(usage, tenant_a, **after)).status_code == 200
+    # Raw events of these days have ended with them, and nothing tells any more that there were some.
+    until = {"to": f"{DAY + timedelta(days=2)}T00:30:00Z"}
+    for raw in (
+        {"window": "minute", "to": midnight(NEXT)},
+        {"filter[$.bytes][gte]": "5"},
+        {"received_before": datetime.now(UTC).isoformat()},
+        {"from": f"{NEXT}T23:30:00Z", **until},
+        {"from": f"{NEXT}T23:10:00Z", "to": f"{NEXT}T23:30:00Z"},
+    ):
+        assert (await asked(usage, tenant_a, **raw)).status_code == 410, raw
     # The value of a disk that nobody has resized since holds for ever.
     assert (await asked(usage, tenant_a, "weighted", **after)).json()["items"] == carried != disks
     left = await usage.fetch(
@@ -217,6 +227,9 @@ async def test_a_meter_of_a_quota_keeps_its_hours(two_days, tenant_a, tenant_b):
     assert (await asked(usage, tenant_a, window="hour")).status_code == 200
     assert (await asked(usage, tenant_b, window="hour")).status_code == 410
     assert (await asked(usage, tenant_a, "volume", window="hour")).status_code == 410
+    await sweep(usage, DAYS_OVER)
+    assert len((await asked(usage, tenant_a, window="hour")).json()["items"]) > 20
+    assert (await asked(usage, tenant_a, "volume", window="day")).status_code == 410
 
 
 async def test_what_would_end_is_shown(two_days, tenant_a):

@@ -16,7 +16,13 @@ from usage_service.queries.repository import Range
 YOUNGEST_END: Final = timedelta(days=89)
 """Hours end no earlier, whatever the settings."""
 
-_ENDED = text("SELECT until FROM ended_rollup WHERE tenant_id = :tenant")
+_ENDED = text(
+    """
+    SELECT max(until) FROM ended_rollup WHERE tenant_id = :tenant AND meter_id = ANY(CAST(:meters AS uuid[]))
+    """
+)
+_ALL: Final = UUID(int=0)
+"""The meter of rows that are of all of a tenant's."""
 _CUT = text(
     """
     SELECT min(window_start) FROM usage_rollup
@@ -44,7 +50,7 @@ async def check_kept(
     recent = datetime.now(UTC) - YOUNGEST_END
     if not spans or spans[0][0] >= recent:
         return
-    ended: date | None = await session.scalar(_ENDED, {"tenant": tenant_id})
+    ended: date | None = await session.scalar(_ENDED, {"tenant": tenant_id, "meters": [*meters, _ALL]})
     if ended is not None and spans[0][0] < _midnight(ended):
         raise FiguresEnded(f"Days before {ended} have ended; ask from {ended}T00:00:00Z on.")
     midnights = sorted({_midnight(moment) for moment in _inside_days(hours) if moment < recent})

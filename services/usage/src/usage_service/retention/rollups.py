@@ -100,9 +100,9 @@ _END_DAYS = text(
          WHERE (seen.tenant_id, seen.meter_id, seen.window_start, seen.group_hash)
              = (gone.tenant_id, gone.meter_id, gone.window_start, gone.group_hash)),
     noted AS (
-        INSERT INTO pool.ended_rollup AS ended (tenant_id, until)
-        SELECT DISTINCT tenant_id, CAST(:day AS date) + 1 FROM gone ORDER BY 1
-        ON CONFLICT (tenant_id) DO UPDATE SET until = GREATEST(ended.until, excluded.until))
+        INSERT INTO pool.ended_rollup AS ended (tenant_id, meter_id, until)
+        SELECT DISTINCT tenant_id, meter_id, CAST(:day AS date) + 1 FROM gone ORDER BY 1, 2
+        ON CONFLICT (tenant_id, meter_id) DO UPDATE SET until = GREATEST(ended.until, excluded.until))
     SELECT count(*) FROM gone
     """  # noqa: S608 (names of our own)
 )
