@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from usage_service.domain.meters import Meter
 from usage_service.meters.repository import meter_of
+from usage_service.retention.days import STORED_DAYS
 
 _REPORT: Final = """
 SELECT erasure.*, COALESCE(jsonb_array_length(days), 0) AS days_left,
@@ -79,14 +80,10 @@ _BACKFILLED = text(
     "SELECT EXISTS (SELECT FROM system.meter_backfill WHERE finished_at IS NULL OR finished_at >= :since)"
 )
 _DAYS = text(
-    """
-    SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
-      FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-     WHERE inhparent = 'pool.usage_event'::regclass
-     UNION
-    SELECT (window_start AT TIME ZONE 'UTC')::date FROM pool.usage_rollup WHERE tenant_id = :tenant
-     ORDER BY 1
-    """
+    f"""
+    {STORED_DAYS} UNION
+    SELECT (window_start AT TIME ZONE 'UTC')::date FROM pool.usage_rollup WHERE tenant_id = :tenant ORDER BY 1
+    """  # noqa: S608 (a statement of our own)
 )
 
 
