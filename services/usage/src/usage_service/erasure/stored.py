@@ -259,7 +259,7 @@ class StoredDay:
         return len(done)
 
     async def _recount(self) -> int:
-        """How many rollups still had a value: all that their events may be in are made anew from those."""
+        """How many rollups were made anew from their events: those that still had a value, and those of its pseudonym."""
         hashes, groups = await self._group_hashes()
         values = self._value_hashes()
         named = (await self._connection.execute(_NAMED, {**self._key, **hashes.columns, "groups": groups})).all()
