@@ -18,7 +18,7 @@ from tenantry import uuid7
 from tenantry.entitlements import WATERMARK_KEY
 from tenantry.events import Event, KafkaSettings, encode
 from usage_service.domain.instants import rfc3339
-from usage_service.entitlements.balances import TOPIC, BalanceRecord
+from usage_service.entitlements.records import TOPIC, BalanceRecord
 from usage_service.publishing.held import hold
 
 _WORK: Final = 101  # beside the lanes and the cuts
