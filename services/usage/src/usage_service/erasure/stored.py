@@ -259,7 +259,7 @@ class StoredDay:
         return len(done)
 
     async def _recount(self) -> int:
-        """How many rollups were made anew from their events: those that still had a value, and those of its pseudonym."""
+        """How many rollups were made anew from events: those that still had a value, and those of its pseudonym."""
         hashes, groups = await self._group_hashes()
         values = self._value_hashes()
         named = (await self._connection.execute(_NAMED, {**self._key, **hashes.columns, "groups": groups})).all()
