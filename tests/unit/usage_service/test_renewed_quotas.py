@@ -93,6 +93,13 @@ changes = st.builds(
 hours = st.integers(1, 24 * 90).map(lambda number: START + number * HOUR)
 
 
+def test_a_reset_stays_where_the_cycle_is_changed_and_changed_back():
+    quota = replace(renew(None, terms(100), START), grants=[top_up(5, START)])
+    quota = restart(quota, day(9, 10), day(9, 10), retain_anchor=True)
+    quota = renew(renew(quota, terms(9, Interval.DAY), day(9, 10)), terms(100), day(9, 10))
+    assert period_at(quota, day(9, 10)) == UsagePeriod(day(9, 10), day(10, 1))
+
+
 @settings(max_examples=40)
 @given(
     changes,

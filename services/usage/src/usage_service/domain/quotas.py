@@ -41,7 +41,7 @@ class Limit:
     refill: Interval | None = None
     """How often within the period the limit is filled up again."""
     resets: bool = False
-    """Whether a period begins at `since` although the cycle does not say so."""
+    """Whether a period begins at `since` whatever the cycle of the limit before says: it was another, or was reset."""
 
     @property
     def refills(self) -> Cycle | None:
@@ -192,12 +192,13 @@ def _limits_with(known: Quota, given: Limit, now: datetime) -> Sequence[Limit]:
         given = replace(
             given, since=running.start, cycle=last.cycle, resets=last.resets and last.since == running.start
         )
-        if given == replace(last, since=given.since, resets=given.resets):
-            return known.limits
-    elif last.preserve_overage or last.rollover_max or any(grant.ends_at > now for grant in known.grants):
+        same = given == replace(last, since=given.since, resets=given.resets)
+        return known.limits if same else _followed(known.limits, given)
+    since = given.since
+    if last.preserve_overage or last.rollover_max or any(grant.ends_at > now for grant in known.grants):
         # Something reaches from periods that are over into this one: they cannot be counted anew in longer ones.
-        given = replace(given, since=max(given.since, running.start))
-    return _followed(known.limits, given)
+        since = max(since, running.start)
+    return _followed(known.limits, replace(given, since=since, resets=True))
 
 
 def _followed(limits: Sequence[Limit], given: Limit) -> Sequence[Limit]:
@@ -208,7 +209,7 @@ def _by_cycle(limits: Sequence[Limit]) -> list[list[Limit]]:
     """Limits whose periods follow one another in one cycle."""
     found: list[list[Limit]] = []
     for limit in limits:
-        if found and not limit.resets and limit.cycle == found[-1][0].cycle:
+        if found and not limit.resets:
             found[-1].append(limit)
         else:
             found.append([limit])
