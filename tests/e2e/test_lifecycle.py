@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -65,7 +64,7 @@ def fresh(own_servers: None) -> Iterator[Home]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_down_interrupt_and_a_killed_supervisor_leave_nothing_behind(fresh: Home) -> None:
+def test_down_and_a_killed_supervisor_leave_nothing_behind(fresh: Home) -> None:
     first = Up(fresh)
     try:
         first.wait_until_up()
@@ -83,20 +82,10 @@ def test_down_interrupt_and_a_killed_supervisor_leave_nothing_behind(fresh: Home
     finally:
         first.close()
 
-    warm = Up(fresh)
-    try:
-        warm.wait_until_up()
-        assert read_json(fresh.operator_file) == operator
-        processes = warm.everything()
-        warm.process.send_signal(signal.SIGINT)
-        assert warm.process.wait(STOP_SECONDS) == 130
-        assert psutil.wait_procs(processes, timeout=10)[1] == []
-    finally:
-        warm.close()
-
     orphaned = Up(fresh)
     try:
         orphaned.wait_until_up()
+        assert read_json(fresh.operator_file) == operator
         processes = orphaned.everything()
         (supervisor,) = (process for process in processes if process.ppid() == orphaned.process.pid)
         supervisor.kill()

@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
-from tests.integration.usage.support import ISSUER, Usage, event, open_usage, running
+from tests.integration.usage.support import ISSUER, NUMBERS, Usage, event, open_usage, running
 
 from billing_service.app import create_app
 from billing_service.domain.verification import Verdict
@@ -100,7 +100,6 @@ async def both(
     kafka_bootstrap: str,
     kafka_prefix: str,
     tenant_a: Tenant,
-    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Both]:
     """A tenant on a daily plan whose meters the usage service counts, and a billed day of four events of ten bytes."""
     databases = [service_database(name) for name in ("usage", "billing")]
@@ -108,7 +107,7 @@ async def both(
         await database.truncate()
     async with databases[1].connect() as connection:
         await connection.execute("INSERT INTO system.seller VALUES ('default', '', 'INV-', 1)")
-    usage = await open_usage(databases[0], kafka_bootstrap, f"{kafka_prefix}{abs(hash(request.node.name)) % 100_000}.")
+    usage = await open_usage(databases[0], kafka_bootstrap, f"{kafka_prefix}{next(NUMBERS)}.")
     usage.state.directory.upsert_tier(Tier(name="standard", version=1))
     usage.state.directory.upsert(tenant_a)
     async with (

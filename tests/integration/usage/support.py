@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -47,6 +48,8 @@ TOPICS = (
     "billing.state.v1",
 )
 ISSUER = "http://tenant.test"
+NUMBERS = count()
+"""Of the services that a process has opened: one's topics are its own."""
 API_CALLS = {
     "event_type": "http.request",
     "aggregation": "count",

@@ -1,4 +1,4 @@
-"""The meter worker killed with SIGKILL ten times during a replay full of duplicates: totals equal a simple oracle."""
+"""The meter worker killed with SIGKILL four times during a replay full of duplicates: totals equal a simple oracle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tenantry.testing import eventually
 
 from .support import API_CALLS, BANDWIDTH, RoleProcess
 
-KILLS = 10
+KILLS = 4
 EVENTS = 40_000
 START = datetime(2026, 11, 10, tzinfo=UTC)
 

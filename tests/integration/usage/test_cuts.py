@@ -11,7 +11,7 @@ from tenantry.testing import eventually
 from usage_service.metering.worker import GROUP, TOPIC
 from usage_service.publishing.cuts import CutKeeper
 
-from .support import API_CALLS, event, running
+from .support import API_CALLS, event, producer
 
 ROLLUPS = "usage.rollups.v1"
 
@@ -69,12 +69,20 @@ async def test_a_cut_waits_for_what_is_not_counted(usage, tenant_a):
         await usage.send(event(tenant_a, 1))
         cut = (await usage.http.post("/v1/cuts", headers=usage.service)).json()
         idle = (await usage.http.post("/v1/cuts", headers=usage.service)).json()
-        keeper = CutKeeper(usage.databases.system, usage.kafka, group=GROUP, topic=TOPIC)
-        async with running(keeper.run()):
-            assert not await published(usage, cut["id"])
+        await take_three_turns(usage)
+        assert await usage.fetch("SELECT id FROM system.cut WHERE state <> 'waiting'") == []
         async with usage.metering():
             await eventually(lambda: published(usage, cut["id"]), within=60)
             await eventually(lambda: published(usage, idle["id"]), within=60)
+
+
+async def take_three_turns(usage) -> None:
+    """What the keeper of cuts does now and then."""
+    keeper = CutKeeper(usage.databases.system, usage.kafka, group=GROUP, topic=TOPIC)
+    async with producer(usage.kafka) as sender, usage.databases.system.connect() as opened:
+        connection = await opened.execution_options(isolation_level="AUTOCOMMIT")
+        for _ in range(3):
+            await keeper.turn(connection, sender)
 
 
 async def test_a_cut_without_any_event_is_published_at_once(usage):

@@ -19,7 +19,7 @@ from usage_service.domain.field_rules import TOKEN_PREFIX, FieldRules, Treatment
 from usage_service.tokens.repository import resolve_tokens
 from usage_service.tokens.vault import KEPT_SECONDS, TokenVault, TreatedFields
 
-from .support import event, open_usage
+from .support import NUMBERS, event, open_usage
 from .test_erasure import ask, finish
 from .test_http import endpoint_of, through
 
@@ -30,12 +30,11 @@ UNIQUE = {"event_type": "http.request", "aggregation": "unique_count", "value": 
 
 
 @pytest.fixture
-async def usage(service_database, kafka_bootstrap, kafka_prefix, tenant_a, tenant_b, tmp_path, request):
+async def usage(service_database, kafka_bootstrap, kafka_prefix, tenant_a, tenant_b, tmp_path):
     """The HTTP application, which makes tokens of users."""
     database = service_database("usage")
     await database.truncate()
-    prefix = f"{kafka_prefix}{abs(hash(request.node.name)) % 100_000}."
-    service = await open_usage(database, kafka_bootstrap, prefix)
+    service = await open_usage(database, kafka_bootstrap, f"{kafka_prefix}{next(NUMBERS)}.")
     service.state.directory.upsert_tier(Tier(name="standard", version=1))
     for tenant in (tenant_a, tenant_b):
         service.state.directory.upsert(tenant)
