@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from worked_cases import cases, needs_cases, only
 
 from tenantry.testing import eventually
 
 from .support import event
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-FOLDER = Path(os.environ.get("TENANTRY_CASES", REPOSITORY.parent / "shared" / "cases"))
 DURATION = {"event_type": "http.request", "aggregation": "sum", "value": "$.duration_ms", "unit": "millisecond"}
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no shared cases in {FOLDER} (TENANTRY_CASES)")
-
-
-def cases(name: str, area: str) -> list[Any]:
-    file = FOLDER / f"{name}.json"
-    found = json.loads(file.read_text()) if file.is_file() else []
-    return [pytest.param(case, id=case["name"]) for case in found if case["area"] == area]
+pytestmark = needs_cases
 
 
 def events_of(given: dict[str, Any], tenant) -> list[dict[str, Any]]:
     """The events of a case; a value is null, there or, by the name "missing", not."""
+    only(given, "data", "datacontenttype", "stored_values")
     if "stored_values" not in given:
         changes = {name: given[name] for name in ("data", "datacontenttype") if name in given}
         return [event(tenant, 0, **{"data": None, **changes})]
@@ -40,6 +31,7 @@ def events_of(given: dict[str, Any], tenant) -> list[dict[str, Any]]:
 async def test_what_is_taken_in_and_counted(usage, tenant_a, case):
     await usage.put_meter("duration", DURATION)
     sent, expected = events_of(case["given"], tenant_a), case["expect"]
+    only(expected, "status", "read_validation_error", "sum", "listed_events")
     answer = await usage.send(*sent)
     if expected["status"] >= 400:
         assert answer.status_code == expected["status"]
@@ -66,6 +58,8 @@ async def test_what_is_taken_in_and_counted(usage, tenant_a, case):
 @pytest.mark.parametrize("case", cases("lago", "events.batch"))
 async def test_batches(usage, tenant_a, case):
     given, expected = case["given"], case["expect"]
+    only(given, "events", "same_transaction_id")
+    only(expected, "error", "errors", "persisted")
     same = set(given.get("same_transaction_id", ()))
     sent = [event(tenant_a, min(same) if number in same else number) for number in range(given["events"])]
     answer = await usage.send(*sent)
