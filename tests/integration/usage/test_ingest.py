@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import time
-import tracemalloc
 import zlib
 from typing import Any
 
@@ -148,92 +146,6 @@ async def test_packed_bodies_that_are_wrong(usage, coding):
     for name, (make, status, kind) in WRONGLY_PACKED.items():
         answer = await post(usage, make(PACK[coding]), BATCH, {"Content-Encoding": coding})
         assert (answer.status_code, answer.json()["type"]) == (status, kind), (name, answer.text)
-
-
-REPEATED = [
-    ('"id": "e-2"', '"id": 7, "id": "e-2"'),
-    ('"id": "e-2"', '"id": "other", "id": "e-2"'),
-    ('"subject"', '"subject": null, "subject"'),
-    ('"time"', '"time": "now", "time"'),
-]
-
-
-@pytest.mark.parametrize(("member", "repeated"), REPEATED)
-async def test_of_a_late_event_too_the_last_of_a_repeated_member_counts(usage, tenant_a, member, repeated):
-    late = json.dumps(event(tenant_a, 2, time="2001-01-01T00:00:00Z"))
-    assert member in late
-    late = late.replace(member, repeated)
-    alone = await post(usage, f"[{late}]", BATCH)
-    assert (alone.status_code, alone.json()["errors"][0]["kind"]) == (400, "too-old")
-    beside = await post(usage, f"[{late}, {json.dumps(event(tenant_a, 1))}]", BATCH, partial="true")
-    assert (beside.status_code, beside.json()["accepted"]) == (202, 1)
-    assert [each["kind"] for each in beside.json()["rejected"]] == ["too-old"]
-    [kept] = await usage.fetch("SELECT tenant_id, event_id, source, type FROM pool.dead_letter")
-    assert tuple(kept.values()) == (tenant_a.id, "e-2", event(tenant_a, 2)["source"], "http.request")
-
-
-HOSTILE = {
-    "numbers": (b"[" + b"11," * 1_398_000 + b"1]", 413),
-    "lists": (b"[" + b"[]," * 1_397_000 + b"1]", 413),
-    "fractions": (b"[" + b"0.1," * 1_047_000 + b"1]", 413),
-    "fractions of many events": (b"[" + b"0.1," * 100_000 + b"1]", 202),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_body_that_is_much_to_read_holds_up_nobody_and_takes_little_memory(usage, tenant_a, name):
-    hostile, status = HOSTILE[name]
-    one = json.dumps(event(tenant_a, 1, data={"a": "?"})).encode().replace(b'"?"', hostile)
-    body = hostile if name == "numbers" else b"[%b]" % one
-    if status == 202:
-        body = b"[%b]" % b",".join([one] * 9)
-    assert len(body) > 3_500_000
-    packed, headers = gzip.compress(body, 1), {"Content-Encoding": "gzip"}
-    began, longest = time.perf_counter(), 0.0
-
-    async def beat() -> None:
-        nonlocal longest
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0)
-            longest = max(longest, time.perf_counter() - before)
-
-    beating = asyncio.create_task(beat())
-    answer = await post(usage, packed, BATCH, headers)
-    beating.cancel()
-    took = time.perf_counter() - began
-    assert answer.status_code == status, answer.text
-    # What is read is read elsewhere; what is refused unread is refused at once.
-    assert longest < took / 2 if status == 202 else took < 5
-    tracemalloc.start()
-    try:
-        await post(usage, packed, BATCH, headers)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < bytes_held(len(body)) + (40 << 20)
-
-
-async def test_a_long_body_gives_what_a_short_one_does(usage, tenant_a):
-    sent = [event(tenant_a, number, data={"text": "x" * 2_000}) for number in range(400)]
-    sent[7]["id"] = ""
-    answer = await usage.send(*sent, partial="true", echo="true")
-    assert (answer.status_code, answer.json()["accepted"]) == (202, 399)
-    assert [each["index"] for each in answer.json()["rejected"]] == [7]
-    assert await in_kafka(usage) == 399
-
-
-@pytest.mark.parametrize(
-    "query", ["dry_run=true&dry_run=false", "dryrun=true", "partial=yes", "echo=true&echo=true", "Partial=true", "x"]
-)
-async def test_a_query_that_could_be_understood_in_two_ways_sends_nothing(usage, tenant_a, query):
-    headers = {"Content-Type": BATCH, **usage.service}
-    body = json.dumps([event(tenant_a, 1)])
-    answer = await usage.http.post(f"/v1/events?{query}", content=body, headers=headers)
-    assert (answer.status_code, answer.json()["errors"][0]["loc"][0]) == (422, "query")
-    assert await in_kafka(usage) == 0
-    selected = await usage.http.post(f"/v1/events?tenant_id={tenant_a.id}&partial=true", content=body, headers=headers)
-    assert selected.status_code == 202
 
 
 async def test_other_encodings_are_told_ours(usage):
