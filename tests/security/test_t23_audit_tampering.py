@@ -90,3 +90,19 @@ async def test_content_that_was_changed_with_its_hash_does_not_follow(people):
     found = (await people.http.get(f"/v1/tenants/{tenant_id}/audit/verify")).json()
 
     assert [each["position"] for each in found["broken"]] == [2]
+
+
+async def test_an_erasure_excuses_nothing_but_what_it_names(people):
+    """The function that replaces details is not enough: an entry of the chain has to have the hash of what it wrote."""
+    tenant_id = await people.tenant()
+    path = f"/v1/tenants/{tenant_id}/audit"
+    assert (await people.http.post(f"{path}/erasures", json={"values": ["nobody"]})).status_code == 201
+    assert (await people.http.get(f"{path}/verify")).json()["ok"] is True
+    async with people.database.connect("system") as connection:
+        await connection.execute(
+            "SELECT system.replace_audit_details($1, ARRAY[2]::bigint[], ARRAY['{\"forged\": 1}'])", tenant_id
+        )
+
+    found = (await people.http.get(f"{path}/verify")).json()
+
+    assert [each["position"] for each in found["broken"]] == [2]

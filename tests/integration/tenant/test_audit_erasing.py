@@ -71,18 +71,6 @@ async def test_a_person_is_taken_out_and_the_chain_holds(api, platform, tmp_path
     assert await holds(api, tenant)
 
 
-async def test_what_nobody_tells_of_is_named(api, platform):
-    """The function alone is not enough: an entry of the chain has to say what it did."""
-    tenant, _ = await written(api, platform)
-    await erase(api, tenant, MAIL)
-    async with platform.database.connect("system") as connection:
-        await connection.execute(
-            "SELECT system.replace_audit_details($1, ARRAY[2]::bigint[], ARRAY['{\"forged\": 1}'])", UUID(tenant)
-        )
-    found = (await api.http.get(f"/v1/tenants/{tenant}/audit/verify")).json()
-    assert [each["position"] for each in found["broken"]] == [2]
-
-
 @pytest.mark.parametrize("role", ["service", "backup"])
 async def test_no_other_role_may(platform, role):
     async with platform.database.connect(role) as connection:

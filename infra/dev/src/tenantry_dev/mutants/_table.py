@@ -724,9 +724,15 @@ MUTANTS: Final = (
         f"{_SECURITY}/test_t23_audit_tampering.py",
         Change(
             f"{_TENANT}/domain/audit_chain.py",
-            "if content_hash(each.entry) != each.content_hash:",
+            "if content != each.content_hash:",
             "if False:",
         ),
+    ),
+    _mutant(
+        "T23",
+        "an erasure excuses any change",
+        f"{_SECURITY}/test_t23_audit_tampering.py",
+        Change(f"{_TENANT}/domain/audit_chain.py", "if replaced.get(str(position)) == content:", "if True:"),
     ),
     _mutant(
         "T23",
