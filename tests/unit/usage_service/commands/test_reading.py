@@ -61,6 +61,30 @@ def test_a_file_is_unpacked_and_its_lines_have_ids_of_their_own(tmp_path, pack):
     assert first.event["data"] == {"path": "/t/acme/a?b=c", "bytes": 512}
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda packed: packed[:-10],
+        lambda packed: packed + packed[:-10],
+        lambda packed: packed + b"more",
+        lambda packed: packed[:20] + bytes(200) + packed[220:],
+    ],
+    ids=["cut", "second one cut", "more behind", "overwritten"],
+)
+def test_a_packed_file_that_is_cut_off_or_damaged_is_no_success(tmp_path, pack, damage):
+    log = "".join(f"{LOG} {number}\n" for number in range(5_000))
+    file = source(tmp_path / "log", damage(pack(log.encode())))
+    with pytest.raises(Misused, match="cut off or damaged"):
+        list(read_access_log(file, mapping()))
+
+
+def test_large_frames_are_read_in_parts(tmp_path):
+    log = "".join(f"{LOG}\n" for _ in range(50_000))
+    packed = zstandard.compress(log.encode()) + zstandard.compress(b"") + zstandard.compress(log.encode())
+    assert sum(1 for _ in read_access_log(source(tmp_path / "log", packed), mapping())) == 100_000
+
+
 def test_a_rule_says_whose_a_line_is(tmp_path):
     log = source(tmp_path / "log", LOG + "\n")
     by_path = TenantRule(column="path", pattern=re.compile(r"^/t/([^/]+)/"))

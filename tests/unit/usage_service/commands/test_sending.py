@@ -51,6 +51,22 @@ def test_what_is_too_large_together_is_sent_apart(tmp_path):
     assert (tally.accepted, tally.refused.total(), tally.examples[0]["line"]) == (3, 1, 3)
 
 
+def test_what_one_tenant_may_not_send_together_is_sent_apart(tmp_path):
+    """A burst that is smaller than a batch refuses all events of the tenant, though each of them may pass."""
+    service = Service(
+        accepted(6, (0, "too-large"), (1, "invalid"), (2, "too-large"), (4, "rate-limited"), (5, "too-large")),
+        accepted(1),
+        accepted(2, (0, "too-large"), (1, "too-large")),
+        accepted(1),
+        accepted(1, (0, "too-large")),
+        accepted(1),
+    )
+    tally, _ = run(service, lines(6), tmp_path)
+    assert service.asked == [["0", "1", "2", "3", "4", "5"], ["0"], ["2", "5"], ["2"], ["5"], ["4"]]
+    assert (tally.accepted, dict(tally.refused)) == (4, {"invalid": 1, "too-large": 1})
+    assert [each["line"] for each in tally.examples] == [1, 5]
+
+
 def test_a_cut_import_goes_on_behind_what_was_answered(tmp_path):
     away = [httpx.ConnectError("away")] * 50
     service = Service(accepted(BATCH), *away)

@@ -6,17 +6,21 @@ import io
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from tenantry.cli import Misused
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _DIGEST_DIGITS: Final = 16
+_CHUNK: Final = 16 << 10
+"""May unpack to a thousand times as much."""
+_BUFFER: Final = 128 << 10
 
 
 @dataclass(slots=True)
@@ -62,23 +66,69 @@ def open_source(file: Path) -> Iterator[Source]:
 
 @contextmanager
 def open_bytes(source: Source) -> Iterator[IO[bytes]]:
-    """The content, unpacked where it is gzip or zstd by its first bytes."""
+    """The content, unpacked where it is gzip or zstd by its first bytes. Raises Misused where it is cut off."""
     with source.path.open("rb") as raw:
         source.reading = raw
         head = raw.read(4)
         raw.seek(0)
-        if head.startswith(_GZIP):
-            with gzip.open(raw) as unpacked:
-                yield unpacked  # type: ignore[misc]  # GzipFile reads as a file does
-        elif head == _ZSTD:
-            import zstandard  # noqa: PLC0415 - few files are
+        try:
+            if head.startswith(_GZIP):
+                with gzip.open(raw) as unpacked:
+                    yield unpacked  # type: ignore[misc]  # GzipFile reads as a file does
+            elif head == _ZSTD:
+                with io.BufferedReader(_Chunks(_unpack(raw)), _BUFFER) as unpacked_frames:
+                    yield unpacked_frames
+            else:
+                yield raw
+        except (EOFError, zlib.error, gzip.BadGzipFile, BrokenFrame) as error:
+            raise Misused(f"{source.name} is cut off or damaged: {error}") from None
 
-            # A file may be several frames one behind the other, as `zstd` and log rotation write them.
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            with io.BufferedReader(reader) as unpacked_frames:
-                yield unpacked_frames
-        else:
-            yield raw
+
+class BrokenFrame(Exception):
+    """A frame of zstd that does not end, or is none."""
+
+
+def _unpack(raw: IO[bytes]) -> Iterator[bytes]:
+    """The content of frames of zstd one behind the other, as `zstd` and log rotation write them. Raises BrokenFrame.
+
+    The reader of zstandard takes a frame that is cut off for one that has ended.
+    """
+    import zstandard  # noqa: PLC0415 - few files are
+
+    unpacker = zstandard.ZstdDecompressor()
+    frame, is_open = unpacker.decompressobj(), False
+    while packed := raw.read(_CHUNK):
+        while packed:
+            try:
+                yield frame.decompress(packed)
+            except zstandard.ZstdError as error:
+                raise BrokenFrame(f"{error}") from None
+            packed, is_open = frame.unused_data, not frame.eof
+            if frame.eof:
+                frame = unpacker.decompressobj()
+    if is_open:
+        raise BrokenFrame("its end is missing")
+
+
+class _Chunks(io.RawIOBase):
+    """A file of what an iterator gives."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
 
 
 @contextmanager

@@ -20,6 +20,7 @@ PATIENCE_SECONDS: Final = 300.0
 _LONGEST_PAUSE: Final = 10.0
 _BATCH: Final = "application/cloudevents-batch+json"
 _RATE_LIMITED: Final = "rate-limited"
+_TOO_LARGE: Final = "too-large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,12 @@ class Ingest:
             response = await patience.post("/v1/events", asked, params=self._params, media_type=_BATCH)
             if response is not None and response.is_success:
                 rejected = [_refused(waiting[each["index"]], each) for each in response.json()["rejected"]]
-                refused += [each for each in rejected if each.kind != _RATE_LIMITED]
+                # Of a tenant, what is more than its rate ever lets in at once.
+                together = [each.index for each in rejected if each.kind == _TOO_LARGE]
+                apart = together if len(together) > 1 else []
+                refused += [each for each in rejected if each.kind != _RATE_LIMITED and each.index not in apart]
+                if apart:
+                    refused += await halves(self, lines, apart)
                 still = [each.index for each in rejected if each.kind == _RATE_LIMITED]
                 if len(still) < len(waiting):
                     patience.renew()
@@ -127,7 +133,7 @@ class Ingest:
 async def halves(sender: Sender, lines: Sequence[bytes], waiting: Sequence[int]) -> list[Refused]:
     """What is too large together may do apart; a line that is too large alone is refused."""
     if len(waiting) == 1:
-        return [Refused(waiting[0], "too-large", "it is too large")]
+        return [Refused(waiting[0], _TOO_LARGE, "it is too large")]
     middle, refused = len(waiting) // 2, []
     for half in (waiting[:middle], waiting[middle:]):
         answers = await sender.send([lines[index] for index in half])

@@ -57,7 +57,7 @@ class Tally:
 
 
 class Journal:
-    """Up to which line everything of a file is answered, in `.tenantry/imports`, by file and options.
+    """Up to which line everything of a file is answered, in `.tenantry/imports`, by file, service and options.
 
     It only saves work: without it, or with one that is behind, lines are sent again and count once.
     """

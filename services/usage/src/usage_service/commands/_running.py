@@ -28,14 +28,14 @@ def send_file(
 ) -> None:
     """Sends the lines that `read` makes of the file, and ends the command with 1 where one was refused.
 
-    `options` are what else makes it the same work, which --resume goes on with.
+    `options` are what else makes it the same work, beside the file and the service, which --resume goes on with.
     """
     tally = Tally()
 
     async def run(source: Source, telling: Telling) -> None:
-        journal = None if dry_run else Journal(source, [read.__qualname__, *options])
-        first = journal.next_line() if journal is not None and sending.resume else 0
         async with connect() as api:
+            journal = None if dry_run else Journal(source, [api.url, read.__qualname__, *options])
+            first = journal.next_line() if journal is not None and sending.resume else 0
             reads, at_once = read(source), sending.concurrency
             await import_lines(reads, sender(api), tally, telling, journal, first=first, at_once=at_once)
 

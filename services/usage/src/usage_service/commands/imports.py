@@ -129,4 +129,4 @@ def import_dead_letters(
 def _import(file: Path, read: Callable[[Source], Read], *options: object, history: History, sending: Importing) -> None:
     dry_run = sending.dry_run
     ingest = partial(Ingest, accept_late=history.accept_late, billable=history.billable, dry_run=dry_run)
-    send_file(file, read, *options, sender=ingest, sending=sending, dry_run=dry_run)
+    send_file(file, read, *options, history, sender=ingest, sending=sending, dry_run=dry_run)
