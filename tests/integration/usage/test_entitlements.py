@@ -154,6 +154,7 @@ async def test_a_period_is_reset_at_an_hour_and_its_grants_roll_over(usage, keep
     await count(usage, tenant_a, 90, at=noon - timedelta(hours=9))
     await count(usage, tenant_a, 7, at=noon)
     set_clock(usage, tenant_a, noon + timedelta(minutes=20))
+    await settle(keeper)
     path, once = "entitlements/api-calls/reset", usage.operator | {"Idempotency-Key": "r"}
     first, again = [await post(usage, tenant_a, path, {}, **once) for _ in range(2)]
     assert (first.status_code, first.json()) == (200, again.json()), first.text

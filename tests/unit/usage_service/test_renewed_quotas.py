@@ -68,8 +68,10 @@ def test_overage_that_was_dropped_is_not_owed_when_it_is_to_be_preserved():
     preserving = renew(soft, terms(100, preserve_overage=True), day(11, 22))
     [now] = values(preserving, day(11, 23), usage)[-1:]
     assert (now.usage, now.balance, now.overage) == (150, 0, 50)
-    # This month's is, from the next on.
+    # This month's is, from the next on, and stays so where it is dropped again by then.
     assert values(preserving, day(12, 2), usage)[-1].balance == 50
+    dropping = renew(preserving, terms(100), day(12, 1))
+    assert values(dropping, day(12, 2), usage)[-1].balance == 50
 
 
 def test_what_rolls_over_is_not_rolled_over_before():
@@ -196,7 +198,7 @@ def test_years_of_hours_are_followed_in_the_time_that_their_number_takes():
     assert course_of(replace(quota, grants=[]), START + 5_000 * HOUR, back_to=None).periods[0].start == START
 
 
-def test_a_bridge_of_grants_is_crossed_and_no_further():
+def test_it_is_looked_back_as_far_as_a_grant_reaches():
     grants = [
         top_up(5, day(9, 3), expires_at=day(9, 20)),
         top_up(5, day(10, 10), expires_at=day(11, 20)),

@@ -91,10 +91,10 @@ def course_of(quota: Quota, until: datetime, *, back_to: datetime | None = None)
     """
     until = max(until, quota.since + _INSTANT)
     looked_at: list[tuple[UsagePeriod, Limit]] = []
-    bridges = _bridges(quota.grants)
+    carriers = sorted((grant for grant in quota.grants if grant.carries), key=lambda grant: grant.ends_at)
     for period, limit in periods_back(quota, until - _INSTANT):
         wanted = not looked_at or (back_to is not None and back_to < period.end)
-        if not (wanted or limit.preserve_overage or limit.rollover_max or _bridged(bridges, period.end)):
+        if not (wanted or limit.preserve_overage or limit.rollover_max or _outlived(carriers, period.end)):
             break
         looked_at.append((period, limit))
     looked_at.reverse()
@@ -147,24 +147,11 @@ def _value(quota: Quota, standing: Standing, period: UsagePeriod) -> Value:
     )
 
 
-def _bridges(grants: Sequence[Grant]) -> list[UsagePeriod]:
-    """The stretches of time in which some grant outlives the end of any period; the last one first, apart."""
-    found: list[UsagePeriod] = []
-    for grant in sorted(grants, key=lambda grant: grant.ends_at, reverse=True):
-        if not grant.carries or grant.ends_at <= grant.effective_at:
-            continue
-        if found and grant.ends_at > found[-1].start:
-            found[-1] = UsagePeriod(min(grant.effective_at, found[-1].start), found[-1].end)
-        else:
-            found.append(UsagePeriod(grant.effective_at, grant.ends_at))
-    return found
-
-
-def _bridged(bridges: list[UsagePeriod], moment: datetime) -> bool:
-    """Whether a grant begins before an instant and ends after it. Asked from the last instant to the first one."""
-    while bridges and bridges[0].start >= moment:
-        del bridges[0]
-    return bool(bridges) and moment < bridges[0].end
+def _outlived(carriers: list[Grant], moment: datetime) -> bool:
+    """Whether a grant begins before an instant and ends after it: of those by their end, from the last instant back."""
+    while carriers and carriers[-1].effective_at >= moment:
+        carriers.pop()
+    return bool(carriers) and moment < carriers[-1].ends_at
 
 
 def _opening(grants: Sequence[Grant], start: datetime) -> Snapshot:
