@@ -27,10 +27,11 @@ _EVENT = {
 }
 _PROBLEMS = {
     "400": "Nothing accepted; `errors` has the index and the reason of each bad event.",
-    "403": "A subject that is not the credential's tenant, or a suspended tenant.",
+    "403": "A subject that is not the credential's tenant, or a tenant that is suspended or pinned to another region.",
     "408": "The body did not come in time.",
     "413": "The body, an event or the number of events is too large; the body also when it is unpacked.",
     "415": "Not a content type of events, or an encoding that is not in `Accept-Encoding`.",
+    "422": "A parameter that is unknown, given twice, or neither true nor false.",
     "429": "Beyond the tenant's rate, or too much of this caller on its way; repeat it after `Retry-After` seconds.",
     "4XX": "The request cannot be served as it is",
     "503": "Not acknowledged; may yet count; repeating is safe after `Retry-After` seconds.",
