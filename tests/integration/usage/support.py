@@ -17,7 +17,8 @@ from uuid import UUID
 import asyncpg
 import httpx
 import msgspec
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from local_state import GivenState
 from processes import SERVE
 
@@ -68,6 +69,8 @@ class Usage:
     transport: httpx.ASGITransport = field(init=False)
     http: httpx.AsyncClient = field(init=False)
     databases: Databases = field(init=False)
+    worked: bool = False
+    """Whether it has had consumers, or relays, which leave groups and transactions behind."""
 
     @property
     def operator(self) -> dict[str, str]:
@@ -121,6 +124,7 @@ class Usage:
     @asynccontextmanager
     async def metering(self, *, members: int = 2, **options: Any):
         """The meter role inside this process, with parked records looked after."""
+        self.worked = True
         work = [self.consumer(self.worker(**options)).run() for _ in range(members)]
         async with running(*work, nudge_parked(self.databases.system, self.kafka, TOPIC, NUDGE)):
             yield
@@ -128,6 +132,7 @@ class Usage:
     @asynccontextmanager
     async def relaying(self):
         """The relay role inside this process."""
+        self.worked = True
         engine = self.databases.system
         async with running(
             RollupRelay(engine, self.kafka).run(),
@@ -190,6 +195,7 @@ class Usage:
 
     def environment(self) -> dict[str, str]:
         """The environment of a process of this service."""
+        self.worked = True
         return {
             **os.environ,
             **self.database.environment(),
@@ -231,6 +237,22 @@ async def end_offsets(kafka: KafkaSettings, topic: str) -> dict[int, int]:
         return await ends.end_offsets()
     finally:
         await ends.close()
+
+
+async def are_empty(kafka: KafkaSettings) -> bool:
+    """Whether nobody has written to any topic of the prefix."""
+    admin = AIOKafkaAdminClient(**kafka.client_options())
+    await admin.start()
+    try:
+        names = [name for name in await admin.list_topics() if name.startswith(kafka.topic_prefix)]
+    finally:
+        await admin.close()
+    consumer = AIOKafkaConsumer(*names, **kafka.client_options())
+    await consumer.start()
+    try:
+        return not any((await consumer.end_offsets(consumer.assignment())).values())
+    finally:
+        await consumer.stop()
 
 
 class RoleProcess:
