@@ -146,9 +146,7 @@ def _next(opening: datetime, granularity: Granularity, tz: ZoneInfo) -> datetime
         day += timedelta(days=7 - day.weekday())
     else:
         day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-    closing = _midnight(day, tz)
-    # A day that a zone skipped (crossing the date line) has no midnight of its own and gives no window.
-    return closing if closing > opening else _midnight(day + timedelta(days=1), tz)
+    return _midnight(day, tz)
 
 
 def _offset(moment: datetime, tz: ZoneInfo) -> timedelta | None:
