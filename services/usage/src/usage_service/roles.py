@@ -133,7 +133,8 @@ async def run_relay() -> None:
         )
         archivist = Archivist(engine, archive)
         archived = ArchivedEvents(engine, archive, archivist)
-        corrections = ArchivedCorrections(engine, ArchiveReader(databases, archive))
+        reader = ArchiveReader(databases, archive)
+        corrections = ArchivedCorrections(engine, reader)
         for work in (
             RollupRelay(engine, kafka).run(),
             CutKeeper(engine, kafka, group=GROUP, topic=TOPIC).run(),
@@ -143,14 +144,14 @@ async def run_relay() -> None:
             OffboardingWorker(databases, CATALOGUE, clock, store=exports, erased=erased, holdings=[archived]).run(),
             ErasureWorker(engine, archive, archivist, corrections, clock).run(),
             entitled.run(),
-            keep_at("balances", BalanceKeeper(databases, state.directory, clock, ArchiveReader(databases, archive)).run),
+            keep_at("balances", BalanceKeeper(databases, state.directory, clock, reader).run),
             keep_at("what is not counted", NotCountedKeeper(databases, state.directory, clock).run),
             keep_at("watermark", partial(advance_watermark, engine, kafka, group=GROUP, topic=TOPIC)),
             keep_at("parked records", partial(nudge_parked, engine, kafka, TOPIC, NUDGE)),
             keep_at("lags", partial(watch_lags, engine)),
             keep_at("routing", partial(route_tenants, engine, state.directory, settings.routing_policy)),
             keep_at("unmatched types", partial(watch_unmatched, engine)),
-            keep_at("backfills", BackfillKeeper(engine, ArchiveReader(databases, archive)).run),
+            keep_at("backfills", BackfillKeeper(engine, reader).run),
             keep_at("archived corrections", corrections.run),
             keep_at("housekeeping", partial(keep_house, databases, archive)),
             RetentionKeeper(
