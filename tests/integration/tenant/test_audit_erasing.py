@@ -1,6 +1,7 @@
 """One person is taken out of audit detail, and the chain holds."""
 
 import json
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -10,7 +11,7 @@ from tenant_service import audit
 from tenant_service.commands.audit import _verify_file
 
 ALICE, MAIL = "alice", "alice@example.com"
-DETAILS = [
+DETAILS: list[dict[str, Any]] = [
     {"email": MAIL, "n": 1.5},
     {"note": f"asked by {ALICE}, who is no malice", "deep": [{ALICE: [-0.0, 1e20]}]},
     {"email": "bob@example.com"},
