@@ -23,10 +23,10 @@ from usage_service.domain.meters import CompiledMeter, Meter
 from usage_service.domain.windows import Granularity, check_range, windows, zone
 from usage_service.instants import Instant
 from usage_service.meters.service import get_versions
-from usage_service.queries.figures import Figure, answer
+from usage_service.queries.figures import answer
 from usage_service.queries.formats import Format, Table, accepted, columns_of, completeness, csv_of
 from usage_service.queries.overflow import NEVER_FULL, full_hours
-from usage_service.queries.parameters import Parameters, check_names, events_link, filters, groups
+from usage_service.queries.parameters import Parameters, check_names, events_links, filters, groups
 from usage_service.queries.questions import MAX_FIGURES, Behind, Question, check_places
 from usage_service.queries.raw_events import find_cancelled, find_events
 from usage_service.queries.repository import find_watermark
@@ -220,16 +220,17 @@ def _json_of(tables: Sequence[Table], parameters: Parameters, watermark: str | N
 
 
 def _items(table: Table, tenant_id: UUID, parameters: Parameters) -> list[dict[str, Any]]:
-    def item(figure: Figure) -> dict[str, Any]:
-        return {
+    links = events_links(EVENTS, tenant_id, table.meter, table.figures, parameters)
+    return [
+        {
             "window_start": rfc3339(figure.window_start),
             "window_end": rfc3339(figure.window_end),
             "value": figure.value,
             "group": figure.group,
-            "events": events_link(EVENTS, tenant_id, table.meter, figure, parameters),
+            "events": link,
         }
-
-    return [item(figure) for figure in table.figures]
+        for figure, link in zip(table.figures, links, strict=True)
+    ]
 
 
 def _check_meter(meter: str | None, tests: Sequence[object]) -> None:

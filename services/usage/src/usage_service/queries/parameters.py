@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -67,17 +67,22 @@ def groups(parameters: Parameters) -> list[tuple[str, Predicate]]:
     ]
 
 
-def events_link(path: str, tenant_id: UUID, slug: str, figure: Figure, parameters: Parameters) -> str:
-    """Where the events behind a figure are: of its part of the range, its group, and the same filters."""
-    named = [
-        ("tenant_id", str(tenant_id)),
-        ("meter", slug),
-        ("from", rfc3339(figure.first)),
-        ("to", rfc3339(figure.last)),
-        *((f"group[{name}]", value) for name, value in figure.group.items()),
-        *((name, value) for name, value in parameters if name.startswith("filter[") or name == "received_before"),
-    ]
-    return f"{path}?{urlencode(named, quote_via=quote, safe='$:/[]')}"
+def events_links(
+    path: str, tenant_id: UUID, slug: str, figures: Iterable[Figure], parameters: Parameters
+) -> Iterator[str]:
+    """Where the events behind each figure are: of its part of the range, its group, and the same filters."""
+    tests = [(name, value) for name, value in parameters if name.startswith("filter[") or name == "received_before"]
+    same = f"{path}?{_encoded([('tenant_id', str(tenant_id)), ('meter', slug), *tests])}"
+    known: dict[tuple[tuple[str, str], ...], str] = {(): ""}
+    for figure in figures:
+        group = tuple(figure.group.items())
+        if group not in known:
+            known[group] = f"&{_encoded([(f'group[{name}]', value) for name, value in group])}"
+        yield f"{same}&from={rfc3339(figure.first)}&to={rfc3339(figure.last)}{known[group]}"
+
+
+def _encoded(named: Sequence[tuple[str, str]]) -> str:
+    return urlencode(named, quote_via=quote, safe="$:/[]")
 
 
 def _split(inside: str) -> tuple[str, str]:
