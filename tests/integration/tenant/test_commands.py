@@ -359,6 +359,16 @@ async def test_when_a_key_was_last_used_comes_from_the_service_that_accepted_it(
     assert told[idle["id"]] is None
 
 
+async def test_a_person_is_taken_out_of_a_trail_that_still_holds(terminal):
+    await terminal.run(*create("named"))
+    await terminal.run("keys", "create", "named", "--name", "alice@example.com", "--scope", "tenant:read")
+    assert "alice@example.com" in (await terminal.run("audit", "list", "named", "--json")).stdout
+    assert (await terminal.json("audit", "erase", "named", "alice@example.com"))["entries"] == 1
+    assert "0 entries changed" in (await terminal.run("audit", "erase", "named", "alice@example.com")).stdout
+    assert "alice@example.com" not in (await terminal.run("audit", "list", "named", "--json")).stdout
+    assert (await terminal.json("audit", "verify", "named"))["ok"]
+
+
 async def test_a_trail_that_was_tampered_with_is_named_by_its_row_online_and_off(terminal, database, tmp_path):
     await terminal.run(*create("watched"))
     for name in ("one", "another"):
