@@ -28,38 +28,19 @@ from usage_service.backfilling.scopes import Scope
 from usage_service.domain.meters import MAX_GROUPS, Aggregation, CompiledMeter
 from usage_service.metering.counting import RollupKey
 from usage_service.metering.groups import groups_of
-from usage_service.metering.rollup_rows import Kept, key_columns, lock_rollups, write_rollups
+from usage_service.metering.rollup_rows import (
+    Kept,
+    lock_rollups,
+    open_stage,
+    replace_values,
+    stage_values,
+    write_rollups,
+)
 from usage_service.metering.rollups import queue_changes
-from usage_service.metering.staging import STAGES, UNIQUE_COLUMNS, copy_into, unique_bytes
 
 _STAGED_AT_ONCE: Final = 25  # blocks whose different values are in memory, before they go to the stage
 _WRITTEN_AT_ONCE: Final = 5_000  # rollups in one row of the queue of changes, about as many as a batch has
 
-_CLEAR_STAGE: Final = "TRUNCATE staged_unique_value"
-# A value that no event has any more: its group has got a rollup of its own.
-_DELETE_VALUES: Final = """
-DELETE FROM pool.usage_unique_value AS value
- USING unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[])
-       AS key (tenant_id, meter_id, window_start, group_hash)
- WHERE (value.tenant_id, value.meter_id, value.window_start, value.group_hash)
-     = (key.tenant_id, key.meter_id, key.window_start, key.group_hash)
-   AND NOT EXISTS (
-       SELECT FROM staged_unique_value AS staged
-        WHERE (staged.tenant_id, staged.meter_id, staged.window_start, staged.group_hash, staged.value_hash)
-            = (value.tenant_id, value.meter_id, value.window_start, value.group_hash, value.value_hash))
-"""
-_ADD_VALUES: Final = f"""
-INSERT INTO pool.usage_unique_value ({", ".join(UNIQUE_COLUMNS)})
-SELECT DISTINCT {", ".join(UNIQUE_COLUMNS)} FROM staged_unique_value ORDER BY {", ".join(UNIQUE_COLUMNS)}
-ON CONFLICT DO NOTHING
-"""  # noqa: S608 (names of our own)
-_COUNT_VALUES: Final = """
-SELECT key.ordinal - 1 AS ordinal, count(*) AS uniques
-  FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[])
-       WITH ORDINALITY AS key (tenant_id, meter_id, window_start, group_hash, ordinal)
-  JOIN pool.usage_unique_value USING (tenant_id, meter_id, window_start, group_hash)
- GROUP BY 1
-"""
 # Locked in order: backfills of two meters may have events of one type.
 _LOCK_LIST: Final = """
 SELECT FROM pool.unmatched_type WHERE tenant_id = ANY($1::uuid[]) AND type = $2 ORDER BY tenant_id FOR UPDATE
@@ -119,8 +100,7 @@ async def take_off_the_list(connection: asyncpg.Connection, recount: Recount) ->
 async def _count(connection: asyncpg.Connection, events: RawEvents, recount: Recount) -> Recount:
     aggregation = recount.meter.meter.definition.aggregation
     if aggregation is Aggregation.UNIQUE_COUNT:
-        for statement in (*STAGES, _CLEAR_STAGE):
-            await connection.execute(statement)
+        await open_stage(connection)
     order = Order.RECEIPT if recount.meter.readers else Order.ANY
     blocks = 0
     async for block in events.blocks(Order.TIME if aggregation is Aggregation.TIME_WEIGHTED else order):
@@ -129,25 +109,16 @@ async def _count(connection: asyncpg.Connection, events: RawEvents, recount: Rec
         recount.count(block)
         blocks += 1
         if blocks % _STAGED_AT_ONCE == 0:
-            await _stage_values(connection, recount)
-    await _stage_values(connection, recount)
+            await stage_values(connection, recount.states)
+    await stage_values(connection, recount.states)
     return recount
-
-
-async def _stage_values(connection: asyncpg.Connection, recount: Recount) -> None:
-    if values := recount.take_values():
-        rows = [unique_bytes(key, value) for key, value in values]
-        await copy_into(connection, "staged_unique_value", UNIQUE_COLUMNS, rows, clear=False)
 
 
 async def _write(connection: asyncpg.Connection, recount: Recount, kept: dict[RollupKey, Kept]) -> None:
     keys = recount.keys
     uniques: dict[RollupKey, int] = {}
     if recount.meter.meter.definition.aggregation is Aggregation.UNIQUE_COUNT:
-        await connection.execute(_DELETE_VALUES, *key_columns(keys))
-        await connection.execute(_ADD_VALUES)
-        found = await connection.fetch(_COUNT_VALUES, *key_columns(keys))
-        uniques = {keys[row["ordinal"]]: row["uniques"] for row in found}
+        uniques = await replace_values(connection, keys)
     rows = recount.rows(uniques)
     changed = [key for key in keys if rows[key] != kept[key]]
     for start in range(0, len(changed), _WRITTEN_AT_ONCE):

@@ -12,14 +12,11 @@ from usage_service.backfilling.raw import RawEvent
 from usage_service.domain.errors import InvalidQuantity
 from usage_service.domain.instants import HOUR, microseconds
 from usage_service.domain.meters import MAX_GROUPS, NO_GROUP, CompiledMeter, Group
-from usage_service.domain.rollups import At, SeriesState, State, UniqueState, empty_state
-from usage_service.domain.series import Run
+from usage_service.domain.rollups import At, State, UniqueState
+from usage_service.domain.series import ordered_state
 from usage_service.metering.counting import RollupKey, WindowKey
 from usage_service.metering.rollup_rows import Kept
 from usage_service.metering.rows import decode_data
-
-Value = tuple[RollupKey, bytes]
-"""A different value of a rollup, as 16 bytes that stand for it."""
 
 
 @dataclass(slots=True)
@@ -37,8 +34,7 @@ class Recount:
     groups: dict[bytes, str] = field(default_factory=dict)
     counted: int = 0
     unmatched: Counter[UUID] = field(default_factory=Counter)
-    _states: dict[RollupKey, State] = field(default_factory=dict)
-    _runs: dict[RollupKey, Run] = field(default_factory=dict)
+    states: dict[RollupKey, State] = field(default_factory=dict)
 
     def unknown_windows(self, block: Iterable[RawEvent]) -> set[WindowKey]:
         """The windows of a block whose groups are to be learned before it is counted."""
@@ -57,7 +53,7 @@ class Recount:
         for window, hashes in own.items():
             if overflow.hash in hashes:
                 self.groups[overflow.hash] = overflow.text
-                self._states[*window, overflow.hash] = empty_state(self.meter.meter.definition.aggregation)
+                self.states[*window, overflow.hash] = ordered_state(self.meter.meter.definition.aggregation)
             self.own[window] = hashes - {overflow.hash}
 
     def count(self, block: Iterable[RawEvent]) -> None:
@@ -83,43 +79,28 @@ class Recount:
             if catalogue_version < since and job.first <= time < job.last:
                 self.counted += 1
 
-    def take_values(self) -> list[Value]:
-        """The different values since they were last taken, and forgets them."""
-        found = []
-        for key, state in self._states.items():
-            if isinstance(state, UniqueState):
-                found += [(key, value) for value in state.values]
-                state.values.clear()
-        return found
-
     @property
     def keys(self) -> list[RollupKey]:
         """Of the rollups that count something, or may have to be emptied, in order."""
-        return sorted(self._states)
+        return sorted(self.states)
 
     def rows(self, uniques: Mapping[RollupKey, int]) -> dict[RollupKey, Kept]:
         """What the rows are to say; the numbers of different values are the database's to know."""
-        return {key: self._row(key, state, uniques) for key, state in self._states.items()}
+        return {key: self._row(key, state, uniques) for key, state in self.states.items()}
 
     def _observe(self, window: WindowKey, group: Group, data: Mapping[str, object], at: At) -> None:
         placed = self._placed(window, group)
         key = (*window, placed.hash)
-        state = self._states.get(key)
+        state = self.states.get(key)
         if state is not None:
             state.observe(self.meter, data, at)
-        else:
-            state = empty_state(self.meter.meter.definition.aggregation)
-            state.observe(self.meter, data, at)
-            self._states[key] = state
-            self.groups[placed.hash] = placed.text
-            if self.meter.readers and placed is not self.meter.overflow:
-                self.own[window].add(placed.hash)
-        if isinstance(state, SeriesState):
-            sample = state.samples.pop()
-            new = Run(sample.at.time, sample)
-            known = self._runs.setdefault(key, new)
-            if known is not new:
-                known.extend(new)
+            return
+        state = ordered_state(self.meter.meter.definition.aggregation)
+        state.observe(self.meter, data, at)
+        self.states[key] = state
+        self.groups[placed.hash] = placed.text
+        if self.meter.readers and placed is not self.meter.overflow:
+            self.own[window].add(placed.hash)
 
     def _placed(self, window: WindowKey, group: Group) -> Group:
         if not self.meter.readers or group.hash in self.own[window] or len(self.own[window]) < self.max_groups:
@@ -127,8 +108,6 @@ class Recount:
         return self.meter.overflow
 
     def _row(self, key: RollupKey, state: State, uniques: Mapping[RollupKey, int]) -> Kept:
-        if isinstance(state, SeriesState):
-            return Kept(state.count, run=self._runs.get(key))
         row = Kept.of(state)
         if isinstance(state, UniqueState):
             row.uniques = uniques.get(key, 0)

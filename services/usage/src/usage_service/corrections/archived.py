@@ -127,7 +127,7 @@ class ArchivedCorrections:
         """The archived events of an hour that count, as `recount` asks for them."""
         cancelled = await cancelled_on(connection, tenant, opening.date())
         span = (opening, opening + _HOUR)
-        async for event in self._archive.stream(tenant, kind, [span], received_before=None, ordered=False):
+        async for event in self._archive.stream(tenant, kind, [span], received_before=None, ordered=True):
             if event.identity not in cancelled:
                 yield Raw(_at(event), event.catalogue_version, event.data)
 

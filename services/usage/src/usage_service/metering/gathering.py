@@ -9,7 +9,7 @@ from usage_service.domain.rollups import LatestState, Sample, SeriesState, Uniqu
 from usage_service.domain.series import joined
 from usage_service.metering.counting import Increments, RollupKey
 from usage_service.metering.recounting import recount
-from usage_service.metering.rollup_rows import Kept, add_values, lock_rollups, write_rollups
+from usage_service.metering.rollup_rows import add_values, lock_rollups, write_rollups
 
 RECOUNTED = Counter("usage_rollups_recounted_total", "Rollups made anew from raw events: samples came out of order")
 
@@ -41,7 +41,7 @@ async def write_gathered(connection: asyncpg.Connection, increments: Increments,
     if again:
         RECOUNTED.inc(len(again))
         meters = {key: increments.gathering[key[1]] for key in again}
-        kept |= {key: Kept.of(state) for key, state in (await recount(connection, meters)).items()}
+        kept |= await recount(connection, meters)
     await write_rollups(connection, kept)
     return keys
 

@@ -8,7 +8,7 @@ worker that waits for the row.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -17,8 +17,8 @@ import asyncpg
 
 from usage_service.domain.instants import instant, microseconds
 from usage_service.domain.quantities import Quantity
-from usage_service.domain.rollups import At, LatestState, RollupState, Sample, SeriesState, State, UniqueState
-from usage_service.domain.series import Run, run_of
+from usage_service.domain.rollups import At, LatestState, RollupState, Sample, State, UniqueState
+from usage_service.domain.series import Run, RunState
 from usage_service.metering.counting import RollupKey
 from usage_service.metering.staging import STAGES, UNIQUE_COLUMNS, copy_into, unique_bytes
 
@@ -62,10 +62,25 @@ WITH added AS (
     ON CONFLICT DO NOTHING RETURNING {_KEY})
 SELECT {_KEY}, count(*) AS uniques FROM added GROUP BY {_KEY}
 """  # noqa: S608 (names of our own)
+# A value that no event has any more.
 _DELETE_VALUES = f"""
 DELETE FROM pool.usage_unique_value AS value USING unnest({_KEYS}) AS key ({_KEY})
  WHERE (value.tenant_id, value.meter_id, value.window_start, value.group_hash)
      = (key.tenant_id, key.meter_id, key.window_start, key.group_hash)
+   AND NOT EXISTS (
+       SELECT FROM staged_unique_value AS staged
+        WHERE (staged.tenant_id, staged.meter_id, staged.window_start, staged.group_hash, staged.value_hash)
+            = (value.tenant_id, value.meter_id, value.window_start, value.group_hash, value.value_hash))
+"""  # noqa: S608 (names of our own)
+_ADD_STAGED_VALUES = f"""
+INSERT INTO pool.usage_unique_value ({", ".join(UNIQUE_COLUMNS)})
+SELECT DISTINCT {", ".join(UNIQUE_COLUMNS)} FROM staged_unique_value ORDER BY {", ".join(UNIQUE_COLUMNS)}
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 (names of our own)
+_COUNT_VALUES = f"""
+SELECT key.ordinal - 1 AS ordinal, count(*) AS uniques
+  FROM unnest({_KEYS}) WITH ORDINALITY AS key ({_KEY}, ordinal) JOIN pool.usage_unique_value USING ({_KEY})
+ GROUP BY 1
 """  # noqa: S608 (names of our own)
 
 
@@ -91,8 +106,8 @@ class Kept:
                 return cls(state.count, uniques=len(state.values))
             case LatestState():
                 return cls(state.count, latest=state.latest)
-            case SeriesState():
-                return cls(state.count, run=run_of(state.samples) if state.samples else None)
+            case RunState():
+                return cls(state.count, run=state.run)
         raise TypeError(f"{type(state).__name__} is no state of a rollup")
 
 
@@ -148,15 +163,39 @@ async def add_values(
     return {_key(row): row["uniques"] for row in await connection.fetch(_ADD_VALUES)}
 
 
-async def set_rollups(connection: asyncpg.Connection, states: Mapping[RollupKey, State]) -> None:
-    """Sets rows that the caller's transaction has locked to what was made of all their raw events."""
-    uniques = {key: state for key, state in states.items() if isinstance(state, UniqueState)}
+async def open_stage(connection: asyncpg.Connection) -> None:
+    """Makes the stage of different values ready, and empty; not every process that counts anew is a worker."""
+    for statement in STAGES:
+        await connection.execute(statement)
+    await connection.execute("TRUNCATE staged_unique_value")
+
+
+async def stage_values(connection: asyncpg.Connection, states: Mapping[RollupKey, State]) -> None:
+    """Moves the different values that states hold to the stage, behind those that are there."""
+    rows = []
+    for key, state in states.items():
+        if isinstance(state, UniqueState):
+            rows += [unique_bytes(key, value) for value in state.values]
+            state.values.clear()
+    if rows:
+        await copy_into(connection, "staged_unique_value", UNIQUE_COLUMNS, rows, clear=False)
+
+
+async def replace_values(connection: asyncpg.Connection, keys: Sequence[RollupKey]) -> dict[RollupKey, int]:
+    """Makes the staged values those of these rollups, whose rows the caller has locked; how many each of them has."""
+    await connection.execute(_DELETE_VALUES, *key_columns(keys))
+    await connection.execute(_ADD_STAGED_VALUES)
+    found = {row["ordinal"]: row["uniques"] for row in await connection.fetch(_COUNT_VALUES, *key_columns(keys))}
+    return {key: found.get(number, 0) for number, key in enumerate(keys)}
+
+
+async def set_rollups(connection: asyncpg.Connection, kept: Mapping[RollupKey, Kept]) -> None:
+    """Sets rows that the caller's transaction has locked to what `recount` made of all their raw events."""
+    uniques = [key for key, row in kept.items() if row.uniques is not None]
     if uniques:
-        await connection.execute(_DELETE_VALUES, *key_columns(uniques))
-        for statement in STAGES:  # not every process that counts anew is a worker
-            await connection.execute(statement)
-        await add_values(connection, uniques, clear=True)
-    await write_rollups(connection, {key: Kept.of(state) for key, state in states.items()})
+        for key, number in (await replace_values(connection, uniques)).items():
+            kept[key].uniques = number
+    await write_rollups(connection, kept)
 
 
 def key_columns(keys: Collection[RollupKey]) -> tuple[list[UUID], list[UUID], list[datetime], list[UUID]]:
