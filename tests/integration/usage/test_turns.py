@@ -11,7 +11,7 @@ from tenantry.testing import eventually
 from usage_service.archive.reading import ArchiveReader
 from usage_service.entitlements.balances import BalanceKeeper
 
-from .quotas import count, published, put, set_clock, settle, value
+from .quotas import count, post, published, put, set_clock, settle, value
 from .support import API_CALLS, BANDWIDTH, event
 
 MIDNIGHT = datetime(2026, 5, 10, tzinfo=UTC)
@@ -100,3 +100,18 @@ async def test_a_balance_that_fails_holds_up_no_other(usage, quota, archive, ten
     assert await keeper.step() == 1
     assert (await published(usage, "usage.balances.v1"))[-1][2]["usage"] == "86"
     assert {body["usage"] for _, _, body in await published(usage, "usage.balances.v1")} >= {"3"}
+
+
+async def test_an_alert_ends_with_the_reset_of_its_period(usage, daily, keeper, tenant_a):
+    await count(usage, tenant_a, 85, at=MIDNIGHT + 10 * HOUR)
+    await settle(keeper)
+    set_clock(usage, tenant_a, MIDNIGHT + 12 * HOUR)
+    assert (await post(usage, tenant_a, "entitlements/api-calls/reset", {})).status_code == 200
+    for used in (0, 90, 91):
+        await count(usage, tenant_a, used, at=MIDNIGHT + 12 * HOUR)
+        await settle(keeper)
+    alerts = [
+        (body["state"], body["usage"], body["period_start"][11:16])
+        for _, _, body in await published(usage, "usage.alerts.v1")
+    ]
+    assert alerts == [("raised", "85", "00:00"), ("cleared", "85", "00:00"), ("raised", "90", "12:00")]

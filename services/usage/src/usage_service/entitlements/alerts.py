@@ -1,8 +1,8 @@
 """Which thresholds of quotas are crossed: told on `usage.alerts.v1` when one is, and when it is not any more.
 
 An alert is a row whose key is the tenant, the feature, the period and the threshold; what changes it is written with
-its message. So each crossing is told once, and so is its end: by a correction, a raised limit, a quota that is taken
-away. What a period crossed stays said once it is over. A gauge (a meter of the latest value) goes up and down by
+its message. So each crossing is told once, and so is its end: by a correction, a raised limit, a reset, a quota that is
+taken away. What a period crossed stays said once it is over. A gauge (a meter of the latest value) goes up and down by
 nature: its alert ends only when usage has fallen below nine tenths of the threshold.
 """
 
@@ -42,11 +42,11 @@ _LINEAGE: Final = UUID("6f1f8a3e-6d5b-5a52-9c43-2f6f6b1c7d10")
 Key = tuple[UUID, str, datetime, Decimal]
 """Tenant, feature, start of the period, threshold."""
 
-_RAISED: Final = text(
+_KNOWN: Final = text(
     """
-    SELECT tenant_id, feature, period_start, threshold, resets_at FROM pool.entitlement_alert
+    SELECT tenant_id, feature, period_start, threshold, resets_at, raised FROM pool.entitlement_alert
      WHERE (tenant_id, feature) IN (SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[])))
-       AND raised AND resets_at > :after
+       AND resets_at > :after
     """
 )
 # A tenant's alerts have one row of numbers, whatever they are about, and whoever tells them has the tenant's lock.
@@ -137,22 +137,27 @@ async def tell_alerts(
     values = {(*each.held, each.value.period.start): each for each in watched}
     # Back to the first period that is looked at, and farther than the last one, for which the clock may be behind.
     after = min([min(present.values()) - _LOOKED_BACK, *(each.value.period.start for each in watched)])
-    rows = await session.execute(_RAISED, {**named(present), "after": after})
-    raised = {(row.tenant_id, row.feature, row.period_start, row.threshold): row.resets_at for row in rows}
+    rows = await session.execute(_KNOWN, {**named(present), "after": after})
+    known = {(row.tenant_id, row.feature, row.period_start, row.threshold): row for row in rows}
     changes: dict[Key, _Change] = {}
     kept: set[Key] = set()
     for each in watched:
         period, quota = each.value.period, each.stored.quota
-        for threshold in crossed(quota, each.value):
-            key = (*each.held, period.start, threshold)
-            if key not in raised:
-                changes[key] = _Change(raised=True, resets_at=period.end, now=each.now, watched=each)
         within = _GAUGE_WITHIN if each.aggregation is Aggregation.LATEST else ZERO
-        kept.update((*each.held, period.start, mark) for mark in crossed(quota, each.value, within=within))
-    for key, resets_at in raised.items():
+        reached = crossed(quota, each.value)
+        for threshold in crossed(quota, each.value, within=within):
+            key = (*each.held, period.start, threshold)
+            row = known.get(key)
+            # Who was told that it lasts longer than the period did, before a reset, is told of its end.
+            if row is not None and row.resets_at > period.end:
+                continue
+            kept.add(key)
+            if threshold in reached and (row is None or not row.raised):
+                changes[key] = _Change(raised=True, resets_at=period.end, now=each.now, watched=each)
+    for key, row in known.items():
         now = present[key[0], key[1]]
-        if key not in kept and (key[:3] in values or resets_at > now):
-            changes[key] = _Change(raised=False, resets_at=resets_at, now=now, watched=values.get(key[:3]))
+        if row.raised and key not in kept and (key[:3] in values or row.resets_at > now):
+            changes[key] = _Change(raised=False, resets_at=row.resets_at, now=now, watched=values.get(key[:3]))
     return await _store(session, changes) if changes else []
 
 
