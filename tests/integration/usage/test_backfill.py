@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .backfills import KIND, METERS, SPAN, START, backfill, definition, finish, gauge, rows, sample
+from .backfills import KIND, METERS, SPAN, START, backfill, backfiller_of, definition, finish, gauge, rows, sample
 from .batches import Member
 from .support import event
 
@@ -144,6 +144,43 @@ async def test_what_was_unmatched_is_taken_off_the_list_once(usage, tenant_a, te
         await finish(backfiller)
         assert await left() == expected, (slug, hours)
     assert await left("other") == 1
+
+
+@pytest.mark.parametrize("meanwhile", ["a tenant comes", "the tenant is purged"])
+async def test_the_hours_that_are_done_are_those_of_one_tenant(usage, tenant_a, tenant_b, archive, meanwhile):
+    member = await Member.join(usage)
+    first, second = sorted((tenant_a, tenant_b), key=lambda tenant: tenant.id)
+    busy, other = (second, first) if meanwhile == "a tenant comes" else (first, second)
+    await member.count(*[gauge(busy, n, 60 * n) for n in range(24)], gauge(busy, 99, -60))
+    if busy is first:
+        await member.count(*[gauge(other, n, 60 * n) for n in range(24)])
+    await usage.put_meter("late", {**definition("count"), "backfill_from": START.isoformat()})
+    backfiller = backfiller_of(usage, archive, chunk_events=5)
+
+    async def hours() -> int:
+        [[done]] = await usage.fetch("SELECT hours FROM system.meter_backfill")
+        return done
+
+    while not await hours():
+        assert await backfiller.turn()
+    if busy is second:
+        await member.count(*[gauge(other, n, 60 * n) for n in range(24)])
+    else:
+        await usage.fetch("DELETE FROM pool.usage_event WHERE tenant_id = $1", busy.id)
+        await usage.fetch("DELETE FROM pool.usage_rollup WHERE tenant_id = $1", busy.id)
+        await usage.fetch("DELETE FROM pool.unmatched_type WHERE tenant_id = $1", busy.id)
+    await finish(backfiller)
+    counted = {row[0]: 0 for row in await rows(usage, "late")}
+    for row in await rows(usage, "late"):
+        counted[row[0]] += row[3]
+    left = {
+        row["tenant_id"]: row["count"] for row in await usage.fetch("SELECT tenant_id, count FROM pool.unmatched_type")
+    }
+    if busy is second:
+        assert (counted, left) == ({busy.id: 24, other.id: 24}, {busy.id: 1})
+        assert (await backfill(usage, "late"))["events"] == 24
+    else:
+        assert (counted, left) == ({other.id: 24}, {})
 
 
 QUEUED = """

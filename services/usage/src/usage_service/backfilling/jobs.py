@@ -125,7 +125,7 @@ class JobKey(NamedTuple):
 class Job:
     """An unfinished row, locked. Times are microseconds; without a `day` there is no day left.
 
-    `after_tenant` was the last tenant of the day that is done, and `hours` of the next one are.
+    Of the day, tenants up to `after_tenant` are done, and where there are `hours`, those of the id that comes next.
     """
 
     key: JobKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 import asyncpg
@@ -54,13 +54,21 @@ class Scope:
 
     @property
     def next_place(self) -> tuple[UUID, int]:
-        """Where the next one begins: the last tenant that is done, and the hours that are done of the next."""
+        """Where the next one begins: the last tenant that is done, and the hours that are done of the id after it."""
         return (self.upto, 0) if self.last_hour == _HOURS else (self.after, self.last_hour)
+
+    @classmethod
+    def of(cls, tenant: UUID, day: date, hours: tuple[int, int], *, archived: bool) -> Self:
+        """The scope of one tenant, whichever others come or go meanwhile."""
+        return cls(day, UUID(int=tenant.int - 1), tenant, *hours, archived)
 
 
 async def next_scope(connection: asyncpg.Connection, job: Job, *, events: int = CHUNK_EVENTS) -> Scope | None:
     """What comes next of the job's day; None when the day is done."""
     assert job.day is not None
+    if job.hours:
+        # The tenant may have been purged: what is left of its day is done at once then.
+        return await _scope_of(connection, job, UUID(int=job.after_tenant.int + 1), events)
     stored = {
         row["tenant_id"]: row["rows"] for row in await connection.fetch(_STORED, job.day, job.after_tenant, events)
     }
@@ -68,14 +76,24 @@ async def next_scope(connection: asyncpg.Connection, job: Job, *, events: int = 
     if not stored and not archived:
         return None
     first = min(stored.keys() | archived.keys())
-    upto = None if job.hours or first in archived else _last_whole(stored, archived, events)
-    if upto is not None:
-        return Scope(job.day, job.after_tenant, upto, 0, _HOURS, archived=False)
-    rows = await connection.fetchval(_ROWS, job.day, first) + archived.get(first, 0)
-    hours = max(1, _HOURS * events // max(rows, 1))
-    return Scope(
-        job.day, job.after_tenant, first, job.hours, min(job.hours + hours, _HOURS), archived=first in archived
-    )
+    upto = None if first in archived else _last_whole(stored, archived, events)
+    if upto is None:
+        return await _scope_of(connection, job, first, events)
+    return Scope(job.day, job.after_tenant, upto, 0, _HOURS, archived=False)
+
+
+async def _scope_of(connection: asyncpg.Connection, job: Job, tenant: UUID, events: int) -> Scope:
+    """Some hours of one tenant."""
+    assert job.day is not None
+    archived = await archived_rows(connection, job.day, tenant)
+    rows = await connection.fetchval(_ROWS, job.day, tenant) + archived
+    last = min(job.hours + max(1, _HOURS * events // max(rows, 1)), _HOURS)
+    return Scope.of(tenant, job.day, (job.hours, last), archived=archived > 0)
+
+
+async def archived_rows(connection: asyncpg.Connection, day: date, tenant: UUID) -> int:
+    """How many rows of a tenant's day the archive alone has."""
+    return (await archived_tenants(connection, day, UUID(int=tenant.int - 1), limit=1)).get(tenant, 0)
 
 
 async def archived_tenants(

@@ -2,7 +2,8 @@
 
 A worker remembers which groups an hour has, and a backfill gives hours groups behind its back: it may have given one a
 rollup of its own that is in `__other__` as well. Once the catalogue has a new version and every batch before it has
-ended, no hour that has `__other__` gets another group, and counting it anew puts every event where its group is.
+ended, no full hour gets another group, and counting it anew puts every event where its group is. An hour that has
+`__other__` and is not full, for values that are too long, is counted anew as well, and stays as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from usage_service.backfilling.jobs import Job
-from usage_service.backfilling.scopes import Scope, archived_tenants
+from usage_service.backfilling.scopes import Scope, archived_rows
 from usage_service.domain.instants import instant
 from usage_service.domain.meters import CompiledMeter
 
@@ -38,9 +39,8 @@ async def scope_of(connection: asyncpg.Connection, window: Window) -> Scope:
     """The scope of one hour."""
     tenant, start = window
     start = start.astimezone(UTC)
-    before = UUID(int=tenant.int - 1)
-    archived = tenant in await archived_tenants(connection, start.date(), before, limit=1)
-    return Scope(start.date(), before, tenant, start.hour, start.hour + 1, archived=archived)
+    archived = await archived_rows(connection, start.date(), tenant) > 0
+    return Scope.of(tenant, start.date(), (start.hour, start.hour + 1), archived=archived)
 
 
 def _span(job: Job) -> tuple[datetime, datetime]:
