@@ -28,6 +28,9 @@ FACTOR = 5
 BATCH = 500
 CONNECTIONS = 1_000
 CALM_CONNECTIONS = 64
+GROWTH_MIB = 2 * 96
+"""What 1,000 connections and as much as may be in flight (`USAGE_MAX_IN_FLIGHT_BYTES`) may add, whatever is offered."""
+
 _BODIES = 40
 _MARK = b"bench/########"
 _NUMBER = re.compile(rb'"source":"bench/(\d{8})"')
@@ -44,9 +47,9 @@ async def run(servers: Servers) -> list[Row]:
             for _ in range(2):  # the first one is slower: connections, routes and the machine get warm
                 calm = await flood.offer(rate=float("inf"), seconds=CALM_SECONDS, connections=CALM_CONNECTIONS)
             sampling = asyncio.create_task(sample_memory(SECONDS / 10, process.pid))
-            started = time.perf_counter()
+            started, sent = time.perf_counter(), flood.sent
             loud = await flood.offer(rate=FACTOR * calm, seconds=SECONDS, connections=CONNECTIONS)
-            seconds = time.perf_counter() - started
+            seconds, sent = time.perf_counter() - started, flood.sent - sent
             sampling.cancel()
             pss = await sampling
         in_topic = await _count(stack)
@@ -60,11 +63,13 @@ async def run(servers: Servers) -> list[Row]:
             limit=calm * BATCH,
             seconds=round(seconds),
             offered_per_second=round(flood.due / SECONDS * BATCH),
+            sent_per_second=round(sent / SECONDS * BATCH),
             connections=CONNECTIONS,
             statuses={status: len(numbers) for status, numbers in sorted(flood.numbers.items())},
             without_retry_after=flood.without_retry_after,
             refused_after_seconds_p50=round(median(flood.refused_after), 4) if flood.refused_after else None,
             pss_mib=[round(each / 2**20) for each in pss],
+            at_most={"pss_growth_mib": [round((max(pss) - pss[0]) / 2**20), GROWTH_MIB]},
             acknowledged_events=len(acknowledged) * BATCH,
             acknowledged_requests_not_exactly_in_topic=wrong,
             events_in_topic=in_topic.total(),
@@ -110,6 +115,11 @@ class _Flood:
         for transport, _ in opened:
             transport.close()
         return done / seconds
+
+    @property
+    def sent(self) -> int:
+        """Requests so far; of those that were due many find no free connection."""
+        return self._next
 
     def request(self) -> tuple[int, bytes]:
         self._next += 1

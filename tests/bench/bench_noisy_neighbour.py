@@ -253,7 +253,7 @@ async def _offer(port: int, rate: float, seconds: float, secret: str) -> None:
     print("begun", flush=True)  # noqa: T201 - for the process that waits for it
     outcome = await offer(port, _lists(port, secret), rate=rate, seconds=seconds, connections=64)
     statuses = {str(status): count for status, count in sorted(outcome.statuses.items())}
-    print(json.dumps({"offered": rate, "answered": round(outcome.rate), **statuses}))  # noqa: T201 - its result
+    print(json.dumps({"offered": rate, "answered": round(outcome.answered / outcome.seconds), **statuses}))  # noqa: T201 - its result
 
 
 class _Constant(asyncio.Protocol):

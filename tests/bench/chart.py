@@ -14,7 +14,7 @@ _GOOD, _BAD, _PLAIN, _INK, _RULE = "#2e7d5b", "#b4472e", "#4a6fa5", "#222", "#bb
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure as a part of what it is compared with; `is_good` is None where there is no goal."""
+    """A figure as a part of what it is compared with; `is_good`: whether all goals are met, None without any."""
 
     name: str
     share: float
@@ -34,14 +34,31 @@ def _bar(row: Row) -> Bar | None:
     if value is None or not (goal or limit):
         return None
     figure = f"{value:,.0f} {row['unit']}" if value >= 100 else f"{value:,.1f} {row['unit']}"
+    met = [_is_at_most(*each) for each in _bounds(row).values()]
+    if goal:
+        # Of a rate the more the better, of a time the less.
+        met.append(value >= goal if row["unit"].endswith("/s") else value <= goal)
+    whole = _number(row["detail"].get("with_its_end"))
+    if whole is not None:
+        figure += f" ({whole:,.0f} with its end)"
     if limit and (goal_ratio or not goal):
         ratio = row["ratio"] or value / limit
-        is_good = None if goal_ratio is None else ratio >= goal_ratio
-        return Bar(row["name"], ratio, goal_ratio or 1.0, f"{figure}, {ratio:.0%}", is_good)
+        if goal_ratio is not None:
+            met.append(ratio >= goal_ratio)
+        return Bar(row["name"], ratio, goal_ratio or 1.0, f"{figure}, {ratio:.0%}", all(met) if met else None)
     assert goal
-    # Of a rate the more the better, of a time the less.
-    is_good = value >= goal if row["unit"].endswith("/s") else value <= goal
-    return Bar(row["name"], value / goal, 1.0, f"{figure} (goal {goal:,.0f})", is_good)
+    return Bar(row["name"], value / goal, 1.0, f"{figure} (goal {goal:,.0f})", all(met))
+
+
+def _bounds(row: Row) -> dict[str, tuple[object, object]]:
+    """What must not be more than a bound, beside the figure itself: by name, what it is and the bound."""
+    found = row["detail"].get("at_most")
+    return {name: (value, bound) for name, (value, bound) in found.items()} if isinstance(found, dict) else {}
+
+
+def _is_at_most(value: object, bound: object) -> bool:
+    number, most = _number(value), _number(bound)
+    return number is not None and most is not None and number <= most
 
 
 def _number(value: object) -> float | None:

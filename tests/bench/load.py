@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 _HEADER_END = b"\r\n\r\n"
+_ACCEPTED = 202
 
 
 @dataclass(slots=True)
@@ -21,13 +22,14 @@ class Outcome:
     seconds: float = 0.0
     sent: int = 0
     answered: int = 0
+    accepted: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
-        return self.answered / self.seconds if self.seconds else 0.0
+        """Requests a second that were accepted (202); a refusal is soon given."""
+        return self.accepted / self.seconds if self.seconds else 0.0
 
 
 class _Connection(asyncio.Protocol):
@@ -81,6 +83,7 @@ class _Load:
     def answered(self, status: int, latency: float) -> None:
         outcome = self.outcome
         outcome.answered += 1
+        outcome.accepted += status == _ACCEPTED
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
         outcome.latencies.append(latency)
 
@@ -107,7 +110,7 @@ async def offer(port: int, requests: Iterator[bytes], *, rate: float, seconds: f
             number += 1
         await asyncio.sleep(0.001)
     load.outcome.seconds = time.perf_counter() - started
-    answered = load.outcome.answered
+    answered, accepted = load.outcome.answered, load.outcome.accepted
     load.drop_due()
     for _ in range(200):
         if load.outcome.answered >= load.outcome.sent:
@@ -115,7 +118,7 @@ async def offer(port: int, requests: Iterator[bytes], *, rate: float, seconds: f
         await asyncio.sleep(0.01)
     for transport, _ in opened:
         transport.close()
-    load.outcome.answered = answered
+    load.outcome.answered, load.outcome.accepted = answered, accepted
     return load.outcome
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import TypedDict
 
 
@@ -47,10 +48,10 @@ def row(name: str, value: float | None, unit: str, *, limit: float | None = None
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
-    """p50 and p99 of samples, in their own unit; for `detail`."""
+    """p50 and p99 of samples, which may be infinite, in their own unit; for `detail`."""
     if len(samples) < 2:
         return {}
-    return {"p50": round(median(samples), 4), "p99": round(quantiles(samples, n=100)[98], 4)}
+    return {"p50": round(median(samples), 4), "p99": round(sorted(samples)[ceil(0.99 * len(samples)) - 1], 4)}
 
 
 def drift(samples: Sequence[float]) -> float | None:

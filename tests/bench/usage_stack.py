@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import count, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -45,6 +46,9 @@ TOPICS = (
     "tenant.credentials.v1",
     "tenant.requests.v1",
     "tenant.acks.v1",
+    "billing.state.v1",
+    "usage.alerts.v1",
+    "usage.balances.v1",
 )
 METER = """
 INSERT INTO system.meter (id, slug, version, event_type, aggregation, value, group_by, filter, unit, since, created_at)
@@ -63,6 +67,7 @@ class UsageStack:
     kafka: KafkaSettings
     secret: str = field(default_factory=new_api_key)
     port: int = 18502
+    state: str = ".tenantry/state"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -75,6 +80,7 @@ class UsageStack:
             "TENANTRY_KAFKA_BOOTSTRAP": self.kafka.kafka_bootstrap,
             "TENANTRY_TOPIC_PREFIX": self.kafka.topic_prefix,
             "TENANTRY_ISSUER": "http://tenant.bench",
+            "TENANTRY_STATE_DIR": self.state,
             "TENANTRY_LOG_LEVEL": "WARNING",
         }
 
@@ -186,14 +192,15 @@ class UsageStack:
 
 @asynccontextmanager
 async def usage_stack(servers: Servers) -> AsyncIterator[UsageStack]:
-    """A migrated database and the topics, removed at the end."""
+    """A migrated database, the topics and a directory for what is archived, removed at the end."""
     name = f"bench_{uuid4().hex[:8]}"
     urls = await create_service_database(servers.postgres, "usage", dict.fromkeys(ROLES, PASSWORD), name=name)
     kafka = KafkaSettings(kafka_bootstrap=servers.kafka, topic_prefix=f"{name}.")
     try:
         await migrate(urls.migrator, "usage")
         await create_topics(kafka, only=TOPICS)
-        yield UsageStack(servers, name, urls, kafka)
+        with TemporaryDirectory(prefix="tenantry-bench-", ignore_cleanup_errors=True) as state:
+            yield UsageStack(servers, name, urls, kafka, state=state)
     finally:
         await _remove(servers, name, kafka)
 

@@ -1,11 +1,12 @@
 """What benches say of their figures, and what the chart says of it."""
 
 import xml.etree.ElementTree as ET
+from math import inf
 
 import pytest
 from chart import bars, chart
 from load import Outcome, statuses
-from report import drift, merge, row
+from report import drift, merge, percentiles, row
 from usage_stack import MARK, ever_new
 
 
@@ -20,6 +21,15 @@ def test_drift_looks_at_the_last_four_fifths():
     assert drift([*warming, 1000, 1000, 1020, 1000, 990, 1000, 1000, 1000]) == 0.03
     assert drift([1000] * 10) == 0.0
     assert drift([1]) is None
+
+
+def test_what_never_came_is_infinitely_late():
+    assert percentiles([1.0] * 98 + [inf] * 2) == {"p50": 1.0, "p99": inf}
+    assert percentiles([1.0] * 99 + [inf]) == {"p50": 1.0, "p99": 1.0}
+
+
+def test_a_rate_is_of_what_was_accepted():
+    assert Outcome(seconds=2.0, answered=10, accepted=4).rate == 2.0
 
 
 def test_merged_rows_replace_those_of_their_name_and_no_other(tmp_path):
@@ -50,6 +60,10 @@ def test_events_are_of_another_source_each_time_round_and_as_long():
         (row("time", 45.0, "ms", goal=50.0), True),
         (row("time", 55.0, "ms", goal=50.0), False),
         (row("plain", 55.0, "events/s", limit=60.0), None),
+        (row("both", 75.0, "events/s", limit=100.0, goal_ratio=0.7, goal=80), False),
+        (row("bounded", 75.0, "events/s", goal=70, at_most={"late": [0.9, 1.0]}), True),
+        (row("late", 75.0, "events/s", goal=70, at_most={"late": [inf, 1.0]}), False),
+        (row("unknown", 75.0, "events/s", goal=70, at_most={"drift": [None, 0.05]}), False),
     ],
 )
 def test_a_bar_is_judged_by_its_goal(figure, is_good):
