@@ -26,10 +26,12 @@ _READ: Final = f"""
 SELECT tenant_id, event_time, received_at, kafka_partition, kafka_offset, catalogue_version, data
 {_EVENTS}
 """
-_MARK: Final = f"SELECT count(*), COALESCE(sum(kafka_offset), 0) {_EVENTS}"
+_MARK: Final = f"""
+SELECT count(*), COALESCE(sum(kafka_offset), 0), COALESCE(sum((kafka_offset + 1) * kafka_partition), 0) {_EVENTS}
+"""
 
-Mark = tuple[int, int]
-"""How many events, and the sum of their offsets."""
+Mark = tuple[int, int, int]
+"""How many events, the sum of their offsets, and that of their offsets times their partitions."""
 
 
 class RawEvent(NamedTuple):
@@ -42,6 +44,7 @@ class RawEvent(NamedTuple):
     data: str
 
 
+_PARTITION: Final = RawEvent._fields.index("kafka_partition")
 _OFFSET: Final = RawEvent._fields.index("kafka_offset")
 
 
@@ -61,7 +64,7 @@ class RawEvents:
     archive: ArchiveReader
     scope: Scope
     event_type: str
-    _seen: Mark = (0, 0)
+    _seen: Mark = (0, 0, 0)
 
     async def blocks(self, order: Order) -> AsyncIterator[Sequence[RawEvent]]:
         """Some events at a time, so that an hour of any size can be counted.
@@ -81,20 +84,24 @@ class RawEvents:
         yield block
 
     async def have_changed(self) -> bool:
-        """Whether PostgreSQL has other events than it had for the blocks: rows are only ever added, or purged."""
-        [(count, offsets)] = await self.connection.fetch(_MARK, *self._parameters())
-        return (count, int(offsets)) != self._seen
+        """Whether PostgreSQL has other events than it had for the blocks: some came, were cancelled, or were purged."""
+        [mark] = await self.connection.fetch(_MARK, *self._parameters())
+        return tuple(int(each) for each in mark) != self._seen
 
     def _parameters(self) -> tuple[object, ...]:
         scope = self.scope
         return scope.day, scope.after, scope.upto, self.event_type, *scope.span
 
     async def _stored(self, order: Order) -> AsyncIterator[Sequence[Any]]:
-        self._seen = (0, 0)
+        self._seen = (0, 0, 0)
         cursor = await self.connection.cursor(_READ + order.value, *self._parameters())
         while rows := await cursor.fetch(_BLOCK):
-            count, offsets = self._seen
-            self._seen = (count + len(rows), offsets + sum(row[_OFFSET] for row in rows))
+            count, offsets, places = self._seen
+            self._seen = (
+                count + len(rows),
+                offsets + sum(row[_OFFSET] for row in rows),
+                places + sum((row[_OFFSET] + 1) * row[_PARTITION] for row in rows),
+            )
             yield rows
 
     async def _stored_events(self, order: Order) -> AsyncIterator[RawEvent]:
