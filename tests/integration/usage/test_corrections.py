@@ -9,48 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from archives import ArchiveWorld, SetClock
 from broker import read_topic
 
-from tenantry import Routing, TenantClock, Tier, uuid7
-from tenantry.events import partition_key
 from tenantry.testing import eventually
-from usage_service.archive.reading import ArchiveReader
-from usage_service.corrections.archived import ArchivedCorrections
 from usage_service.metering.rollups import RollupStore
 
+from .corrections import AGGREGATIONS, cancels, correct, figures, listed, total
 from .support import API_CALLS, BANDWIDTH, event
-
-AGGREGATIONS = ("count", "sum", "min", "max", "avg", "latest", "unique_count", "time_weighted")
-
-
-async def correct(usage, *asked: dict[str, Any], headers=None, **params: str):
-    content = json.dumps(asked[0] if len(asked) == 1 else asked)
-    headers = {"Content-Type": "application/json", **(headers or usage.service)}
-    return await usage.http.post("/v1/events/correct", content=content, headers=headers, params=params)
-
-
-def cancels(tenant, number: int, replacement: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    named = {"source": "tests", "id": f"e-{number}", "subject": str(tenant.id), **more}
-    return {"cancels": named, **({} if replacement is None else {"replacement": replacement})}
-
-
-async def listed(usage, tenant, **params: str) -> list[dict[str, Any]]:
-    answer = await usage.http.get("/v1/corrections", params=params, headers=usage.tenant_key(tenant))
-    assert answer.status_code == 200, answer.text
-    return answer.json()["items"]
-
-
-async def figures(usage, tenant, slug: str, **params: str) -> list[tuple[str, str | None]]:
-    now = datetime.now(UTC)
-    span = {"from": (now - timedelta(days=2)).isoformat(), "to": (now + timedelta(hours=1)).isoformat()}
-    answer = await usage.query(tenant, slug, **{"window": "day", **span, **params})
-    return [(item["window_start"], item["value"]) for item in answer["items"]]
-
-
-async def total(usage, tenant, slug: str) -> str | None:
-    [(_, value)] = await figures(usage, tenant, slug, window="none")
-    return value
 
 
 async def test_an_event_is_cancelled_and_another_counts_instead(usage, tenant_a, tenant_b):
@@ -167,104 +132,6 @@ async def test_an_event_is_taken_out_of_the_rollup_that_counted_it(usage, tenant
     assert found == {("/0", None): 1, ("__other__", None): 2, ("/0", 0): 1, ("__other__", 3): 2}
 
 
-@pytest.mark.parametrize("ahead", [0, 100])
-async def test_a_correction_that_comes_first_waits(usage, tenant_a, ahead):
-    """Also where the tenant's clock is ahead of when its events are received."""
-    now = datetime.now(UTC) + timedelta(days=ahead)
-    if ahead:
-        clock = TenantClock(id=uuid7(), now=now)
-        usage.state.directory.upsert(msgspec.structs.replace(tenant_a, clock=clock, version=tenant_a.version + 1))
-    numbers = [event(tenant_a, number, time=now.isoformat()) for number in range(3)]
-    span = {"from": (now - timedelta(days=1)).isoformat(), "to": (now + timedelta(hours=1)).isoformat()}
-
-    async def counted() -> list[str | None]:
-        return [value for _, value in await figures(usage, tenant_a, "api-calls", window="none", **span)]
-
-    await usage.put_meter("api-calls", API_CALLS)
-    async with usage.metering():
-        await correct(usage, cancels(tenant_a, 0, numbers[1]))
-        await eventually(usage.counted, within=60)
-        [row] = await listed(usage, tenant_a, state="waiting")
-        assert row["applied_at"] is None
-        assert await counted() == ["1"]
-        await usage.send(numbers[0], numbers[2])
-        await eventually(usage.counted, within=60)
-        await usage.send(numbers[0])
-        await eventually(usage.counted, within=60)
-    assert await counted() == ["2"]
-    assert await listed(usage, tenant_a, state="waiting") == []
-    [row] = await listed(usage, tenant_a, source="tests", id="e-0")
-    assert row["state"] == "applied"
-
-
-async def test_an_event_of_a_later_day_under_the_same_id_is_another_one(usage, tenant_a):
-    """A correction waits until the day after it was made, by the tenant's clock."""
-    await usage.put_meter("api-calls", API_CALLS)
-    made = datetime.now(UTC) - timedelta(days=10)
-    clock = TenantClock(id=uuid7(), now=made)
-    tenant = msgspec.structs.replace(tenant_a, clock=clock, version=tenant_a.version + 1)
-    usage.state.directory.upsert(tenant)
-    async with usage.metering():
-        await correct(usage, cancels(tenant_a, 0))
-        later = msgspec.structs.replace(tenant, clock=None, version=tenant.version + 1)
-        usage.state.directory.upsert(later)
-        await usage.send(event(tenant_a, 0))
-        await eventually(usage.counted, within=60)
-        assert await total(usage, tenant_a, "api-calls") == "1"
-        await usage.send(event(tenant_a, 0, time=(made + timedelta(days=1)).isoformat()))
-        await eventually(usage.counted, within=60)
-    [row] = await listed(usage, tenant_a)
-    assert (row["state"], row["day"]) == ("applied", str((made + timedelta(days=1)).date()))
-
-
-async def test_one_of_a_spread_tenant_is_one_record_with_what_counts_instead(usage, tenant_a):
-    """Whatever key the replacement's own copies have: a conflict's does not count, and a repetition's counts once."""
-    await usage.put_meter("bandwidth", BANDWIDTH)
-    now = datetime.now(UTC)
-    version = tenant_a.version
-
-    def on_day(number: int) -> datetime:
-        nonlocal version
-        version += 1
-        clock = TenantClock(id=uuid7(), now=now - timedelta(days=10 - number))
-        usage.state.directory.upsert(
-            msgspec.structs.replace(tenant_a, routing=Routing(buckets=8), clock=clock, version=version)
-        )
-        return clock.now
-
-    def key(number: int) -> bytes:
-        return partition_key(tenant_a.id, 8, "tests", f"e-{number}")
-
-    first, second = [number for number in range(1, 99) if key(number) != key(0)][:2]
-    replaced = [event(tenant_a, number, data={"bytes": 2 + number}) for number in (first, second)]
-    for each in replaced:
-        del each["time"]
-    asked = [cancels(tenant_a, 0, each) for each in replaced]
-    span = {"from": (now - timedelta(days=20)).isoformat(), "to": now.isoformat(), "window": "none"}
-    async with usage.metering():
-        time = on_day(0)
-        await usage.send(event(tenant_a, 0, time=time.isoformat()))
-        for day in (0, 1, 4):  # in the window of copies, and after it
-            on_day(day)
-            for each in asked:
-                assert (await correct(usage, each)).status_code == 202
-            await eventually(usage.counted, within=60)
-        # Copies of what counts instead have their own key.
-        copy = {**replaced[0], "time": (time + timedelta(days=1)).isoformat()}
-        assert (await usage.send(copy)).status_code == 202
-        await eventually(usage.counted, within=60)
-        [(_, value)] = await figures(usage, tenant_a, "bandwidth", **span)
-        assert value == str(2 + first)
-        # What counts instead is corrected in turn, under its own key.
-        await correct(usage, cancels(tenant_a, first))
-        await eventually(usage.counted, within=60)
-    assert [value for _, value in await figures(usage, tenant_a, "bandwidth", **span)] == [None]
-    letters = await usage.fetch("SELECT kind, type FROM pool.dead_letter WHERE type = 'tenantry.correction'")
-    assert {row["kind"] for row in letters} == {"conflict"}
-    shown = {each["cancels"]["id"]: each["replacement"] for each in await listed(usage, tenant_a)}
-    assert shown == {"e-0": {"source": "tests", "id": f"e-{first}"}, f"e-{first}": None}
-
-
 async def test_a_repeated_correction_is_a_copy_and_another_one_a_conflict(usage, tenant_a):
     await usage.put_meter("bandwidth", BANDWIDTH)
     first = cancels(tenant_a, 0, event(tenant_a, 1, data={"bytes": 3}))
@@ -371,84 +238,3 @@ async def test_exact_numbers_of_replacements_stay_exact(usage, tenant_a):
         assert answer.status_code == 202, answer.text
         await eventually(usage.counted, within=60)
     assert await total(usage, tenant_a, "bandwidth") == "12345678901234567890.123456789012345678"
-
-
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-async def test_an_event_that_the_archive_alone_has_is_cancelled_there(usage, tenant_a, tmp_path, aggregation):
-    value = {} if aggregation == "count" else {"value": "$.bytes"}
-    await usage.put_meter("meter", {**API_CALLS, "aggregation": aggregation, **value, "group_by": {"path": "$.path"}})
-    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=60)
-    archive = ArchiveWorld(usage.database, usage.databases, tmp_path, SetClock(datetime.now(UTC) + timedelta(days=50)))
-    usage.state.directory.upsert_tier(Tier(name="standard", version=2, max_event_age_seconds=None))
-    reader = ArchiveReader(usage.databases, archive.store)
-    events = [
-        event(
-            tenant_a,
-            number,
-            time=(start + timedelta(minutes=9 * number)).isoformat(),
-            data={"bytes": (7 * number) % 5, "path": "/"},
-        )
-        for number in range(6)
-    ]
-    span = {"from": start.isoformat(), "to": (start + timedelta(hours=1)).isoformat()}
-    keeper = ArchivedCorrections(usage.databases.system, reader)
-    async with usage.metering():
-        await usage.send(*[each for number, each in enumerate(events) if number not in {0, 3}])
-        await eventually(usage.counted, within=60)
-        without = await figures(usage, tenant_a, "meter", window="hour", **span)
-        await usage.send(events[0], events[3])
-        await eventually(usage.counted, within=60)
-        # What was received last may be about to come again, and stays until something else is.
-        await usage.fetch("UPDATE system.partition_progress SET received_until = received_until + interval '1 minute'")
-        await archive.keeper().sweep()
-        assert await usage.fetch("SELECT FROM pool.usage_event") == []
-        await correct(usage, *[cancels(tenant_a, number, time=events[number]["time"]) for number in (0, 3)])
-        await correct(usage, cancels(tenant_a, 77, time=events[0]["time"]))
-        await eventually(usage.counted, within=60)
-        while await keeper.turn():
-            pass
-    assert await figures(usage, tenant_a, "meter", window="hour", **span) == without
-    states = {each["cancels"]["id"]: each["state"] for each in await listed(usage, tenant_a)}
-    assert states == {"e-0": "applied", "e-3": "applied", "e-77": "missing"}
-    # Raw events at the edges of a window, and those behind a figure, come from the archive.
-    usage.transport.app.state.archive = reader
-    minutes = {"from": start.isoformat(), "to": (start + timedelta(minutes=59)).isoformat()}
-    if aggregation != "time_weighted":
-        assert await figures(usage, tenant_a, "meter", window="none", **minutes) == without
-    behind = await usage.http.get("/v1/events", params={"meter": "meter", **span}, headers=usage.tenant_key(tenant_a))
-    assert [each["id"] for each in behind.json()["items"]] == ["e-1", "e-2", "e-4", "e-5"]
-
-
-async def archived_day(usage, world, tenant, days: int) -> str:
-    """An event of so many days ago that the archive alone has; its time."""
-    day = (datetime.now(UTC) - timedelta(days=days)).date()
-    await world.put_events(tenant.id, [0], day=day, received=datetime.now(UTC) - timedelta(days=days - 1))
-    return f"{day}T00:00:00Z"
-
-
-async def test_an_object_that_is_away_holds_up_its_own_corrections_only(usage, tenant_a, tenant_b, tmp_path):
-    await usage.put_meter("api-calls", API_CALLS)
-    world = ArchiveWorld(usage.database, usage.databases, tmp_path, SetClock(datetime.now(UTC)))
-    of_a, of_b = await archived_day(usage, world, tenant_a, 300), await archived_day(usage, world, tenant_b, 301)
-    await usage.fetch("INSERT INTO system.partition_progress VALUES (0, clock_timestamp())")
-    await world.keeper().sweep()
-    assert await usage.fetch("SELECT FROM pool.usage_event") == []
-    [lost] = [file for file in await world.files() if of_a[:10] in str(file)]
-    kept = lost.read_bytes()
-    lost.unlink()
-    async with usage.metering():
-        for tenant, time in ((tenant_a, of_a), (tenant_b, of_b)):
-            answer = await correct(usage, cancels(tenant, 0, time=time))
-            assert answer.status_code == 202, answer.text
-            await eventually(usage.counted, within=60)
-    keeper = ArchivedCorrections(usage.databases.system, ArchiveReader(usage.databases, world.store))
-    while await keeper.turn():
-        pass
-    states = [[each["state"] for each in await listed(usage, tenant)] for tenant in (tenant_a, tenant_b)]
-    # The event that was put there has another identity than its source and id give.
-    assert states == [["waiting"], ["missing"]]
-    lost.write_bytes(kept)
-    assert not await keeper.turn()  # a minute later
-    keeper._failed.clear()
-    assert await keeper.turn()
-    assert [each["state"] for each in await listed(usage, tenant_a)] == ["missing"]

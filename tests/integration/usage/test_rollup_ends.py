@@ -16,8 +16,8 @@ from usage_service.archive.store import ArchiveStore
 from usage_service.retention.keeper import RetentionKeeper
 from usage_service.retention.rollups import Ending, end_next
 
+from .corrections import cancels, correct
 from .support import event
-from .test_corrections import cancels, correct
 from .test_erasure import METERS, ask, finish
 
 DAY = date(2024, 3, 10)
