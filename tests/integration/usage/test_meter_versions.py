@@ -92,11 +92,19 @@ async def created(usage, slug: str, version: int) -> datetime:
     return row[0]
 
 
+async def age(usage, slug: str) -> None:
+    """As if the meter had been changed some hours ago: events are not taken from the future."""
+    await usage.fetch(
+        "UPDATE system.meter SET created_at = created_at - interval '4 hours' WHERE slug = $1 AND version > 1", slug
+    )
+
+
 async def test_series_of_other_dimensions_end_where_the_meter_was_changed(usage, tenant_a):
     member = await Member.join(usage)
     await usage.put_meter("stored", definition("time_weighted"))
     await member.count(gauge(tenant_a, 1, 1, v=10), gauge(tenant_a, 2, 2, v=10, disk="b"))
     await usage.put_meter("stored", definition("time_weighted", group_by={"region": "$.region"}))
+    await age(usage, "stored")
     changed = await created(usage, "stored", 2)
     # What the new version gets is a series beside them, which begins with its own first sample.
     opening = changed + timedelta(hours=3)
@@ -139,7 +147,8 @@ async def test_a_series_that_comes_back_begins_anew(usage, tenant_a):
     await member.count(gauge(tenant_a, 1, 1, v=10))
     await usage.put_meter("stored", definition("time_weighted", group_by={"region": "$.region"}))
     await usage.put_meter("stored", definition("time_weighted"))
-    opening = datetime.now(UTC) + timedelta(hours=1)
+    await age(usage, "stored")
+    opening = datetime.now(UTC) - timedelta(hours=1)
     await member.count(event(tenant_a, 2, type=KIND, time=opening.isoformat(), data={"v": 5, "disk": "a"}))
     span = {"from": (opening - timedelta(minutes=30)).isoformat(), "to": (opening + timedelta(hours=1)).isoformat()}
     [item] = (await usage.query(tenant_a, "stored", **span))["items"]
