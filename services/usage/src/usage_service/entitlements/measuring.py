@@ -34,15 +34,18 @@ from usage_service.queries.questions import Question
 _HOUR: Final = timedelta(hours=1)
 _SUMMED: Final = frozenset({Aggregation.COUNT, Aggregation.SUM})
 
+# Each span is a range of the primary key. As a join the planner would hold every span against every hour of the tenant.
 _SUMS: Final = text(
     """
-    SELECT asked.number - 1 AS number, sum(rollup.count) AS counted, sum(rollup.sum) AS summed
+    SELECT asked.number - 1 AS number, used.counted, used.summed
       FROM unnest(CAST(:tenants AS uuid[]), CAST(:slugs AS text[]), CAST(:starts AS timestamptz[]),
                   CAST(:ends AS timestamptz[])) WITH ORDINALITY AS asked (tenant_id, slug, opening, closing, number)
-      JOIN system.meter AS meter ON meter.slug = asked.slug
-      JOIN usage_rollup AS rollup ON rollup.tenant_id = asked.tenant_id AND rollup.meter_id = meter.id
-       AND rollup.window_start >= asked.opening AND rollup.window_start < asked.closing
-     GROUP BY 1
+     CROSS JOIN LATERAL (
+           SELECT sum(rollup.count) AS counted, sum(rollup.sum) AS summed
+             FROM system.meter AS meter
+             JOIN usage_rollup AS rollup ON rollup.tenant_id = asked.tenant_id AND rollup.meter_id = meter.id
+              AND rollup.window_start >= asked.opening AND rollup.window_start < asked.closing
+            WHERE meter.slug = asked.slug) AS used
     """
 )
 
