@@ -8,10 +8,13 @@ from uuid import UUID
 import pytest
 
 from tenantry import Unavailable
+from tenantry._context import Binding
 from tenantry.events import USAGE_HEADERS, UsageProducer, partition_key
+from tenantry.events._tracing import origin_of
 from tenantry.testing import eventually
 
 TOPIC = "usage.events.v1"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
@@ -48,6 +51,21 @@ async def test_concurrent_lists_arrive_once_each_in_the_partition_of_their_key(b
     places = {(record.key, record.partition) for record in await broker.read(TOPIC, 5_050)}
     assert len(places) == 50
     assert topic
+
+
+async def test_a_list_says_once_in_each_batch_in_which_trace_it_stands(broker, producer):
+    await broker.create(TOPIC, partitions=2)
+    sender = await producer()
+    binding = Binding("request", TRACE)
+    try:
+        await sender.send(events(100))
+    finally:
+        binding.release()
+    await sender.send(events(100, start=100))
+    records = await broker.read(TOPIC, 200)
+    traced = [record for record in records if len(record.headers) > 1]
+    assert sorted(record.partition for record in traced) == [0, 1]
+    assert {origin_of(record) for record in traced} == {TRACE}
 
 
 async def test_an_event_of_the_largest_size_goes_and_a_larger_one_is_refused(broker, producer):

@@ -44,6 +44,12 @@ def span_of_batch(group: str, records: "Sequence[ConsumerRecord[bytes, bytes]]")
     return span(name, "consumer", links=tuple(origins)[:_MAX_LINKS], attributes=attributes)
 
 
+def with_origin(headers: Sequence[tuple[str, bytes]]) -> Sequence[tuple[str, bytes]]:
+    """Headers that also say where in a trace their sender stands; the same ones where it stands in none."""
+    origin = current_traceparent()
+    return headers if origin is None else [*headers, (_TRACEPARENT, origin.encode())]
+
+
 def origin_of(record: "ConsumerRecord[bytes, bytes]") -> str | None:
     """Where in a trace the record comes from; None where its sender did not say."""
     for name, value in record.headers:

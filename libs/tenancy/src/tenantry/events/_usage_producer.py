@@ -21,6 +21,7 @@ from tenantry import Unavailable
 from tenantry._backoff import Backoff
 from tenantry._timeouts import SharedTimeout
 from tenantry.events._settings import KafkaSettings
+from tenantry.events._tracing import with_origin
 from tenantry.events._usage import USAGE_EVENTS, USAGE_HEADERS
 from tenantry.events._waiting import stop_client
 
@@ -186,6 +187,7 @@ class UsageProducer:
         self, producer: AIOKafkaProducer, events: Sequence[tuple[bytes, bytes]], places: list[int], waiting: _List
     ) -> None:
         partitions = self._partitions
+        first_headers = with_origin(USAGE_HEADERS)
         for (key, value), place in zip(events, places, strict=True):
             partition = partitions[place]
             batches = partition.batches
@@ -194,11 +196,14 @@ class UsageProducer:
                 batches.append(_Batch(producer.create_batch()))
                 partition.wake.set()
             batch = batches[-1]
-            if batch.builder.append(timestamp=None, key=key, value=value, headers=USAGE_HEADERS) is None:
-                batch = _Batch(producer.create_batch())
+            # Of a list in a batch the first record says in which trace they all stand.
+            is_first = not batch.lists or batch.lists[-1] is not waiting
+            headers = first_headers if is_first else USAGE_HEADERS
+            if batch.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                batch, is_first = _Batch(producer.create_batch()), True
                 batches.append(batch)
-                batch.builder.append(timestamp=None, key=key, value=value, headers=USAGE_HEADERS)
-            if not batch.lists or batch.lists[-1] is not waiting:
+                batch.builder.append(timestamp=None, key=key, value=value, headers=first_headers)
+            if is_first:
                 batch.lists.append(waiting)
                 waiting.batches += 1
             batch.events += 1
