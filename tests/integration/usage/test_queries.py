@@ -16,6 +16,7 @@ import pytest
 from tenantry.http import encode_cursor
 from tenantry.testing import eventually
 from usage_service.metering.rollups import RollupStore
+from usage_service.queries import raw_events
 
 from .support import event
 
@@ -137,6 +138,21 @@ async def test_a_cursor_that_somebody_made_up_is_no_error_of_ours(asked, tenant_
         params = {"tenant_id": str(tenant_a.id), **SPAN, "cursor": encode_cursor((moment, UUID(int=0)), of="events")}
         response = await asked.http.get("/v1/events", params=params, headers=asked.operator)
         assert response.status_code == status, response.text
+
+
+@pytest.mark.parametrize(("room", "count"), [(0, 5), (150, 3), (1 << 20, 1)])
+@pytest.mark.parametrize("of", [{}, {"meter": "requests", "filter[$.bytes][exists]": "true"}])
+async def test_a_page_of_large_events_ends_by_their_bytes(asked, tenant_a, monkeypatch, room, count, of):
+    monkeypatch.setattr(raw_events, "_PAGE_BYTES", room)
+    pages: list[list[str]] = []
+    cursor: dict[str, str] = {}
+    while not pages or cursor:
+        params = {"tenant_id": str(tenant_a.id), **SPAN, **of, **cursor}
+        page = (await asked.http.get("/v1/events", params=params, headers=asked.operator)).json()
+        pages.append([each["id"] for each in page["items"]])
+        cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else {}
+    assert [each for page in pages for each in page] == [f"e-{number}" for number in range(len(DATA))]
+    assert len(pages) == count  # two events make one page at least
 
 
 async def test_several_meters_have_one_bound_of_figures(asked, tenant_a, monkeypatch):

@@ -134,8 +134,8 @@ async def events(
 ) -> Response:
     """The raw events of a tenant by time: all of them, or those behind a meter's figures; the last day without a range.
 
-    `group[dimension]=value` and the filters of a query narrow the events of a meter. A page of a meter may hold less
-    than `limit` events, and none, before the last page.
+    `group[dimension]=value` and the filters of a query narrow the events of a meter. A page may hold less than `limit`
+    events where they are large, and one of a meter also none, before the last page.
     """
     now = datetime.now(UTC)
     span = (start or now - timedelta(days=1), to or now + timedelta(minutes=10))
@@ -158,9 +158,11 @@ async def events(
         after = min(max(after, decode_cursor(cursor, tuple[datetime, UUID], of="events")), (span[1], _NIL))
     wanted = limit if behind is None else _SCANNED
     tenant_id, kind = current_tenant().id, versions[-1].definition.event_type if versions else None
-    stored = await find_events(
+    stored, is_cut = await find_events(
         session, tenant_id, span, event_type=kind, received_before=received_before, after=after, limit=wanted + 1
     )
+    if is_cut:  # the archive, too, has no more of them before the last that was read
+        wanted = len(stored) - 1
     # After PostgreSQL: a day that is dropped in between is in both rather than in neither.
     archived = await archive.events_of(Wanted(tenant_id, *span, after, wanted + 1, kind, received_before))
     rows = merged(stored, archived, wanted + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -44,17 +44,25 @@ SELECT min(event_time) AS event_time, catalogue_version, data, count(*) AS event
          CROSS JOIN LATERAL (SELECT {{document}} AS document OFFSET 0) AS parsed) AS placed
  GROUP BY bucket, catalogue_version, data, event_time >= CAST(:since AS timestamptz){{hour}}
 """  # noqa: S608 (our own)
+_PAGE_BYTES: Final = 4 << 20
+# Two at least, so that a page of one event has a next one.
 _EVENTS = text(
     """
-    SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset, catalogue_version,
-           data
-      FROM usage_event
-     WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
-       AND event_time >= :first AND event_time < :last
-       AND (CAST(:type AS text) IS NULL OR type = :type)
-       AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
-       AND (event_time, identity) > (:after_time, CAST(:after_identity AS uuid))
-     ORDER BY event_time, identity LIMIT :limit
+    SELECT * FROM (
+        SELECT *, count(*) OVER () AS looked_at, row_number() OVER placed AS place,
+               sum(octet_length(data)) OVER placed - octet_length(data) AS bytes_before
+          FROM (SELECT identity, event_id, source, type, event_time, received_at, kafka_partition, kafka_offset,
+                       catalogue_version, data
+                  FROM usage_event
+                 WHERE tenant_id = :tenant AND day BETWEEN :first_day AND :last_day
+                   AND event_time >= :first AND event_time < :last
+                   AND (CAST(:type AS text) IS NULL OR type = :type)
+                   AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until)
+                   AND (event_time, identity) > (:after_time, CAST(:after_identity AS uuid))
+                 ORDER BY event_time, identity LIMIT :limit) AS event
+        WINDOW placed AS (ORDER BY event_time, identity)) AS page
+     WHERE bytes_before < :bytes OR place <= 2
+     ORDER BY event_time, identity
     """
 )
 _CANCELLED_EVENTS = text(
@@ -161,16 +169,17 @@ async def find_events(
     received_before: datetime | None,
     after: tuple[datetime, UUID],
     limit: int,
-) -> Sequence[Row[Any]]:
-    """Raw events by (time, identity), after a place in that order.
+) -> tuple[Sequence[Row[Any]], bool]:
+    """Raw events by (time, identity), after a place in that order; and whether they were cut short for their bytes.
 
-    Days are read from the first one on, more of them each time, until there are enough events: a page of a long range
+    At most `limit`, and no more than begin within the first few MiB, but for two. Days are read from the first one on, more of them each time, until there are enough events: a page of a long range
     costs what a page of a short one does.
     """
     first, last = span
     found: list[Row[Any]] = []
     day, last_day, step = _utc_day(after[0]), _utc_day(last), 1
-    while day <= last_day and len(found) < limit:
+    room, cut = _PAGE_BYTES, False
+    while day <= last_day and len(found) < limit and not cut:
         until = min(day + timedelta(days=step - 1), last_day)
         rows = await session.execute(
             _EVENTS,
@@ -185,11 +194,15 @@ async def find_events(
                 "after_time": after[0],
                 "after_identity": after[1],
                 "limit": limit - len(found),
+                "bytes": room,
             },
         )
-        found += rows.all()
+        more = rows.all()
+        cut = bool(more) and more[0].looked_at > len(more)
+        room -= sum(len(row.data) for row in more)
+        found += more
         day, step = until + timedelta(days=1), step * 2
-    return found
+    return found, cut
 
 
 async def find_cancelled(
