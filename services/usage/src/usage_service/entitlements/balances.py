@@ -6,7 +6,8 @@ worth now: from rollups, limits and grants as they are committed, never by addin
 killed leaves everything as it was, and one that runs twice says the same thing twice. Steps of the same tenant come one
 after the other: each reads only once it has the tenant's lock, so the later one knows at least as much.
 
-What cannot be told of one quota holds up no other: its balance stays as it was told last, and is tried again later.
+What cannot be told of one quota, or fails, holds up no other: its balance stays as it was told last, and is tried again
+later.
 
 A quota that a tier or a plan gives is stored here, when it is first worked out and whenever its terms have changed.
 """
@@ -39,7 +40,7 @@ from usage_service.entitlements.given import NOTHING, InForce, find_in_force
 from usage_service.entitlements.measuring import Asked, UsageUnknown, hour_after, measure
 from usage_service.entitlements.queue import lock_balances
 from usage_service.entitlements.records import BalanceRecord, Told, Worked, find_told, put_off, store_worked
-from usage_service.entitlements.repository import Held, StoredQuota, look_into_pool, named, put_quotas
+from usage_service.entitlements.repository import Held, StoredQuota, look_into_pool, put_quotas
 
 PUBLISHED = Counter("usage_balances_published_total", "Balances published, an update counts again")
 UNKNOWN = Counter("usage_balances_unknown_total", "Times that a balance could not be worked out and was put off")
@@ -55,21 +56,26 @@ _PAST_ALERTS: Final = timedelta(hours=1)  # how long after its end a period stil
 _AHEAD: Final = timedelta(minutes=10)  # how far in the future an event may be, and so in an hour that is not read yet
 _INSTANT: Final = timedelta(microseconds=1)
 
-_WAITING: Final = """
-(tenant_id, feature) IN (SELECT * FROM unnest(CAST(:tenants AS uuid[]), CAST(:features AS text[])))
-"""
-_TAKE_WHERE: Final = """
-DELETE FROM system.balance_change
- WHERE id IN (SELECT id FROM system.balance_change WHERE {which} ORDER BY id LIMIT :taken FOR UPDATE SKIP LOCKED)
-RETURNING tenant_id, feature
-"""
-_TAKE: Final = text(_TAKE_WHERE.format(which=f"NOT {_WAITING}"))
-_TAKE_ONE: Final = text(_TAKE_WHERE.format(which="tenant_id = :tenant AND feature = :feature"))
+_TAKE: Final = text(
+    """
+    DELETE FROM system.balance_change
+     WHERE id IN (SELECT id FROM system.balance_change ORDER BY id LIMIT :taken FOR UPDATE SKIP LOCKED)
+    RETURNING tenant_id, feature
+    """
+)
+_TAKE_ONE: Final = text(
+    """
+    DELETE FROM system.balance_change
+     WHERE id IN (SELECT id FROM system.balance_change WHERE tenant_id = :tenant AND feature = :feature
+                   FOR UPDATE SKIP LOCKED)
+    RETURNING tenant_id, feature
+    """
+)
 _NEXT: Final = text(
-    f"""
+    """
     SELECT DISTINCT tenant_id, feature
-      FROM (SELECT tenant_id, feature FROM system.balance_change WHERE NOT {_WAITING} ORDER BY id LIMIT :taken) AS next
-    """  # noqa: S608 (our own text)
+      FROM (SELECT tenant_id, feature FROM system.balance_change ORDER BY id LIMIT :taken) AS next
+    """
 )
 # A balance is queued once for a turn: working it out says when the next one is. Tenants on a test clock live by that,
 # and are asked for apart, so that the index finds the others.
@@ -143,7 +149,6 @@ class BalanceKeeper:
         self._databases = databases
         self._directory = directory
         self._clock = clock
-        self._waiting: dict[Held, datetime] = {}
 
     async def run(self) -> NoReturn:
         while True:
@@ -166,32 +171,32 @@ class BalanceKeeper:
     async def step(self) -> int:
         """Works out a part of the queue, in one transaction; returns how many changes it took.
 
-        Where that fails each balance is worked out in a transaction of its own, and those that fail again stay in the
-        queue and wait: nobody else's balance does.
+        Where that fails each balance is worked out in a transaction of its own, and those that fail again are put off,
+        so that neither another balance nor the watermark waits for them.
         """
-        now = self._clock.now()
-        self._waiting = {held: until for held, until in self._waiting.items() if until > now}
-        waiting = named(self._waiting)
         try:
-            return await self._step(_TAKE, {**waiting, "taken": _TAKEN})
+            return await self._step(_TAKE, {"taken": _TAKEN})
         except Exception as error:
             if _is_away(error):
                 raise
             log.warning("balances_failed", error=repr(error))
         async with self._databases.system_session() as session:
-            found = (await session.execute(_NEXT, {**waiting, "taken": _TAKEN})).all()
-        return sum([await self._step_alone((row.tenant_id, row.feature), now) for row in found])
+            found = (await session.execute(_NEXT, {"taken": _TAKEN})).all()
+        return sum([await self._step_alone((row.tenant_id, row.feature)) for row in found])
 
-    async def _step_alone(self, held: Held, now: datetime) -> int:
+    async def _step_alone(self, held: Held) -> int:
+        which = {"tenant": held[0], "feature": held[1]}
         try:
-            return await self._step(_TAKE_ONE, {"tenant": held[0], "feature": held[1], "taken": _TAKEN})
+            return await self._step(_TAKE_ONE, which)
         except Exception as error:
             if _is_away(error):
                 raise
             log.warning("balance_failed", tenant=str(held[0]), feature=held[1], error=repr(error))
-            FAILED.inc()
-            self._waiting[held] = now + _RETRY_FAILED
-            return 0
+        FAILED.inc()
+        async with self._databases.system_session() as session:
+            taken = len((await session.execute(_TAKE_ONE, which)).all())
+            await put_off(session, {held: self._now(held[0]) + _RETRY_FAILED})
+        return taken
 
     async def _step(self, take: TextClause, which: Mapping[str, Any]) -> int:
         async with self._databases.system_session() as session:
