@@ -161,7 +161,7 @@ async def events(
     stored, is_cut = await find_events(
         session, tenant_id, span, event_type=kind, received_before=received_before, after=after, limit=wanted + 1
     )
-    if is_cut:  # the archive, too, has no more of them before the last that was read
+    if is_cut:
         wanted = len(stored) - 1
     # After PostgreSQL: a day that is dropped in between is in both rather than in neither.
     archived = await archive.events_of(Wanted(tenant_id, *span, after, wanted + 1, kind, received_before))

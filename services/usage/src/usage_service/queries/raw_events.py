@@ -172,8 +172,8 @@ async def find_events(
 ) -> tuple[Sequence[Row[Any]], bool]:
     """Raw events by (time, identity), after a place in that order; and whether they were cut short for their bytes.
 
-    At most `limit`, and no more than begin within the first few MiB, but for two. Days are read from the first one on, more of them each time, until there are enough events: a page of a long range
-    costs what a page of a short one does.
+    At most `limit`, and no more than begin within the first few MiB, but for two. Days are read from the first one on,
+    more of them each time, until there are enough events: a page of a long range costs what a page of a short one does.
     """
     first, last = span
     found: list[Row[Any]] = []
