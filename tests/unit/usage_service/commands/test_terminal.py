@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import get_args
 
+import httpx
 import pytest
 
 from tenantry.cli import CommandFailed
@@ -42,6 +43,22 @@ def test_standard_input_is_read(terminal):
     packed = gzip.compress((LOG + "\n").encode())
     terminal("access-log", "-", "--tenant", "acme", typed=packed)
     assert terminal.service.asked == [[f"{hashlib.sha256(packed).hexdigest()[:16]}:0"]]
+
+
+def test_what_was_answered_to_another_command_is_not_left_out(terminal, tmp_path):
+    """As history, and at another service, none of it has been sent yet."""
+    (tmp_path / "f.csv").write_text("at\n" + "2025-01-01 00:00:00\n" * (BATCH + 1))
+    options = ("csv", "f.csv", "--tenant", "acme", "--type", "t", "--time", "at", "--concurrency", "1")
+    ids = [f"{hashlib.sha256((tmp_path / 'f.csv').read_bytes()).hexdigest()[:16]}:{n}" for n in range(BATCH + 1)]
+    terminal.service.answers = [accepted(BATCH), httpx.Response(403, json={})]
+    terminal(*options, code=1)
+    for other in (("--accept-late",), ("--accept-late", "--billable")):
+        terminal.service.asked.clear()
+        terminal(*options, *other, "--resume")
+        assert [each for asked in terminal.service.asked for each in asked] == ids
+    terminal.service.asked.clear()
+    terminal(*options, "--resume")
+    assert terminal.service.asked == [ids[BATCH:]]
 
 
 def test_letters_are_replayed_page_by_page(terminal):
