@@ -9,7 +9,7 @@ import pytest
 
 from tenantry import uuid7
 from usage_service.domain.corrections import CORRECTION
-from usage_service.metering import gathering, recounting
+from usage_service.metering import gathering, recounting, rollup_rows
 
 from .batches import Member
 from .support import event
@@ -47,7 +47,7 @@ async def test_samples_that_come_in_any_order(usage, tenant_a):
     for minutes in ((30, 40, 50), (10, 45), (0, 20, 35), (55,), (5, 15, 25)):
         await member.count(*[gauge(tenant_a, each, each) for each in minutes], gauge(tenant_a, minutes[0], 1, zone="b"))
     assert gathering.RECOUNTED._value.get() >= recounted + 3
-    held = sum(Decimal(each * 5) for each in range(0, 60, 5)) / 60
+    held = Decimal(sum(each * 5 for each in range(0, 60, 5))) / 60
     # Zone b has its first sample at the full hour, and all of them say the same.
     assert await figures(usage, tenant_a) == {"a": held, "b": 1}
     await member.count(cancel(tenant_a, 55))
@@ -57,7 +57,7 @@ async def test_samples_that_come_in_any_order(usage, tenant_a):
 async def test_values_that_no_event_has_any_more(usage, tenant_a, monkeypatch):
     await usage.put_meter("gauge", {**GAUGE, "aggregation": "unique_count"})
     in_memory: list[int] = []
-    stage = recounting.stage_values
+    stage = rollup_rows.stage_values
 
     async def watched(connection, states):
         in_memory.append(sum(len(state.values) for state in states.values()))
