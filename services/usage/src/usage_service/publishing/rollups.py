@@ -16,18 +16,18 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from aiokafka import AIOKafkaProducer
 from prometheus_client import Counter
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from tenantry import uuid7
 from tenantry.events import KafkaSettings
-from usage_service.domain.instants import rfc3339
+from usage_service.domain.instants import microseconds, rfc3339
 from usage_service.domain.meters import OVERFLOW
 from usage_service.domain.quantities import number_text
-from usage_service.metering.rollups import LANES
+from usage_service.metering.rollups import LANES, queue_changes
 from usage_service.not_counted.keeper import note_full_windows
 from usage_service.publishing.held import hold
 
@@ -92,17 +92,6 @@ _CLEAR = text(
      WHERE COALESCE(feature.meter, named.feature) = meter.slug
     """
 )
-# A tenant's rollups are in one lane, as `metering.rollups` queues them.
-_QUEUE_ERASED = text(
-    """
-    INSERT INTO system.rollup_change (lane, id, tenant_ids, meter_ids, window_starts, group_hashes)
-    SELECT get_byte(uuid_send(tenant_id), 15) % :lanes, :id,
-           array_agg(tenant_id), array_agg(meter_id), array_agg(window_start), array_agg(group_hash)
-      FROM unnest(CAST(:tenant_ids AS uuid[]), CAST(:meter_ids AS uuid[]), CAST(:window_starts AS timestamptz[]),
-                  CAST(:group_hashes AS uuid[])) AS erased (tenant_id, meter_id, window_start, group_hash)
-     GROUP BY 1
-    """
-)
 _PASS = text(
     """
     INSERT INTO system.cut_lane (cut_id, lane)
@@ -154,17 +143,13 @@ _decode_group = msgspec.json.Decoder(dict[str, str]).decode
 
 async def queue_erased(connection: AsyncConnection, rollups: Sequence[Row[Any]]) -> None:
     """Have rollups that this transaction has deleted withdrawn from the topic."""
-    await connection.execute(
-        _QUEUE_ERASED,
-        {
-            "lanes": LANES,
-            "id": uuid7(),
-            "tenant_ids": [each.tenant_id for each in rollups],
-            "meter_ids": [each.meter_id for each in rollups],
-            "window_starts": [each.window_start for each in rollups],
-            "group_hashes": [each.group_hash for each in rollups],
-        },
-    )
+    driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    keys = [
+        (each.tenant_id.bytes, each.meter_id.bytes, microseconds(each.window_start), each.group_hash.bytes)
+        for each in rollups
+    ]
+    await queue_changes(driver, keys)
 
 
 class RollupRelay:
