@@ -71,8 +71,10 @@ async def compare_rollups(installation: Installation, expected: Expected) -> Non
     # What was counted and then cancelled leaves a row behind that says nothing.
     empty = {window for window, (_, figure) in found.items() if figure.count == 0}
     assert all(found[window][1] in {Figure(), Figure(uniques=0)} for window in empty)
-    assert {window: figure for window, (_, figure) in found.items() if window not in empty} == expected.windows
-    assert await _published(installation) == found
+    counted = {window: figure for window, (_, figure) in found.items() if window not in empty}
+    assert counted == expected.windows, _first_differences(counted, expected.windows)
+    published = await _published(installation)
+    assert published == found, _first_differences(published, found)
 
 
 async def compare_letters(installation: Installation, workload: Workload, expected: Expected) -> None:
@@ -148,6 +150,12 @@ async def compare_told(installation: Installation, workload: Workload, expected:
     await eventually(told, within=60, interval=0.5)
     await eventually(installation.settled, within=60, interval=0.5)
     compare_not_counted(await installation.read(ALERTS), wanted, expected)
+
+
+def _first_differences(found: Mapping[Window, object], expected: Mapping[Window, object]) -> str:
+    windows = sorted(window for window in found.keys() | expected.keys() if found.get(window) != expected.get(window))
+    lines = [f"{window}\n  is {found.get(window)}\n  not {expected.get(window)}" for window in windows[:3]]
+    return "\n".join([f"{len(windows)} windows differ", *lines])
 
 
 async def _published(installation: Installation) -> Versioned:

@@ -104,7 +104,7 @@ class Installation:
         await migrate(self._urls.migrator, "usage")
         self.settings = KafkaSettings(kafka_bootstrap=f"{HOST}:{self._kafka_wire.port}", topic_prefix="chaos.")
         await create_topics(self.settings, only=_TOPICS)
-        self._state = State(self.settings, self.tenants)
+        self._state = State(self.settings, self.tenants, hot=HOT)
         await self._state.publish_all(operator=self._operator, service=self._service)
         for _ in range(2):
             await self._add_ingest()
@@ -253,8 +253,8 @@ class Installation:
             isolation_level="read_committed",
             auto_offset_reset="earliest",
         )
-        await consumer.start()
         try:
+            await consumer.start()
             ends = await consumer.end_offsets(consumer.assignment())
             found: list[ConsumerRecord] = []
             while any([await consumer.position(each) < end for each, end in ends.items()]):

@@ -18,9 +18,9 @@ _BORN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class State:
-    """The documents of some tenants as they are now."""
+    """The documents of some tenants as they are now; those of the first ones, the `hot`, are spread from the start."""
 
-    def __init__(self, kafka: KafkaSettings, tenants: Sequence[str]) -> None:
+    def __init__(self, kafka: KafkaSettings, tenants: Sequence[str], *, hot: int) -> None:
         self._kafka = kafka
         self._tenants = [
             Tenant(
@@ -31,6 +31,7 @@ class State:
                 tier="chaos",
                 version=1,
                 created_at=_BORN,
+                routing=Routing(buckets=_BUCKETS[number % len(_BUCKETS)] if number < hot else 1),
             )
             for number, tenant_id in enumerate(tenants)
         ]
