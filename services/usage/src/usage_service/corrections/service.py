@@ -90,7 +90,7 @@ class Corrections:
             try:
                 accepted.append(self._read(each, selected, fields))
             except InvalidEvent as error:
-                errors.append((index, error))
+                errors.append((index, error.with_traceback(None)))  # whose frames hold the body, and this list
         if any(error.kind == "tenant-mismatch" for _, error in errors):
             raise CorrectionSubjectMismatch("A correction is not of the tenant of the request.")
         if errors or not asked:
