@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tenantry import Clock, NotFound, Unavailable
 from tenantry.database import Databases
 from usage_service.dead_letters.repository import find_letter, find_stored
-from usage_service.domain.event_checks import Resolver, decode_document, parse_time
+from usage_service.domain.event_checks import Resolver, parse_time
 from usage_service.domain.identity import identity_of, identity_on_day
 from usage_service.domain.instants import DAY, microseconds
 from usage_service.domain.intake import Refusal
@@ -75,9 +75,15 @@ class _Time(msgspec.Struct):
     time: datetime
 
 
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
+
+
 def _late(raw: bytes, resolve: Resolver, received_at: datetime) -> DeadLetter:
-    # As it was judged: of a member that is there twice the last one counts, whatever the first one is.
-    event = decode_document(raw)
+    # As it was judged: of a member that is there twice the last one counts, whatever the first one is. Its data is not
+    # read again: there may be much of it.
+    members = _members(raw)
+    event = {name: _text(members[name]) for name in ("id", "source", "type", "subject", "time")}
     source, event_id = event["source"], event["id"]
     day = microseconds(parse_time(event["time"])) // DAY
     return DeadLetter(
