@@ -41,6 +41,7 @@ from usage_service.archive.manifest import (
     try_lock_day,
 )
 from usage_service.archive.store import ArchiveStore, MissingObject
+from usage_service.driver import driver_of
 
 ARCHIVED = Counter("usage_archived_events_total", "Events written to the archive, those of a repeated slice again")
 
@@ -238,7 +239,7 @@ class Archivist:
     ) -> int:
         """Writes the events that were received in [since, until) and their rows of the manifest; how many events."""
         written = Totals()
-        async for part in self._parts(await _driver(reading), day, since, until):
+        async for part in self._parts(await driver_of(reading), day, since, until):
             stored = ArchiveObject(self._new_id(), day, since, until, part.totals, part.sha256)
             await self._store.put(stored.path, part.file)
             await self._read_back(stored)
@@ -319,9 +320,3 @@ def _write_changed(old: IO[bytes], new: IO[bytes], change: Callable[[pa.Table], 
 
 def _add(writer: PartWriter, rows: Sequence[asyncpg.Record]) -> None:
     writer.add(record_batch([tuple(row) for row in rows]))
-
-
-async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
-    driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
-    return driver

@@ -33,6 +33,7 @@ from usage_service.backfilling.jobs import (
 from usage_service.backfilling.scopes import CHUNK_EVENTS, next_scope
 from usage_service.backfilling.settling import Window, full_windows, scope_of
 from usage_service.domain.meters import MAX_GROUPS, CompiledMeter
+from usage_service.driver import driver_of
 from usage_service.meters.repository import METER_COLUMNS, meter_of, next_catalogue_version
 
 EVENTS: Final = Counter("usage_backfilled_events_total", "Events counted for a meter that was made after them")
@@ -96,8 +97,7 @@ class BackfillKeeper:
                 await begin_job(connection, job)
                 log.info("backfill_begins", meter=str(job.key.meter))
                 return True
-            driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
+            driver = await driver_of(connection)
             meter = CompiledMeter.of(meter_of((await connection.execute(_METER, {"id": job.key.meter})).one()))
             if job.state is State.SETTLING:
                 await self._settle(connection, driver, job, meter)

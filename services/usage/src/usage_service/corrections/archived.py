@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from usage_service.archive.reading import ArchivedEvent, ArchiveReader, Wanted
 from usage_service.domain.instants import microseconds
 from usage_service.domain.rollups import At
+from usage_service.driver import driver_of
 from usage_service.metering.cancelled import cancelled_on
 from usage_service.metering.cancelling import StoredEvent, cancel_events
 from usage_service.metering.catalogue import load_versions
@@ -143,8 +144,7 @@ class ArchivedCorrections:
             after = (page[-1].event_time, page[-1].identity)
 
     async def _cancel(self, connection: AsyncConnection, tenant: UUID, event: ArchivedEvent) -> None:
-        driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
+        driver = await driver_of(connection)
         at = _at(event)
         stored = StoredEvent(
             tenant.bytes,

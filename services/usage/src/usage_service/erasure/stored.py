@@ -21,13 +21,13 @@ from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usage_service.domain.erasing import Erasing, dimension_paths, unique_path
 from usage_service.domain.instants import microseconds
 from usage_service.domain.meters import CompiledMeter, Meter
+from usage_service.driver import driver_of
 from usage_service.metering.counting import RollupKey
 from usage_service.metering.recounting import Archived, recount
 from usage_service.metering.rollup_rows import key_columns, lock_rollups, set_rollups
@@ -215,7 +215,7 @@ class StoredDay:
     async def _changed_events(self) -> AsyncIterator[list[tuple[UUID, str, str, str]]]:
         """Identity, source, id and data of the events that change, as they will be, a thousand candidates at a time."""
         erasing = self._erasing
-        driver = await _driver(self._connection)
+        driver = await driver_of(self._connection)
         needles = erasing.needles
         cursor = await driver.cursor(
             _CANDIDATES,
@@ -234,7 +234,7 @@ class StoredDay:
                 yield changed
 
     async def _change_events(self, changed: Sequence[tuple[UUID, str, str, str]]) -> None:
-        driver = await _driver(self._connection)
+        driver = await driver_of(self._connection)
         columns = [list(column) for column in zip(*changed, strict=True)]
         await driver.execute(_CHANGE, self._tenant_id, self._key["day"], *columns)
 
@@ -255,7 +255,7 @@ class StoredDay:
         # Only hours are published.
         hours = [row for row in done if not row.whole_day]
         keys = [self._rollup(row.meter_id, row.window_start, group) for row in hours for group in (row.old, row.new)]
-        await queue_changes(await _driver(self._connection), keys)
+        await queue_changes(await driver_of(self._connection), keys)
         return len(done)
 
     async def _recount(self) -> int:
@@ -269,7 +269,7 @@ class StoredDay:
         }
         if not texts:
             return 0
-        driver = await _driver(self._connection)
+        driver = await driver_of(self._connection)
         meters = {each.id.bytes: CompiledMeter.of(each) for each in self._meters}
         await lock_rollups(driver, sorted(texts), {key[3]: text_ for key, text_ in texts.items()})
         states = await recount(driver, {key: meters[key[1]] for key in sorted(texts)}, self._archived)
@@ -302,9 +302,3 @@ class StoredDay:
                 hashes.olds.append(UUID(bytes=old))
                 hashes.news.append(UUID(bytes=new))
         return hashes
-
-
-async def _driver(connection: AsyncConnection) -> asyncpg.Connection:
-    driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
-    return driver

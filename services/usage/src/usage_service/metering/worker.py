@@ -39,6 +39,7 @@ from usage_service.domain.corrections import CORRECTION
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.instants import UNIX_EPOCH_MILLISECONDS, day_of, instant
 from usage_service.domain.meters import Catalogue
+from usage_service.driver import driver_of
 from usage_service.metering.catalogue import load_catalogue, load_versions
 from usage_service.metering.corrections import Correction, CorrectionStore, correction_of, parts
 from usage_service.metering.counting import count_events
@@ -159,7 +160,7 @@ class MeterWorker:
         self._transaction = transaction
         await self._spreads.mix(connection)
         parked_partitions = await self._begin(connection, records)
-        driver = await self._driver(connection)
+        driver = await driver_of(connection)
         batch = self._read(records)
         if parked_partitions:
             await self._resume_parked(driver, parked_partitions, batch)
@@ -185,7 +186,7 @@ class MeterWorker:
         clear: bool,
     ) -> None:
         """Stores and counts events, and applies corrections, none of which is about one of the events."""
-        driver = await self._driver(connection)
+        driver = await driver_of(connection)
         decided = await self._corrections.decide(driver, corrections)
         if decided.replacements:
             rows = sorted([*rows, *decided.replacements], key=lambda row: (row.partition, row.offset))
@@ -209,11 +210,6 @@ class MeterWorker:
         batch.duplicates += len(rows) - len(stored.new)
         batch.conflicts += len(stored.conflicts)
 
-    async def _driver(self, connection: AsyncConnection) -> asyncpg.Connection:
-        driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
-        return driver
-
     async def _begin(self, connection: AsyncConnection, records: Iterable[ConsumerRecord[bytes, bytes]]) -> list[int]:
         """Brings what is remembered up to date; returns the partitions that have parked records."""
         partitions = {record.partition for record in records}
@@ -236,7 +232,7 @@ class MeterWorker:
         if state and state[0].version != self._catalogue.version:
             self._catalogue = await load_catalogue(connection)
             self._rollups.forget()  # a backfill has given windows groups, and waits for this before it settles them
-        if state and await self._spreads.load(await self._driver(connection), state[0].spread):
+        if state and await self._spreads.load(await driver_of(connection), state[0].spread):
             self._rollups.forget()
         if state and state[0].gone_days != self._gone_days:
             self._days.forget()

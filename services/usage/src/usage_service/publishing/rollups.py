@@ -16,7 +16,6 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from aiokafka import AIOKafkaProducer
 from prometheus_client import Counter
@@ -27,6 +26,7 @@ from tenantry.events import KafkaSettings
 from usage_service.domain.instants import microseconds, rfc3339
 from usage_service.domain.meters import OVERFLOW
 from usage_service.domain.quantities import number_text
+from usage_service.driver import driver_of
 from usage_service.metering.rollups import LANES, queue_changes
 from usage_service.not_counted.keeper import note_full_windows
 from usage_service.publishing.held import hold
@@ -143,8 +143,7 @@ _decode_group = msgspec.json.Decoder(dict[str, str]).decode
 
 async def queue_erased(connection: AsyncConnection, rollups: Sequence[Row[Any]]) -> None:
     """Have rollups that this transaction has deleted withdrawn from the topic."""
-    driver: asyncpg.Connection | None = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
+    driver = await driver_of(connection)
     keys = [
         (each.tenant_id.bytes, each.meter_id.bytes, microseconds(each.window_start), each.group_hash.bytes)
         for each in rollups
