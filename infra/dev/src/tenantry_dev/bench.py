@@ -16,6 +16,8 @@ from tenantry_dev.run.terminal import run_guarded
 from tenantry_dev.stack import EmbeddedKafka, EmbeddedPostgres, StackError
 
 _SCRIPT = Path("tests/bench/run.py")
+_POSTGRES = {"shared_buffers": "1GB", "effective_cache_size": "4GB"}
+"""As a server has that does little else: the key of a day of ten million events fits in."""
 
 
 def run_bench(names: Sequence[str]) -> int:
@@ -40,7 +42,7 @@ def _servers() -> Iterator[dict[str, str]]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="tenantry-bench-") as directory,
-        EmbeddedPostgres(directory) as own_postgres,
+        EmbeddedPostgres(directory, settings=_POSTGRES) as own_postgres,
         EmbeddedKafka(directory) as own_kafka,
     ):
         yield {
