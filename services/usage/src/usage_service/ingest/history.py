@@ -16,13 +16,13 @@ from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import Accepted
 from usage_service.domain.instants import rfc3339
 from usage_service.domain.intake import Intake
+from usage_service.metering.rows import TENANT_LENGTH
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
 BILLING_STATE: Final = "billing.state.v1"
 
-_ID_LENGTH: Final = 36
 _PATIENCE_SECONDS: Final = 5.0
 
 
@@ -66,7 +66,7 @@ class History:
         return intake.without(self._refusal)
 
     def _refusal(self, event: Accepted) -> InvalidEvent | None:
-        bill_from = self._bill_from.get(event.key[:_ID_LENGTH])
+        bill_from = self._bill_from.get(event.key[:TENANT_LENGTH])
         if bill_from is None or event.time < bill_from:
             return None
         reason = f"is not before {rfc3339(bill_from)}, from when its tenant is billed"

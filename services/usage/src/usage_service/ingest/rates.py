@@ -20,11 +20,11 @@ from tenantry.limits import Admission, Limiter
 from usage_service.domain.errors import InvalidEvent
 from usage_service.domain.event_checks import Accepted
 from usage_service.domain.intake import Intake
+from usage_service.metering.rows import TENANT_LENGTH
 
 UNIT_BYTES: Final = 64 * 1024
 """What one unit of a rate pays for."""
 
-_ID_LENGTH: Final = 36
 """A record's key begins with its tenant's id; a bucket may follow."""
 _LOOK_AGAIN: Final = 0.25
 """Seconds for which a tenant without a limit is not asked for one; a new tier is asked for at once."""
@@ -82,7 +82,7 @@ class IngestRates:
             return intake, None
         sizes = dict.fromkeys(tenants, 0)
         for event in intake.accepted:
-            tenant = event.key[:_ID_LENGTH]
+            tenant = event.key[:TENANT_LENGTH]
             if tenant in sizes:
                 sizes[tenant] += len(event.value)
         refused: dict[bytes, InvalidEvent] = {}
@@ -95,7 +95,7 @@ class IngestRates:
                 refused[tenant] = InvalidEvent("subject", error.detail, kind="rate-limited")
             except PayloadTooLarge as error:
                 refused[tenant] = InvalidEvent("subject", error.detail, kind="too-large")
-        return intake.without(lambda event: refused.get(event.key[:_ID_LENGTH])) if refused else intake, first
+        return intake.without(lambda event: refused.get(event.key[:TENANT_LENGTH])) if refused else intake, first
 
     def _to_be_asked(self, events: Sequence[Accepted]) -> list[bytes]:
         now = self._monotonic()
@@ -103,7 +103,7 @@ class IngestRates:
         if self._version != self._directory.version or len(known) > _REMEMBERED:
             known.clear()
             self._version = self._directory.version
-        tenants = {key[:_ID_LENGTH] for key in {event.key for event in events}}
+        tenants = {key[:TENANT_LENGTH] for key in {event.key for event in events}}
         return [tenant for tenant in tenants if known.get(tenant, 0.0) <= now]
 
     async def _charge(self, tenant_id: bytes, cost: int) -> None:

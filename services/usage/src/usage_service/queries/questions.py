@@ -18,9 +18,10 @@ from usage_service.domain.filters import Predicate
 from usage_service.domain.instants import instant, microseconds
 from usage_service.domain.jsonpath import reader
 from usage_service.domain.meters import NO_GROUP, Aggregation, CompiledMeter, Group, Meter
-from usage_service.domain.quantities import canonical_number, value_text
+from usage_service.domain.quantities import value_text
 from usage_service.domain.rollups import At, RollupState, State, UniqueState, empty_state
 from usage_service.domain.windows import Granularity, Window, pieces
+from usage_service.metering.rows import decode_data
 from usage_service.queries.alike import ALIKE, MAX_PLACES, Places
 from usage_service.queries.kept import FiguresEnded
 from usage_service.queries.overflow import NEVER_FULL, FullHours, full_hours, placed
@@ -39,7 +40,6 @@ _Source = tuple[AsyncIterator[Any], Callable[[Any], tuple[Group, State] | None]]
 """Rows, and what counts them."""
 
 decode_group = msgspec.json.Decoder(dict[str, str]).decode
-decode_data = msgspec.json.Decoder(dict[str, Any], float_hook=canonical_number).decode
 
 
 @dataclass(frozen=True, slots=True)
