@@ -11,6 +11,7 @@ ALLOWED = {
     "billing_service/runtime.py": "started with the process, before any request",
     "usage_service/commands/_importing.py": "a command, which has neither requests nor tenants",
     "billing_service/dashboard/stream.py": "ends with the response that it belongs to",
+    "usage_service/tokens/vault.py": "the request waits for it",
 }
 COPIES_THE_CONTEXT = {"create_task", "ensure_future", "run_in_executor"}
 

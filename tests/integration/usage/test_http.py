@@ -234,7 +234,8 @@ async def test_a_tenant_reads_its_own_usage_only(usage, tenant_a, tenant_b):
         await usage.send(event(tenant_a, 1, data={"bytes": "x"}), event(tenant_a, 2, type="other"))
         await eventually(usage.counted, within=60)
     for path in ("/v1/events", "/v1/dead-letters", "/v1/unmatched-types", "/v1/meters/api-calls/query"):
-        response = await usage.http.get(path, params={**span, "window": "hour"}, headers=own)
+        windows = {"window": "hour"} if path.endswith("/query") else {}  # without one an empty total is 0, and an item
+        response = await usage.http.get(path, params={**span, **windows}, headers=own)
         assert (response.status_code, response.json()["items"]) == (200, [])
         foreign = await usage.http.get(path, params={**span, "tenant_id": str(tenant_a.id)}, headers=own)
         assert (foreign.status_code, foreign.json()["type"]) == (403, "tenant-mismatch")

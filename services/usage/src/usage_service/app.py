@@ -32,6 +32,7 @@ from usage_service.ingest.rates import UNIT_BYTES, IngestRates, units
 from usage_service.ingest.routes import RouteTable
 from usage_service.metering.worker import TOPIC
 from usage_service.meters.api import router as meters
+from usage_service.publishing.api import rollups
 from usage_service.publishing.api import router as cuts
 from usage_service.publishing.ends import TopicEnds
 from usage_service.queries.api import router as queries
@@ -113,6 +114,7 @@ def create_app(settings: UsageSettings, tenancy: Tenancy, kafka: KafkaSettings) 
         dead_letters,
         meters,
         cuts,
+        rollups,
         features,
         entitlements,
         retention,

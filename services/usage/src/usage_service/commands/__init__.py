@@ -6,7 +6,7 @@ Nothing of the service is imported here but pure functions, so that help and com
 import typer
 
 from tenantry.cli import Group
-from usage_service.commands import billing, corrections, dead_letters, erasures, imports, meters, routing
+from usage_service.commands import billing, corrections, dead_letters, erasures, imports, meters, rollups, routing
 
 usage = typer.Typer(
     cls=Group,
@@ -21,6 +21,7 @@ usage.command()(corrections.correct)
 usage.command()(billing.bill_from)
 usage.command()(billing.unbilled)
 usage.command()(erasures.erase)
+usage.command()(rollups.republish)
 
 app = typer.Typer()
 app.add_typer(usage, name="usage")
