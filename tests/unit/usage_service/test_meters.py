@@ -169,7 +169,7 @@ def test_groups_are_texts_and_bounded():
     assert meter.group({"a": True}) != meter.group({"a": 1})
     assert OVERFLOW in meter.group({"a": "x" * (MAX_GROUP_VALUE + 1)}).text
     # However large the values are, what is remembered of them is not.
-    assert all(len(value or "") <= MAX_GROUP_VALUE for values in meter._groups for value in values)
+    assert all(len(str(value)) <= MAX_GROUP_VALUE for values in meter._groups for value in values)
 
 
 @pytest.mark.parametrize(

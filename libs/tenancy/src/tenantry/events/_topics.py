@@ -145,11 +145,14 @@ async def _create(settings: KafkaSettings, wanted: list[NewTopic]) -> list[str]:
         if not missing:
             return []
         response = await admin.create_topics(missing)
+        created = []
         for name, code, message in response.topic_errors:
             error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
+            if not code:
+                created.append(name)
+            elif error is not TopicAlreadyExistsError:  # a list that lags behind, or another process
                 raise error(f"{name}: {message}")
-        return [topic.name for topic in missing]
+        return created
     finally:
         await admin.close()
 
