@@ -8,6 +8,7 @@ import pytest
 from tenantry import TenantStatus, uuid7
 from tenantry.events import KafkaDirectory, OutboxRelay, append_outbox, create_topics
 from tenantry.identity import Credential
+from tenantry.testing import eventually
 
 STATE_TOPICS = ["tenant.state.v1", "tenant.config.v1", "platform.state.v1", "tenant.credentials.v1"]
 
@@ -42,7 +43,8 @@ def publish(engine):
 async def test_topics_are_created_once_with_receipt_time_and_compaction(kafka, broker):
     assert len(await create_topics(kafka, only=STATE_TOPICS)) == 4
     assert await create_topics(kafka, only=STATE_TOPICS) == []
-    config = await broker.config("tenant.state.v1")
+    # What the controller has made, the broker learns a moment later.
+    config = await eventually(lambda: broker.config("tenant.state.v1"), within=10)
     assert config["message.timestamp.type"] == "LogAppendTime"
     assert config["cleanup.policy"] == "compact"
     assert config["min.insync.replicas"] == "1"
